@@ -1,0 +1,137 @@
+"""`python -m channels_kit.probe matrix`: prove that messages arrive, from the command line."""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from channels_kit.probe.address import UsageError, check_base
+from channels_kit.probe.matrix import Target, prove
+from channels_kit.probe.progress import progress_on
+from channels_kit.probe.report import render_text, write_json
+
+TOKEN_VARIABLE = "CHANNELS_KIT_PROBE_TOKEN"  # noqa: S105 - a variable's name
+
+EXIT_PROVED = 0
+EXIT_NOT_PROVED = 1
+EXIT_USAGE = 2
+
+EPILOG = f"""\
+The token comes from the environment ({TOKEN_VARIABLE}) or from --token-file; never
+from an argument, which every user of the machine could read.
+Exit code: 0 proved, 1 not proved, 2 wrong usage.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program and return its exit code; argparse itself ends with 2 on wrong usage."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    if options.json is not None and not options.json.parent.is_dir():
+        parser.error(f"--json: there is no directory {options.json.parent}")
+    try:
+        report = asyncio.run(
+            prove(
+                options.worker,
+                token=read_token(options.token_file),
+                edge=options.edge,
+                edge_sockets=options.edge_sockets,
+                rounds=options.rounds,
+                timeout=options.timeout,
+                origin=options.origin,
+                progress=progress_on(sys.stderr),
+            )
+        )
+    except UsageError as error:
+        parser.error(str(error))
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    print(render_text(report, colour=colour))  # noqa: T201 - what the program is for
+    if options.json is not None:
+        try:
+            write_json(report, options.json)
+        except OSError as error:
+            parser.error(f"--json: {error}")
+    return EXIT_PROVED if report.ok else EXIT_NOT_PROVED
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line: one verb so far."""
+    parser = argparse.ArgumentParser(prog="python -m channels_kit.probe")
+    matrix = parser.add_subparsers(required=True, metavar="VERB").add_parser(
+        "matrix",
+        help="every worker sends, every worker receives",
+        description="Open WebSockets to every worker, send from each, account for every delivery.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    matrix.add_argument(
+        "--worker",
+        action="append",
+        default=[],
+        type=_target,
+        metavar="NAME=URL",
+        help="a worker's name and its own address; once for each",
+    )
+    matrix.add_argument("--edge", type=_base, metavar="URL", help="the address that users have")
+    matrix.add_argument(
+        "--edge-sockets",
+        type=int,
+        metavar="N",
+        help="sockets through the edge (default: two for each worker, at least 4)",
+    )
+    matrix.add_argument("--rounds", type=int, default=5, metavar="N", help="default: 5")
+    matrix.add_argument(
+        "--timeout",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="for opening the sockets, and for each round (default: 10)",
+    )
+    matrix.add_argument("--origin", help="the Origin header (default: that of the URL)")
+    matrix.add_argument("--json", type=Path, metavar="FILE", help="write everything found there")
+    matrix.add_argument(
+        "--token-file", metavar="FILE", help="read the token there, - for standard input"
+    )
+    return parser
+
+
+def read_token(file: str | None) -> str:
+    """Return the probe's token from `file`, from standard input for `-`, or the environment.
+
+    Raises:
+        UsageError: there is no token.
+    """
+    try:
+        if file == "-":
+            source, token = "standard input", sys.stdin.read()
+        elif file is not None:
+            source, token = file, Path(file).read_text()
+        else:
+            source, token = TOKEN_VARIABLE, os.environ.get(TOKEN_VARIABLE, "")
+    except OSError as error:
+        raise UsageError(f"--token-file: {error}") from error
+    if not token.strip():
+        raise UsageError(f"no token in {source}: the workers' {TOKEN_VARIABLE} is needed")
+    return token.strip()
+
+
+def _target(text: str) -> Target:
+    worker, separator, url = text.partition("=")
+    if not worker or not separator:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not NAME=URL, such as app1:8001=http://10.0.0.1:8001"
+        )
+    return Target(worker, _base(url))
+
+
+def _base(text: str) -> str:
+    try:
+        return check_base(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

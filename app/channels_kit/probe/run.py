@@ -1,0 +1,169 @@
+"""One part of a proof: open sockets, send rounds from each, account for every arrival.
+
+The asyncio shell around `channels_kit.probe.ledger`. Everything here is bounded in time.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from secrets import token_hex
+from time import monotonic
+from types import TracebackType
+
+from channels_kit.probe.address import origin_of, socket_url
+from channels_kit.probe.ledger import CLOSING, Ledger
+from channels_kit.probe.progress import Progress
+from channels_kit.probe.result import Endpoint, Part
+from channels_kit.probe.socket import ProbeSocket, SocketError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every part of a proof shares; see `channels_kit.probe.prove`."""
+
+    token: str
+    rounds: int
+    seconds: float
+    origin: str | None
+    progress: Progress
+
+
+class Run:
+    """The sockets of one part, and their exchange.
+
+    Args:
+        name: the part's name.
+        settings: the proof's.
+    """
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        self.name = name
+        self.settings = settings
+        # Shared by the sockets of this run and no other's, so that runs do not mix.
+        self.run = token_hex(8)
+        # Where each socket was to be opened, and the worker it was opened for, by its name.
+        self.wanted: dict[str, tuple[str, str | None]] = {}
+        # The sockets that said a hello that fits, by name.
+        self.sockets: dict[str, ProbeSocket] = {}
+        # Why the others did not.
+        self.failures: dict[str, str] = {}
+        # Set when nothing more can arrive in the round that runs.
+        self.settled = asyncio.Event()
+
+    async def __aenter__(self) -> "Run":
+        return self
+
+    async def __aexit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await asyncio.gather(*(socket.close() for socket in self.sockets.values()))
+
+    @property
+    def reached(self) -> set[str]:
+        """The workers that have a socket."""
+        return {socket.worker for socket in self.sockets.values()}
+
+    async def open(self, wanted: Iterable[tuple[str, str | None]]) -> None:
+        """Open a socket for each base URL, all at once; a worker given has to answer itself."""
+        new = {str(number): each for number, each in enumerate(wanted, len(self.wanted) + 1)}
+        self.wanted.update(new)
+        self.settings.progress.phase(f"{self.name}: opening {len(new)} sockets")
+        await asyncio.gather(
+            *(self._open(name, base, worker) for name, (base, worker) in new.items())
+        )
+
+    async def exchange(self, unreached: Iterable[str] = ()) -> Part:
+        """Send the rounds and wait for each; return the account."""
+        ledger = Ledger(self.wanted, self.settings.rounds)
+        for name, reason in self.failures.items():
+            ledger.failed(name, reason)
+        async with asyncio.TaskGroup() as group:
+            readers = [group.create_task(self._read(ledger, name)) for name in self.sockets]
+            if ledger.live:
+                await self._send_rounds(ledger)
+            for reader in readers:
+                reader.cancel()
+        return Part(
+            name=self.name,
+            run=self.run,
+            planned=ledger.planned,
+            begun=ledger.begun,
+            endpoints=tuple(self._endpoint(name, ledger) for name in self.wanted),
+            pairs=tuple(ledger.pairs()),
+            unreached=tuple(unreached),
+        )
+
+    async def _open(self, name: str, base: str, worker: str | None) -> None:
+        settings = self.settings
+        try:
+            socket = await ProbeSocket.open(
+                socket_url(base, self.run, name),
+                token=settings.token,
+                origin=settings.origin or origin_of(base),
+                seconds=settings.seconds,
+            )
+        except SocketError as error:
+            self.failures[name] = str(error)
+            return
+        if worker is not None and socket.worker != worker:
+            await socket.close()
+            self.failures[name] = f"answered by {socket.worker}"
+            return
+        self.sockets[name] = socket
+        settings.progress.step(self._open_so_far)
+
+    async def _send_rounds(self, ledger: Ledger) -> None:
+        self.settings.progress.phase(f"{self._open_so_far}, {ledger.planned} rounds")
+        for number in range(1, ledger.planned + 1):
+            self.settings.progress.step(f"{self._open_so_far}, round {number} of {ledger.planned}")
+            await self._send_round(ledger, number)
+            # What is missing will not come back; the next round would only wait once more.
+            if not ledger.complete:
+                return
+        await self._send_round(ledger, CLOSING)
+
+    async def _send_round(self, ledger: Ledger, number: int) -> None:
+        """Send one round from every socket at once; return when it is settled or time is up."""
+        ledger.begin(number)
+        self.settled.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.seconds):
+                await asyncio.gather(*(self._send(ledger, name, number) for name in ledger.live))
+                if not ledger.settled:
+                    await self.settled.wait()
+
+    async def _send(self, ledger: Ledger, name: str, number: int) -> None:
+        ledger.sent(name, number, monotonic())
+        # Whoever reads from the socket notes why it is closed.
+        with suppress(SocketError):
+            await self.sockets[name].send(number)
+
+    async def _read(self, ledger: Ledger, name: str) -> None:
+        try:
+            async for sender, number in self.sockets[name].messages():
+                ledger.received(sender, name, number, monotonic())
+                if ledger.settled:
+                    self.settled.set()
+        except SocketError as error:
+            ledger.failed(name, str(error))
+            if ledger.settled:
+                self.settled.set()
+
+    @property
+    def _open_so_far(self) -> str:
+        return f"{self.name}: {len(self.sockets)} of {len(self.wanted)} sockets open"
+
+    def _endpoint(self, name: str, ledger: Ledger) -> Endpoint:
+        base, worker = self.wanted[name]
+        socket = self.sockets.get(name)
+        return Endpoint(
+            name=name,
+            worker=worker or (socket.worker if socket else None),
+            url=base,
+            revision=socket.revision if socket else None,
+            failure=ledger.failures.get(name),
+        )

@@ -1,0 +1,144 @@
+"""What an operator can set about the wrapper: the one place of these environment names."""
+
+import math
+import os
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import cast
+
+from channels_kit.serving.types import ASGIApplication
+
+APPLICATION = "CHANNELS_KIT_APPLICATION"
+WORKER = "CHANNELS_KIT_WORKER"
+REVISION = "CHANNELS_KIT_REVISION"
+PROBE_TOKEN = "CHANNELS_KIT_PROBE_TOKEN"  # noqa: S105 - a variable's name
+HANDSHAKE_TIMEOUT = "CHANNELS_KIT_HANDSHAKE_TIMEOUT"
+READY_TIMEOUT = "CHANNELS_KIT_READY_TIMEOUT"
+
+_APPLICATION_ALLOWED = "module:attribute, for example config.asgi:application"
+
+
+class SettingsError(ValueError):
+    """A variable of the environment has a value that cannot be used.
+
+    Args:
+        variable: its name.
+        value: what it holds, as it may be shown.
+        allowed: what it may hold instead, in words.
+    """
+
+    def __init__(self, variable: str, value: str, allowed: str) -> None:
+        super().__init__(f"{variable} is {value}; allowed: {allowed}")
+
+
+@dataclass(frozen=True)
+class ServingSettings:
+    """How one worker serves.
+
+    Attributes:
+        application: the operator's ASGI callable as `module:attribute`.
+        worker: the name this process says it has, in answers and to the probe.
+        revision: what this process was started with; opaque to the kit.
+        probe_token: what a probe has to show; empty means that there is no probe endpoint.
+        handshake_timeout: seconds the application has to accept or refuse a WebSocket.
+        ready_timeout: seconds for each readiness check, and for each step of the probe
+            endpoint through the channel layer.
+    """
+
+    application: str
+    worker: str
+    revision: str = ""
+    probe_token: str = field(default="", repr=False)
+    handshake_timeout: float = 10.0
+    ready_timeout: float = 3.0
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "ServingSettings":
+        """Read the settings of this process; a variable that is empty counts as not set.
+
+        Raises:
+            SettingsError: a variable is missing or has a value that is not allowed.
+        """
+        return cls(
+            application=_application(environment),
+            worker=_worker(environment),
+            revision=environment.get(REVISION, ""),
+            probe_token=_probe_token(environment),
+            handshake_timeout=_seconds(environment, HANDSHAKE_TIMEOUT, cls.handshake_timeout),
+            ready_timeout=_seconds(environment, READY_TIMEOUT, cls.ready_timeout),
+        )
+
+
+def load_application(reference: str) -> ASGIApplication:
+    """Import the ASGI callable that `reference` (`module:attribute`) names.
+
+    An error from inside the operator's module passes through: its traceback says more than
+    the kit could.
+
+    Raises:
+        SettingsError: there is no such module or attribute, or it cannot be called.
+    """
+    module_name, _, attributes = reference.partition(":")
+    try:
+        target: object = import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise SettingsError(
+            APPLICATION, repr(reference), f"{_APPLICATION_ALLOWED} (no module {error.name!r})"
+        ) from error
+    try:
+        for attribute in attributes.split("."):
+            target = getattr(target, attribute)
+    except AttributeError as error:
+        raise SettingsError(
+            APPLICATION, repr(reference), f"{_APPLICATION_ALLOWED} ({error})"
+        ) from error
+    if not callable(target):
+        raise SettingsError(APPLICATION, repr(reference), "the name of an ASGI callable")
+    return cast("ASGIApplication", target)
+
+
+def _application(environment: Mapping[str, str]) -> str:
+    value = environment.get(APPLICATION, "")
+    if not value:
+        raise SettingsError(APPLICATION, "not set", _APPLICATION_ALLOWED)
+    if not re.fullmatch(r"[\w.]+:[\w.]+", value):
+        raise SettingsError(APPLICATION, repr(value), _APPLICATION_ALLOWED)
+    return value
+
+
+def _worker(environment: Mapping[str, str]) -> str:
+    value = environment.get(WORKER, "") or f"{socket.gethostname()}:{os.getpid()}"
+    # The probe is told its workers as NAME=URL.
+    if not re.fullmatch(r"[!-<>-~]{1,100}", value):
+        raise SettingsError(
+            WORKER, repr(value), "1 to 100 visible ASCII characters without '=', such as app1:8001"
+        )
+    return value
+
+
+def _probe_token(environment: Mapping[str, str]) -> str:
+    value = environment.get(PROBE_TOKEN, "")
+    if not re.fullmatch(r"[!-~]*", value):
+        # Any other character would not survive the way through a header.
+        raise SettingsError(PROBE_TOKEN, "not usable (not shown)", "visible ASCII characters")
+    return value
+
+
+def _seconds(environment: Mapping[str, str], variable: str, default: float) -> float:
+    value = environment.get(variable, "")
+    if not value:
+        return default
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise SettingsError(
+            variable, repr(value), f"a number of seconds above 0, such as {default:g}"
+        )
+    return seconds

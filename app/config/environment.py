@@ -1,0 +1,119 @@
+"""The environment variables of the application, read by their kind.
+
+A wrong value stops the process while it starts. The error names the variable, the value and what is
+allowed; a value that may carry a password is not repeated.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import dj_database_url
+from django.core.exceptions import ImproperlyConfigured
+
+CONNECT_TIMEOUT = 5
+"""Seconds for a new PostgreSQL connection, unless DATABASE_URL says another number.
+
+All queries of a process share one thread, so one that waits for an unreachable host holds up every
+socket of the process; libpq's own limit is about two minutes.
+"""
+
+
+class Environment:
+    """Reads typed values from a mapping of strings.
+
+    A variable that is set to nothing counts as unset, so that an environment file can show a name
+    without giving it a value.
+
+    Args:
+        variables: where the values are, ``os.environ`` outside of tests.
+    """
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._variables = variables
+
+    def text(self, name: str, default: str, *, max_length: int | None = None) -> str:
+        """Return the value as it is, or the default; not longer than ``max_length`` characters."""
+        value = self._variables.get(name) or default
+        if max_length is not None and len(value) > max_length:
+            raise ImproperlyConfigured(
+                f"{name}={value!r} has {len(value)} characters; at most {max_length} are allowed."
+            )
+        return value
+
+    def flag(self, name: str, *, default: bool = False) -> bool:
+        """Return whether a variable is 1; only 0 and 1 are allowed."""
+        value = self._variables.get(name)
+        if not value:
+            return default
+        if value not in {"0", "1"}:
+            raise ImproperlyConfigured(f"{name}={value!r} is not a flag; allowed are 0 and 1.")
+        return value == "1"
+
+    def words(self, name: str) -> list[str]:
+        """Return the items of a comma-separated list, without blanks around them."""
+        return [word for part in self._variables.get(name, "").split(",") if (word := part.strip())]
+
+    def hosts(self, name: str) -> list[str]:
+        """Return a list of host names; a scheme, a port or a path is a mistake."""
+        hosts = self.words(name)
+        for host in hosts:
+            if "/" in host or (":" in host and not host.startswith("[")):
+                raise ImproperlyConfigured(
+                    f"{name}={host!r} is not a host name; allowed are names and addresses without"
+                    " scheme and port, .example.com for a domain with all below it, and *."
+                )
+        return hosts
+
+    def origins(self, name: str) -> list[str]:
+        """Return a list of origins, each with its scheme."""
+        origins = self.words(name)
+        for origin in origins:
+            if not origin.startswith(("http://", "https://")):
+                raise ImproperlyConfigured(
+                    f"{name}={origin!r} is not an origin; allowed is scheme and host,"
+                    " such as https://chat.example.com."
+                )
+        return origins
+
+    def database(self, name: str, *, default: Path) -> dict[str, Any]:
+        """Return Django's settings of a database from its URL, of SQLite at ``default`` without."""
+        url = self._variables.get(name) or f"sqlite:///{default}"
+        allowed = "postgres://user:password@host:port/name or sqlite:////absolute/path"
+        scheme = url.partition(":")[0]
+        if scheme not in {"postgres", "postgresql", "sqlite"}:
+            raise ImproperlyConfigured(f"{name} has the scheme {scheme!r}; allowed is {allowed}.")
+        try:
+            database: dict[str, Any] = dict(dj_database_url.parse(url, conn_max_age=0))
+        except dj_database_url.ParseError:
+            # Its text repeats the URL, and the URL has a password.
+            raise ImproperlyConfigured(f"{name} is not a URL; allowed is {allowed}.") from None
+        if not database["NAME"]:
+            raise ImproperlyConfigured(f"{name} names no database; allowed is {allowed}.")
+        if scheme != "sqlite":
+            options = database.setdefault("OPTIONS", {})
+            options.setdefault("connect_timeout", CONNECT_TIMEOUT)
+        return database
+
+    def channel_layer(self, name: str) -> dict[str, Any]:
+        """Return Django's settings of a channel layer from its URL, of one in memory without."""
+        url = self._variables.get(name)
+        if not url:
+            return {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+        allowed = "redis://user:password@host:port/0 (rediss:// with TLS)"
+        scheme = url.partition(":")[0]
+        if scheme not in {"redis", "rediss"}:
+            raise ImproperlyConfigured(f"{name} has the scheme {scheme!r}; allowed is {allowed}.")
+        try:
+            parts = urlsplit(url)
+            complete = bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            complete = False
+        database = parts.path.removeprefix("/") if complete else ""
+        if not complete or (database and not database.isdecimal()):
+            raise ImproperlyConfigured(f"{name} is not the URL of a Redis; allowed is {allowed}.")
+        return {
+            "BACKEND": "channels_redis.core.RedisChannelLayer",
+            "CONFIG": {"hosts": [url]},
+        }

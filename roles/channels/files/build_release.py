@@ -1,0 +1,94 @@
+"""Pack a release: the application, the kit's library, and the list of Python packages.
+
+Run on the controller. The list of packages, as pip reads it, is standard input. The archive is the same
+bytes for the same content, whenever and wherever it is packed, and its name is a hash of them. Prints
+``{"id": ..., "archive": ..., "environment": ...}``; environment names the virtual environment that the
+packages make, so that releases which need the same packages share it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import gzip
+import hashlib
+import io
+import json
+import os
+import sys
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+KIT_EXCLUDES = ("__pycache__", "*.pyc", "*.egg-info")
+
+
+def files(directory: Path, excludes: Sequence[str]) -> Iterator[Path]:
+    """Yield the files below a directory in a fixed order, without those whose name is excluded."""
+    for parent, directories, names in os.walk(directory):
+        directories[:] = sorted(name for name in directories if not matches(name, excludes))
+        for name in sorted(names):
+            if not matches(name, excludes):
+                yield Path(parent, name)
+
+
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    """Return whether a name fits one of the patterns."""
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def add(archive: tarfile.TarFile, name: str, content: bytes, executable: bool = False) -> None:
+    """Add a file that is root's, without a time: neither shall make two releases differ."""
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    entry.mode = 0o755 if executable else 0o644
+    archive.addfile(entry, io.BytesIO(content))
+
+
+def pack(application: Path, kit: Path, requirements: bytes, excludes: Sequence[str]) -> bytes:
+    """Return the archive: app/, kit/channels_kit/ and requirements.txt, gzipped."""
+    buffer = io.BytesIO()
+    with (
+        gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as compressed,
+        tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        add(archive, "requirements.txt", requirements)
+        for source, target, left_out in (
+            (application, Path("app"), excludes),
+            (kit, Path("kit/channels_kit"), KIT_EXCLUDES),
+        ):
+            for file in files(source, left_out):
+                name = str(target / file.relative_to(source))
+                add(archive, name, file.read_bytes(), os.access(file, os.X_OK))
+    return buffer.getvalue()
+
+
+def main() -> int:
+    """Pack what the command line names."""
+    parser = argparse.ArgumentParser(description="Pack a release of the application.")
+    parser.add_argument("--application", type=Path, required=True)
+    parser.add_argument("--kit", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--exclude", default="", help="names or patterns, separated by commas")
+    arguments = parser.parse_args()
+    for directory in (arguments.application, arguments.kit):
+        if not directory.is_dir():
+            print(f"{directory} is not a directory", file=sys.stderr)
+            return 1
+
+    requirements = sys.stdin.buffer.read()
+    content = pack(arguments.application, arguments.kit, requirements, arguments.exclude.split(","))
+    release = hashlib.sha256(content).hexdigest()[:12]
+    archive = arguments.output.resolve() / f"{release}.tar.gz"
+    if not archive.exists():
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        temporary = archive.with_suffix(f".{os.getpid()}")
+        temporary.write_bytes(content)
+        temporary.replace(archive)
+    environment = hashlib.sha256(requirements).hexdigest()[:12]
+    print(json.dumps({"id": release, "archive": str(archive), "environment": environment}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,176 @@
+"""Ansible action: check every variable of every host before anything is changed.
+
+For each host it reads ``meta/argument_specs.yml`` of the roles that run there (types, choices, what is
+required), then the rules of ``meta/preflight.yml``: ``variable``, ``that`` (an expression that must hold)
+and ``allowed`` (in words). All problems are reported at once, each with the variable, its value and what is
+allowed; secrets are not shown.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.plugins.action import ActionBase
+from ansible.plugins.loader import add_all_plugin_dirs
+
+TYPES = {
+    "str": "a string",
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "list": "a list",
+    "dict": "a mapping",
+    "path": "a path",
+}
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a role says of its variables."""
+
+    name: str
+    path: Path
+    defaults: Mapping[str, Any]
+    private: Mapping[str, Any]
+    options: Mapping[str, Mapping[str, Any]]
+    rules: tuple[Mapping[str, str], ...]
+
+
+def in_words(option: Mapping[str, Any]) -> str:
+    """Return what an option of an argument spec allows."""
+    words = TYPES[option.get("type", "str")]
+    if option.get("elements"):
+        words += f" of {TYPES[option['elements']].split(' ', 1)[1]}s"
+    if option.get("choices"):
+        words = "one of " + ", ".join(map(str, option["choices"]))
+    return words
+
+
+def shown(value: Any, option: Mapping[str, Any]) -> str:
+    """Return a value as a problem may show it."""
+    return "(a secret, not shown)" if option.get("no_log") else repr(value)
+
+
+class ActionModule(ActionBase):
+    """The action; runs on the controller alone."""
+
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return ok, or fail with every problem in words."""
+        assert task_vars is not None
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        every: list[str] = self._task.args["every_host"]
+        by_group: dict[str, list[str]] = self._task.args["by_group"]
+        required_groups: list[str] = self._task.args["required_groups"]
+        directory = Path(self._task.args["roles_directory"])
+        roles = {name: self.load(directory / name) for name in {*every, *sum(by_group.values(), [])}}
+
+        groups = task_vars["groups"]
+        hosts_by_problem: dict[str, list[str]] = defaultdict(list)
+        for group in required_groups:
+            if not groups.get(group):
+                problem = f"the group {group} is empty; allowed: at least one host"
+                hosts_by_problem[problem].append("inventory")
+        for host in groups["all"]:
+            names = [*every, *(role for group in by_group if host in groups.get(group, ()) for role in by_group[group])]
+            for problem in self.problems(host, [roles[name] for name in names], roles, task_vars):
+                hosts_by_problem[problem].append(host)
+
+        if hosts_by_problem:
+            lines = [f"{', '.join(hosts)}: {problem}" for problem, hosts in hosts_by_problem.items()]
+            count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
+            result["failed"] = True
+            result["msg"] = f"Preflight found {count}; nothing was changed.\n" + "\n".join(lines)
+        return result
+
+    def load(self, path: Path) -> Role:
+        """Return what the role in a directory says of its variables."""
+        add_all_plugin_dirs(str(path))
+
+        def read(file: str) -> Any:
+            if not (path / file).exists():
+                return None
+            return self._loader.load_from_file(str(path / file), trusted_as_template=True)
+
+        specs = read("meta/argument_specs.yml")
+        return Role(
+            name=path.name,
+            defaults=read("defaults/main.yml") or {},
+            private=read("vars/main.yml") or {},
+            path=path,
+            options={
+                name: option for entry in specs["argument_specs"].values() for name, option in entry["options"].items()
+            },
+            rules=tuple(read("meta/preflight.yml") or ()),
+        )
+
+    def problems(
+        self, host: str, roles: list[Role], known: Mapping[str, Role], task_vars: Mapping[str, Any]
+    ) -> Iterator[str]:
+        """Yield what is wrong with a host's variables."""
+        hostvars = task_vars["hostvars"]
+        given = hostvars.raw_get(host)
+        shared = {name: task_vars[name] for name in ("groups", "hostvars", "playbook_dir", "ansible_playbook_python")}
+        own = {"inventory_hostname": host, "group_names": given.get("group_names", [])}
+        cluster = known["cluster"].defaults
+        bad: set[str] = set()
+        for role in roles:
+            variables = {**cluster, **role.defaults, **given, **role.private, **shared, **own}
+            variables["role_path"] = str(role.path)
+            templar = self._templar.copy_with_new_env(available_variables=variables)
+            for name, option in role.options.items():
+                problem = self.problem_of(name, option, variables, templar)
+                if problem:
+                    bad.add(name)
+                    yield problem
+            for rule in role.rules:
+                # A value of the wrong type has had its say.
+                if rule["variable"] in bad:
+                    continue
+                try:
+                    holds = templar.evaluate_conditional(rule["that"])
+                except AnsibleError as error:
+                    holds = False
+                    if bad:  # the rule speaks of a variable that is known to be wrong
+                        continue
+                    yield f"{rule['variable']} cannot be checked: {error.message}"
+                    continue
+                if not holds:
+                    option = role.options.get(rule["variable"], {})
+                    value = templar.template(variables[rule["variable"]]) if rule["variable"] in variables else None
+                    is_value = f"is {shown(value, option)}; " if rule["variable"] in variables else "is wrong; "
+                    yield f"{rule['variable']} {is_value}allowed: {rule['allowed']}"
+
+        options = {name for role in known.values() for name in role.options}
+        prefixes = tuple(f"{name}_" for name in known)
+        for name in given:
+            if name.startswith(prefixes) and name not in options:
+                near = difflib.get_close_matches(name, options, n=1)
+                hint = f"did you mean {near[0]}?" if near else "see meta/argument_specs.yml of the roles"
+                yield f"{name} is no variable of the role {name.split('_')[0]}; {hint}"
+
+    def problem_of(self, name: str, option: Mapping[str, Any], variables: Mapping[str, Any], templar: Any) -> str | None:
+        """Return what is wrong with one variable by its type, or None."""
+        allowed = f"{in_words(option)}: {option['description']}"
+        if name not in variables:
+            return f"{name} is not set; allowed: {allowed}" if option.get("required") else None
+        try:
+            value = templar.template(variables[name])
+        except AnsibleError as error:
+            return f"{name} cannot be read: {error.message}"
+        if value is None or (option.get("required") and value in ("", [])):
+            return f"{name} is empty; allowed: {allowed}"
+        spec = {key: option[key] for key in ("type", "elements", "choices") if key in option}
+        if option.get("type") == "str" and not isinstance(value, (str, int, float)):
+            return f"{name} is {shown(value, option)}; allowed: {allowed}"
+        if ArgumentSpecValidator({name: spec}).validate({name: value}).error_messages:
+            return f"{name} is {shown(value, option)}; allowed: {allowed}"
+        return None

@@ -1,0 +1,40 @@
+"""Filters that read the cluster's layout from the inventory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def cluster_addresses(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> list[str]:
+    """Return the address by which each host is reached from the others; hosts without one are left to preflight."""
+    return [hostvars[host]["cluster_address"] for host in hosts if "cluster_address" in hostvars[host]]
+
+
+def cluster_web_workers(
+    hosts: Sequence[str], hostvars: Mapping[str, Any], workers_per_host: int, first_port: int
+) -> list[dict[str, Any]]:
+    """Return every worker: one a port, ports in a row, as many as its host is set to run."""
+    workers = []
+    for host in hosts:
+        address = hostvars[host].get("cluster_address", "")
+        count = int(hostvars[host].get("cluster_workers", workers_per_host))
+        for port in range(int(first_port), int(first_port) + count):
+            workers.append(
+                {
+                    "name": f"{host}:{port}",
+                    "host": host,
+                    "address": address,
+                    "port": port,
+                    "url": f"http://{address}:{port}",
+                }
+            )
+    return workers
+
+
+class FilterModule:
+    """What Ansible asks for filters."""
+
+    def filters(self) -> dict[str, Any]:
+        """Return the filters by name."""
+        return {"cluster_addresses": cluster_addresses, "cluster_web_workers": cluster_web_workers}

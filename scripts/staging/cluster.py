@@ -1,0 +1,392 @@
+"""A staging cluster on this machine: one container that runs systemd for every host of an inventory.
+
+The hosts are found in the inventory's ``hosts.yml``. What belongs to this cluster alone (addresses, the
+key that opens the hosts, secrets, demonstration users) goes into ``generated.yml`` beside it, so that
+``ansible-playbook -i INVENTORY site.yml`` reaches the hosts over SSH like any server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import string
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+LABEL = "channels-kit.cluster"
+DEFAULT_EDGE_PORT = 8080
+EDGE_GROUP = "nginx"
+EDGE_HOST_PORT = 80
+
+# Variables of the roles that have no default: made up once for this cluster.
+SECRETS = (
+    "channels_probe_token",
+    "channels_secret_key",
+    "postgres_password",
+    "redis_broker_password",
+    "redis_layer_password",
+)
+USERS = ("alice", "bob")
+
+
+class StagingError(Exception):
+    """What the operator must know or do; printed without a traceback."""
+
+
+def docker(*arguments: str, check: bool = True) -> str:
+    """Run the engine's client and return what it printed."""
+    result = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+    if check and result.returncode:
+        raise StagingError(f"docker {arguments[0]} failed: {result.stderr.strip()}")
+    return result.stdout.strip()
+
+
+def say(text: str) -> None:
+    """Show that the work is alive."""
+    print(f"   {text}", flush=True)
+
+
+@dataclass(frozen=True)
+class Host:
+    """A wanted host: its container, its address, and what it is made of."""
+
+    name: str
+    container: str
+    address: str
+    arguments: tuple[str, ...]
+
+    @property
+    def definition(self) -> str:
+        """Short hash of what the container is made of; another one means another container."""
+        return hashlib.sha256("\0".join((*self.arguments, self.address)).encode()).hexdigest()[:12]
+
+
+class Cluster:
+    """The staging cluster of one inventory of this checkout."""
+
+    def __init__(self, inventory: Path, name: str) -> None:
+        # Two checkouts on one machine differ in the path, two clusters of one checkout in the name.
+        checkout = hashlib.sha256(str(ROOT).encode()).hexdigest()[:6]
+        self.name = f"channels-kit-{checkout}-{name}"
+        self.short_name = name
+        self.inventory = inventory
+        self.state = ROOT / ".staging" / name
+        self.generated = inventory / "generated.yml"
+        groups: dict[str, Any] = yaml.safe_load((inventory / "hosts.yml").read_text())
+        self.host_names = sorted({host for group in groups.values() for host in group["hosts"] or ()})
+        self.edge = next(iter(groups[EDGE_GROUP]["hosts"]), None)
+        if self.edge is None:
+            raise StagingError(f"The group {EDGE_GROUP} of {inventory / 'hosts.yml'} has no host to publish.")
+
+    def variables(self) -> dict[str, Any]:
+        """Return the variables of generated.yml; none where there is no cluster."""
+        if not self.generated.exists():
+            return {}
+        variables: dict[str, Any] = yaml.safe_load(self.generated.read_text())["all"]["vars"]
+        return variables
+
+    # What is here
+
+    def containers(self) -> list[dict[str, str]]:
+        """Return name, state and definition of every container of this cluster."""
+        form = '{"name":{{json .Names}},"state":{{json .State}},"definition":{{json (.Label "channels-kit.definition")}}}'
+        lines = docker("ps", "--all", "--filter", f"label={LABEL}={self.name}", "--format", form)
+        return [json.loads(line) for line in lines.splitlines()]
+
+    def published_port(self) -> int | None:
+        """Return the port of 127.0.0.1 where the running edge is published."""
+        lines = docker("port", f"{self.name}-{self.edge}", f"{EDGE_HOST_PORT}/tcp", check=False)
+        return int(lines.rsplit(":", 1)[1]) if lines else None
+
+    # Up
+
+    def up(self, edge_port: int | None, release: str) -> bool:
+        """Make what is missing and write the inventory; return whether anything changed."""
+        port = edge_port or self.variables().get("staging_edge_port", DEFAULT_EDGE_PORT)
+        self.refuse_taken_port(port)
+        self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        hosts = self.wanted(self.image(release), self.key(), self.subnet(), port)
+
+        wanted = {host.container: host for host in hosts}
+        kept = set()
+        for container in self.containers():
+            host = wanted.get(container["name"])
+            if host and host.definition == container["definition"] and container["state"] == "running":
+                kept.add(host.name)
+            else:
+                say(f"removing {container['name']}: {container['state']} and not as wanted any more")
+                docker("rm", "--force", "--volumes", container["name"])
+        missing = [host for host in hosts if host.name not in kept]
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            list(pool.map(self.start, missing))
+            list(pool.map(self.wait_until_booted, hosts))
+            limits = dict(zip(wanted, pool.map(self.read_limit, hosts), strict=True))
+            keys = list(pool.map(self.read_host_key, hosts))
+        self.write_known_hosts(hosts, keys)
+        self.write_inventory(hosts, port, min(limits.values()))
+        say(f"{len(hosts)} hosts run, {len(missing)} of them new: {', '.join(self.host_names)}")
+        return bool(missing)
+
+    def refuse_taken_port(self, port: int) -> None:
+        """Say that somebody else has the port before anything is made."""
+        if port == self.published_port():
+            return
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind(("127.0.0.1", port))
+            except OSError as error:
+                raise StagingError(
+                    f"Port {port} of 127.0.0.1 cannot be had ({error.strerror}); nothing was made.\n"
+                    f"Choose another one: make up EDGE_PORT={port + 1}"
+                ) from None
+
+    def image(self, release: str) -> str:
+        """Return the tag of the hosts' image; make it first where it is missing."""
+        result = subprocess.run(
+            [Path(__file__).with_name("make-image"), release], stdout=subprocess.PIPE, text=True, check=False
+        )
+        if result.returncode:
+            raise StagingError("The image of the staging hosts could not be made; the reason stands above.")
+        return result.stdout.strip()
+
+    def key(self) -> str:
+        """Return the public half of the key that opens the hosts; make the key first where it is missing."""
+        private = self.state / "id_ed25519"
+        public = private.with_suffix(".pub")
+        if not public.exists():
+            private.unlink(missing_ok=True)
+            subprocess.run(
+                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.name, "-f", private], check=True
+            )
+        return public.read_text().strip()
+
+    def subnet(self) -> str:
+        """Return the network's subnet; make the network first where it is missing."""
+
+        def inspect() -> str:
+            form = "{{(index .IPAM.Config 0).Subnet}}"
+            return docker("network", "inspect", "--format", form, self.name, check=False)
+
+        if found := inspect():
+            return found
+        # A host that restarts must come back under its address, and the engine gives fixed
+        # addresses only in a subnet that was asked for. The engine knows best which one is free.
+        label = f"{LABEL}={self.name}"
+        docker("network", "create", "--label", label, self.name)
+        free = inspect()
+        docker("network", "rm", self.name)
+        docker("network", "create", "--label", label, "--subnet", free, self.name)
+        return free
+
+    def wanted(self, image: str, key: str, subnet: str, port: int) -> list[Host]:
+        """Return every host as it shall be."""
+        # The engine's own pools all begin with .0; .1 is the machine.
+        prefix = subnet.split("/")[0].rsplit(".", 1)[0]
+        common = (
+            *("--network", self.name, "--restart", "unless-stopped", "--cgroupns", "private"),
+            *("--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN"),
+            # Without it systemd cannot see a process behind ProtectProc=invisible, and gives it no
+            # PrivateUsers= either: redis-server@.service asks for both and would not start.
+            *("--cap-add", "SYS_PTRACE"),
+            *("--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"),
+            *("--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp"),  # noqa: S108
+            *("--env", f"STAGING_AUTHORIZED_KEY={key}", "--label", f"{LABEL}={self.name}"),
+        )
+        publish = ("--publish", f"127.0.0.1:{port}:{EDGE_HOST_PORT}")
+        return [
+            Host(
+                name=name,
+                container=f"{self.name}-{name}",
+                address=f"{prefix}.{number}",
+                arguments=("--hostname", name, *common, *(publish if name == self.edge else ()), image),
+            )
+            for number, name in enumerate(self.host_names, start=10)
+        ]
+
+    def start(self, host: Host) -> None:
+        """Make a host."""
+        docker(
+            *("run", "--detach", "--name", host.container, "--ip", host.address),
+            *("--label", f"channels-kit.definition={host.definition}", *host.arguments),
+        )
+
+    def wait_until_booted(self, host: Host) -> None:
+        """Wait until systemd has started what belongs to the boot, sshd among it."""
+        for _ in range(100):  # the entry script runs before systemd does, and answers nothing
+            if docker("exec", host.container, "systemctl", "is-system-running", "--wait", check=False) in (
+                "running",
+                "degraded",  # a unit has failed since: the converging run or the proof will say which
+            ):
+                return
+            time.sleep(0.1)
+        logs = docker("logs", "--tail", "20", host.container, check=False)
+        raise StagingError(f"{host.name} did not boot; its last words:\n{logs}")
+
+    def read_limit(self, host: Host) -> int:
+        """Return the most open files that the machine grants a process of the host."""
+        limits = docker("exec", host.container, "cat", "/proc/1/limits")
+        return next(int(line.split()[4]) for line in limits.splitlines() if line.startswith("Max open files"))
+
+    def read_host_key(self, host: Host) -> str:
+        """Return type and key by which SSH knows the host, read past SSH."""
+        key = docker("exec", host.container, "cat", "/etc/ssh/ssh_host_ed25519_key.pub")
+        return " ".join(key.split()[:2])
+
+    def write_known_hosts(self, hosts: list[Host], keys: list[str]) -> None:
+        """Write down whom SSH may believe."""
+        lines = [f"{host.address} {key}\n" for host, key in zip(hosts, keys, strict=True)]
+        write_private(self.state / "known_hosts", "".join(lines))
+
+    def write_inventory(self, hosts: list[Host], port: int, limit: int) -> None:
+        """Write generated.yml; secrets that are there stay."""
+        before = self.variables()
+        users = before.get("channels_users", {})
+        ssh = f'-o UserKnownHostsFile="{self.state}/known_hosts" -o StrictHostKeyChecking=yes'
+        content = {
+            "all": {
+                "hosts": {
+                    host.name: {
+                        "ansible_host": host.address,
+                        "cluster_address": host.address,
+                        "staging_container": host.container,
+                    }
+                    for host in hosts
+                },
+                "vars": {
+                    "ansible_user": "deploy",
+                    "ansible_ssh_private_key_file": str(self.state / "id_ed25519"),
+                    "ansible_ssh_common_args": ssh,
+                    "staging_edge_port": port,
+                    "staging_nofile_ceiling": limit,
+                    **{name: before.get(name) or secrets.token_urlsafe(32) for name in SECRETS},
+                    "channels_users": {user: users.get(user) or password() for user in USERS},
+                },
+            }
+        }
+        header = "# Written by `make up` for this machine's cluster; `make down` removes it.\n---\n"
+        write_private(self.generated, header + yaml.safe_dump(content, sort_keys=False))
+
+    # Down, and looking at it
+
+    def down(self) -> None:
+        """Remove the hosts, their network, and what was generated for them."""
+        names = [container["name"] for container in self.containers()]
+        if names:
+            docker("rm", "--force", "--volumes", *names)
+        if docker("network", "ls", "--quiet", "--filter", f"label={LABEL}={self.name}"):
+            docker("network", "rm", self.name)
+        self.generated.unlink(missing_ok=True)
+        shutil.rmtree(self.state, ignore_errors=True)
+        say(f"{len(names)} hosts removed; the image stays for the next time")
+
+    def status(self) -> None:
+        """Print the hosts, their units that belong to the cluster, and the URL."""
+        containers = self.containers()
+        if not containers:
+            raise StagingError("No staging cluster runs here. Bring one up: make up")
+        units = ("channels-*", "nginx*", "redis-server@*", "postgresql@*")
+        for container in containers:
+            host = container["name"].removeprefix(f"{self.name}-")
+            print(f"{host}: {container['state']}")
+            if container["state"] == "running":
+                listing = ("list-units", "--no-legend", "--plain", "--type=service", *units)
+                for line in docker("exec", container["name"], "systemctl", *listing).splitlines():
+                    unit, _, active, sub, *_ = line.split()
+                    print(f"    {unit}: {active} ({sub})")
+        print(f"URL: {self.url()}")
+
+    def url(self) -> str:
+        """Return where the browser finds the cluster."""
+        return f"http://127.0.0.1:{self.variables().get('staging_edge_port', DEFAULT_EDGE_PORT)}/"
+
+    def credentials(self) -> None:
+        """Print the demonstration users and their passwords."""
+        users = self.variables().get("channels_users")
+        if not users:
+            raise StagingError("No staging cluster runs here. Bring one up: make up")
+        print(f"Log in at {self.url()} as one of")
+        for user, word in users.items():
+            print(f"    {user}  {word}")
+
+    def ssh(self, host: str, command: list[str]) -> NoReturn:
+        """Become a shell on a host, or a command there."""
+        if host not in self.host_names:
+            raise StagingError(f"HOST={host!r} is not a host of the cluster; it has {', '.join(self.host_names)}.")
+        if not self.generated.exists():
+            raise StagingError("No staging cluster runs here. Bring one up: make up")
+        address = yaml.safe_load(self.generated.read_text())["all"]["hosts"][host]["ansible_host"]
+        key, known = self.state / "id_ed25519", self.state / "known_hosts"
+        os.execvp(  # noqa: S606
+            "ssh",  # noqa: S607
+            ["ssh", "-i", str(key), "-o", f"UserKnownHostsFile={known}", f"deploy@{address}", *command],
+        )
+
+
+def password() -> str:
+    """Return a password that a person can type."""
+    return "-".join("".join(secrets.choice(string.ascii_lowercase) for _ in range(4)) for _ in range(4))
+
+
+def write_private(path: Path, content: str) -> None:
+    """Write a file that only its owner reads, whole or not at all; leave an equal one alone."""
+    if path.exists() and path.read_text() == content:
+        return
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.touch(mode=0o600)
+    temporary.write_text(content)
+    temporary.replace(path)
+
+
+def main() -> int:
+    """Read the command line and act."""
+    parser = argparse.ArgumentParser(description="A staging cluster on this machine.")
+    parser.add_argument("--inventory", type=Path, default=ROOT / "inventories" / "staging")
+    parser.add_argument("--name", default="staging")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    up = verbs.add_parser("up", help="make what is missing")
+    up.add_argument("--edge-port", type=int)
+    up.add_argument("--release", default="bookworm", choices=["bookworm", "trixie"])
+    for verb in ("down", "status", "credentials", "url"):
+        verbs.add_parser(verb)
+    ssh = verbs.add_parser("ssh")
+    ssh.add_argument("host")
+    ssh.add_argument("command", nargs=argparse.REMAINDER)
+    arguments = parser.parse_args()
+    try:
+        cluster = Cluster(arguments.inventory, arguments.name)
+        match arguments.verb:
+            case "up":
+                changed = cluster.up(arguments.edge_port, arguments.release)
+                say("changed" if changed else "nothing to change")
+            case "down":
+                cluster.down()
+            case "status":
+                cluster.status()
+            case "credentials":
+                cluster.credentials()
+            case "url":
+                print(cluster.url())
+            case "ssh":
+                cluster.ssh(arguments.host, arguments.command)
+    except StagingError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

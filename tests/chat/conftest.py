@@ -1,0 +1,44 @@
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from channels.db import database_sync_to_async  # type: ignore[import-untyped]
+from chat.history import MessageHistory
+from chat.models import Room
+from django.contrib.auth.models import User
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from tests.chat.sockets import Sockets
+
+
+@pytest.fixture
+def lobby(transactional_db: None) -> Room:
+    # Made again: a transactional test empties all tables when it ends, the migration's rooms too.
+    return Room.objects.get_or_create(name="lobby", defaults={"title": "Lobby"})[0]
+
+
+@pytest.fixture
+def ada(transactional_db: None) -> User:
+    return User.objects.create_user("ada", password="enchantress-of-numbers")
+
+
+@pytest.fixture
+def bob(transactional_db: None) -> User:
+    return User.objects.create_user("bob", password="a-bird-in-the-hand")
+
+
+@pytest.fixture
+def say(lobby: Room, ada: User) -> Callable[[str], int]:
+    """Store a message of ada's and return its number."""
+    history = MessageHistory(lobby.pk)
+    return lambda text: history.append(user=ada, text=text, worker="a-worker").sequence
+
+
+@pytest.fixture
+async def sockets(lobby: Room) -> AsyncIterator[Sockets]:
+    sockets = Sockets()
+    yield sockets
+    await sockets.close()
+    # SQLite's own close() spares a database in memory. An open connection left in the thread of all
+    # queries would meet a later test that may not touch the database, when Channels looks after it.
+    await database_sync_to_async(lambda: BaseDatabaseWrapper.close(connections["default"]))()

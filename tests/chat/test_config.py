@@ -1,0 +1,123 @@
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from config.environment import Environment
+from config.logs import WithoutQueryStrings
+from django.core.exceptions import ImproperlyConfigured
+
+APP = Path(__file__).parents[2] / "app"
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [({}, False), ({"V": ""}, False), ({"V": "0"}, False), ({"V": "1"}, True)],
+)
+def test_flag(variables: dict[str, str], expected: bool) -> None:
+    assert Environment(variables).flag("V") is expected
+
+
+def test_words() -> None:
+    assert Environment({"V": " a, b ,,c"}).words("V") == ["a", "b", "c"]
+    assert Environment({}).words("V") == []
+
+
+def test_hosts_and_origins() -> None:
+    variables = {
+        "HOSTS": "chat.example.com,.example.org,[::1],*",
+        "ORIGINS": "https://a.example:8443",
+    }
+    assert len(Environment(variables).hosts("HOSTS")) == 4
+    assert Environment(variables).origins("ORIGINS") == ["https://a.example:8443"]
+
+
+def test_database_without_a_url_is_sqlite() -> None:
+    database = Environment({}).database("V", default=Path("/srv/db.sqlite3"))
+    assert database["ENGINE"] == "django.db.backends.sqlite3"
+    assert database["NAME"] == "/srv/db.sqlite3"
+
+
+def test_database_postgres() -> None:
+    url = "postgres://ada:p%40ss@db1:5433/chat?sslmode=require"
+    database = Environment({"V": url}).database("V", default=Path("/x"))
+    assert database["ENGINE"] == "django.db.backends.postgresql"
+    assert (database["USER"], database["PASSWORD"]) == ("ada", "p@ss")
+    assert (database["HOST"], database["PORT"], database["NAME"]) == ("db1", 5433, "chat")
+    assert database["CONN_MAX_AGE"] == 0
+    assert database["OPTIONS"] == {"connect_timeout": 5, "sslmode": "require"}
+
+
+def test_channel_layer() -> None:
+    url = "redis://layer:p%40ss@redis1:6380/0"
+    assert Environment({"V": url}).channel_layer("V") == {
+        "BACKEND": "channels_redis.core.RedisChannelLayer",
+        "CONFIG": {"hosts": [url]},
+    }
+    assert Environment({}).channel_layer("V") == {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "words"),
+    [
+        ("flag", "yes", r"V='yes'.*0 and 1"),
+        ("hosts", "https://a.example", r"V='https://a.example'.*without scheme"),
+        ("hosts", "a.example:80", r"V='a.example:80'.*without scheme"),
+        ("hosts", "a.example/chat", r"V='a.example/chat'.*without scheme"),
+        ("origins", "a.example", r"V='a.example'.*https://chat.example.com"),
+        ("database", "mysql://u:hidden@h/n", r"V has the scheme 'mysql'.*postgres://"),
+        ("database", "hidden", r"V has the scheme 'hidden'"),
+        ("database", "postgres://u:hidden@h:port/n", r"V is not a URL.*postgres://"),
+        ("database", "postgres://u:hidden@h", r"V names no database.*postgres://"),
+        ("channel_layer", "amqp://u:hidden@h", r"V has the scheme 'amqp'.*redis://"),
+        ("channel_layer", "redis://u:hidden@", r"V is not the URL.*redis://"),
+        ("channel_layer", "redis://u:hidden@h:x/0", r"V is not the URL.*redis://"),
+        ("channel_layer", "redis://u:hidden@h/zero", r"V is not the URL.*redis://"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(kind: str, value: str, words: str) -> None:
+    arguments = {"default": Path("/x")} if kind == "database" else {}
+    with pytest.raises(ImproperlyConfigured, match=words) as error:
+        getattr(Environment({"V": value}), kind)("V", **arguments)
+    if "@" in value:
+        assert "hidden" not in str(error.value)
+
+
+def test_a_text_may_be_too_long() -> None:
+    with pytest.raises(ImproperlyConfigured, match="V='abc' has 3 characters; at most 2"):
+        Environment({"V": "abc"}).text("V", "", max_length=2)
+
+
+def serve(**variables: str) -> subprocess.CompletedProcess[str]:
+    """Import the application as a server does, with nothing but these variables."""
+    return subprocess.run(
+        [sys.executable, "-c", "import config.asgi"],
+        cwd=APP,
+        env={"PATH": os.environ["PATH"], **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_serving_needs_a_secret_key() -> None:
+    refused = serve()
+    assert refused.returncode == 1
+    assert "ImproperlyConfigured: SECRET_KEY is not set" in refused.stderr
+    assert serve(SECRET_KEY="x").returncode == 0
+
+
+def test_query_strings_stay_out_of_the_log() -> None:
+    record = logging.LogRecord(
+        "uvicorn.error",
+        logging.INFO,
+        __file__,
+        1,
+        '%s - "WebSocket %s" [accepted] %d',
+        ("10.0.0.1:1234", "/ws/chat/lobby/?token=secret", 1),
+        None,
+    )
+    assert WithoutQueryStrings().filter(record)
+    assert record.getMessage() == '10.0.0.1:1234 - "WebSocket /ws/chat/lobby/" [accepted] 1'

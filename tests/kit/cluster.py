@@ -1,0 +1,145 @@
+"""Real processes on ephemeral ports: a Redis, and workers under Uvicorn."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Self
+
+APP = Path(__file__).parents[2] / "app"
+SERVED = Path(__file__).parent / "served"
+
+
+class Process:
+    """A process whose output is kept, ended on exit."""
+
+    def __init__(self, command: Sequence[str], environment: dict[str, str]) -> None:
+        self.output: list[str] = []
+        self.grown = threading.Condition()
+        self.ended = False
+        self.popen = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.reader = threading.Thread(target=self._read)
+        self.reader.start()
+
+    def _read(self) -> None:
+        assert self.popen.stdout is not None
+        for line in self.popen.stdout:
+            with self.grown:
+                self.output.append(line)
+                self.grown.notify_all()
+        with self.grown:
+            self.ended = True
+            self.grown.notify_all()
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """Wait until the output has `pattern`."""
+
+        def found() -> re.Match[str] | None:
+            return re.search(pattern, "".join(self.output))
+
+        with self.grown:
+            self.grown.wait_for(lambda: found() or self.ended, timeout=20)
+        match = found()
+        assert match, f"{pattern!r} is not in the output:\n" + "".join(self.output)
+        return match
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.popen.terminate()
+        try:
+            self.popen.wait(5)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            self.popen.wait()
+        self.reader.join()
+        assert self.popen.stdout is not None
+        self.popen.stdout.close()
+
+
+class Redis(Process):
+    """A Redis without persistence, on a Unix socket: no port to collide on."""
+
+    def __init__(self) -> None:
+        binary = shutil.which("redis-server")
+        assert binary, "redis-server is not on PATH; it is needed: apt-get install redis-server"
+        self.directory = TemporaryDirectory()
+        path = Path(self.directory.name, "redis.sock")
+        self.url = f"unix://{path}"
+        options = ["--port", "0", "--unixsocket", str(path), "--save", "", "--appendonly", "no"]
+        super().__init__([binary, *options], dict(os.environ))
+        self.wait_for("eady to accept connections")
+
+    def __exit__(self, *exception: object) -> None:
+        super().__exit__(*exception)
+        self.directory.cleanup()
+
+
+class Worker(Process):
+    """One Uvicorn that serves the tests' application inside the kit's wrapper."""
+
+    def __init__(self, name: str, environment: dict[str, str]) -> None:
+        self.name = name
+        super().__init__(
+            [
+                sys.executable,
+                *("-m", "uvicorn", "channels_kit.serving.asgi:application"),
+                *("--host", "127.0.0.1", "--port", "0"),
+            ],
+            {
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": f"{APP}{os.pathsep}{SERVED}",
+                "DJANGO_SETTINGS_MODULE": "served_settings",
+                "CHANNELS_KIT_APPLICATION": "served_asgi:application",
+                "CHANNELS_KIT_WORKER": name,
+                "CHANNELS_KIT_REVISION": "r1",
+                **environment,
+            },
+        )
+
+    @property
+    def port(self) -> int:
+        return int(self.wait_for(r"running on http://127\.0\.0\.1:(\d+)")[1])
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+class Cluster:
+    """Workers that share a Redis."""
+
+    def __init__(self, redis: Redis, token: str, names: Sequence[str]) -> None:
+        self.redis = redis
+        self.stack = ExitStack()
+        environment = {
+            "CHANNELS_KIT_PROBE_TOKEN": token,
+            "CHANNELS_KIT_HANDSHAKE_TIMEOUT": "0.2",
+            "SERVED_REDIS": redis.url,
+        }
+        self.workers = [self.stack.enter_context(Worker(name, environment)) for name in names]
+
+    @property
+    def arguments(self) -> list[str]:
+        """The probe's arguments that name every worker."""
+        return [f"--worker={worker.name}={worker.url}" for worker in self.workers]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stack.close()

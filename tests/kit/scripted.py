@@ -1,0 +1,77 @@
+"""Workers of one process that misbehave as they are told: for the probe's own tests."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from itertools import chain, repeat
+
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.http11 import Request, Response
+
+Faults = Callable[[str, str, int], Iterable[int]]
+
+
+def faultless(sender: str, receiver: str, number: int) -> Iterable[int]:
+    return [number]
+
+
+class Workers:
+    """A channel layer and its workers.
+
+    `faults` says for a sending worker, a receiving worker and a round which rounds to deliver
+    in its place: none, a copy, another.
+    """
+
+    def __init__(self, faults: Faults = faultless) -> None:
+        self.faults = faults
+        self.members: list[tuple[str, ServerConnection]] = []
+        self.seen: list[Request] = []
+        # Rounds at whose frame a worker closes its sockets.
+        self.dies: dict[str, int] = {}
+
+    @asynccontextmanager
+    async def serving(self, *names: str) -> AsyncIterator[str]:
+        """Serve on a port of its own; each socket is answered by the next of `names`.
+
+        The last name stays.
+        """
+        upcoming = chain(names, repeat(names[-1]))
+
+        async def handle(connection: ServerConnection) -> None:
+            await self._handle(connection, next(upcoming))
+
+        async with serve(handle, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            yield f"http://127.0.0.1:{port}"
+
+    async def _handle(self, connection: ServerConnection, worker: str) -> None:
+        assert connection.request is not None
+        self.seen.append(connection.request)
+        endpoint = connection.request.path.split("/")[-2]
+        self.members.append((worker, connection))
+        await connection.send(json.dumps({"type": "hello", "worker": worker, "revision": "r1"}))
+        async for frame in connection:
+            number = json.loads(frame)["round"]
+            if self.dies.get(worker) == number:
+                await connection.close(1011, "channel layer: ConnectionError")
+                return
+            await asyncio.gather(
+                *(
+                    member.send(json.dumps({"type": "message", "sender": endpoint, "round": each}))
+                    for receiver, member in self.members
+                    for each in self.faults(worker, receiver, number)
+                ),
+                return_exceptions=True,
+            )
+
+
+@asynccontextmanager
+async def answering(respond: Callable[[ServerConnection, Request], Response]) -> AsyncIterator[str]:
+    """A server that answers every handshake with a response."""
+
+    async def never(connection: ServerConnection) -> None:
+        raise AssertionError("no handshake is accepted")
+
+    async with serve(never, "127.0.0.1", 0, process_request=respond) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"

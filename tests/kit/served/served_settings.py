@@ -1,0 +1,23 @@
+"""The Django settings of the application that the tests of the kit serve."""
+
+import os
+
+SECRET_KEY = "of no use outside the tests"
+USE_TZ = True
+
+DATABASES = (
+    {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.environ["SERVED_DATABASE"]}}
+    if "SERVED_DATABASE" in os.environ
+    else {}
+)
+
+CHANNEL_LAYERS = {
+    "default": (
+        {
+            "BACKEND": "channels_redis.core.RedisChannelLayer",
+            "CONFIG": {"hosts": [os.environ["SERVED_REDIS"]]},
+        }
+        if "SERVED_REDIS" in os.environ
+        else {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+    )
+}

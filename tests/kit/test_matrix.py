@@ -1,0 +1,274 @@
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterable
+from contextlib import AsyncExitStack
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+from channels_kit.probe import Report, Target, UsageError, prove
+from channels_kit.probe.ledger import CLOSING
+from channels_kit.probe.matrix import EDGE_SOCKETS_MORE
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+
+from .scripted import Workers, answering
+
+TOKEN = "a-token-of-the-tests"
+BRIEF = 0.5
+LONG = 60.0
+"""Seconds that no test waits: `bounded` fails one that would."""
+
+
+async def bounded(*arguments: Any, **options: Any) -> Report:
+    """Prove with a long timeout, within a short time."""
+    async with asyncio.timeout(5):
+        return await prove(*arguments, token=TOKEN, **{"timeout": LONG, **options})
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+async def targets(stack: AsyncExitStack, workers: Workers, *names: str) -> list[Target]:
+    return [Target(name, await stack.enter_async_context(workers.serving(name))) for name in names]
+
+
+def pairs(report: Report) -> list[tuple[str, str]]:
+    return [(cell.sender, cell.receiver) for cell in report.missing_pairs]
+
+
+async def test_everything_arrives(stack: AsyncExitStack) -> None:
+    workers = Workers()
+    report = await bounded(await targets(stack, workers, "red", "blue"), rounds=3)
+    assert report.ok
+    [part] = report.parts
+    assert (part.name, part.begun) == ("directly", 3)
+    assert [(c.sender, c.receiver, c.delivered, c.expected) for c in part.cells()] == [
+        ("red", "red", 3, 3),
+        ("red", "blue", 3, 3),
+        ("blue", "red", 3, 3),
+        ("blue", "blue", 3, 3),
+    ]
+    assert [endpoint.revision for endpoint in part.endpoints] == ["r1", "r1"]
+    assert part.latency is not None
+    assert 0 < part.latency.p50 <= part.latency.p99 <= part.latency.max
+
+
+async def test_the_handshake_carries_token_and_origin_and_no_compression(
+    stack: AsyncExitStack,
+) -> None:
+    workers = Workers()
+    [target] = await targets(stack, workers, "red")
+    await bounded([target])
+    await bounded([target], origin="https://chat.example")
+    first, second = workers.seen
+    assert first.headers["Authorization"] == f"Bearer {TOKEN}"
+    assert "Sec-WebSocket-Extensions" not in first.headers
+    assert first.headers["Origin"] == target.url
+    assert second.headers["Origin"] == "https://chat.example"
+    assert first.path.split("/")[3] != second.path.split("/")[3], "two runs must not mix"
+
+
+async def test_a_lost_message_is_missing_and_ends_the_rounds(stack: AsyncExitStack) -> None:
+    def faults(sender: str, receiver: str, number: int) -> Iterable[int]:
+        return [] if (sender, receiver, number) == ("red", "blue", 2) else [number]
+
+    report = await bounded(
+        await targets(stack, Workers(faults), "red", "blue"), timeout=BRIEF, rounds=5
+    )
+    assert not report.ok
+    assert pairs(report) == [("red", "blue")]
+    [cell] = report.missing_pairs
+    assert (cell.delivered, cell.expected, report.parts[0].begun) == (1, 2, 2)
+
+
+async def test_a_copy_of_the_last_message_is_seen(stack: AsyncExitStack) -> None:
+    """It comes after the round has settled; only the closing round waits for it."""
+
+    def faults(sender: str, receiver: str, number: int) -> Iterable[int]:
+        late = number == CLOSING and (sender, receiver) == ("red", "blue")
+        return [1, number] if late else [number]
+
+    report = await bounded(await targets(stack, Workers(faults), "red", "blue"), rounds=1)
+    assert not report.ok
+    assert [pair.duplicates for pair in report.parts[0].pairs] == [0, 1, 0, 0]
+
+
+async def test_a_lost_closing_message_is_missing(stack: AsyncExitStack) -> None:
+    def faults(sender: str, receiver: str, number: int) -> Iterable[int]:
+        return [] if number == CLOSING and sender == "red" else [number]
+
+    report = await bounded(
+        await targets(stack, Workers(faults), "red", "blue"), timeout=BRIEF, rounds=1
+    )
+    assert pairs(report) == [("red", "red"), ("red", "blue")]
+
+
+async def test_a_socket_that_dies_is_named_and_not_waited_for(stack: AsyncExitStack) -> None:
+    workers = Workers()
+    workers.dies["blue"] = 2
+    report = await bounded(await targets(stack, workers, "red", "blue"))
+    assert not report.ok
+    assert ("blue", "red") in pairs(report)
+    [failed] = report.parts[0].failed_endpoints
+    assert failed.label == "blue"
+    assert failed.failure == "closed with 1011: channel layer: ConnectionError"
+
+
+async def test_a_worker_that_is_down(stack: AsyncExitStack) -> None:
+    with socket.socket() as reserved:
+        # Bound and not listening: refused, and nobody else can take the port.
+        reserved.bind(("127.0.0.1", 0))
+        down = Target("blue", f"http://127.0.0.1:{reserved.getsockname()[1]}")
+        report = await bounded([*await targets(stack, Workers(), "red"), down])
+    assert pairs(report) == [("red", "blue"), ("blue", "red"), ("blue", "blue")]
+    assert all((cell.delivered, cell.expected) == (0, 5) for cell in report.missing_pairs)
+    [failed] = report.parts[0].failed_endpoints
+    assert failed.failure is not None
+    assert failed.failure.startswith("could not open ws://127.0.0.1:")
+    assert failed.failure.endswith(": connection refused")
+
+
+async def test_with_every_worker_down_nothing_is_proved() -> None:
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        report = await bounded([Target("red", f"http://127.0.0.1:{reserved.getsockname()[1]}")])
+    assert not report.ok
+    assert pairs(report) == [("red", "red")]
+
+
+async def test_a_listener_that_never_answers() -> None:
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        target = Target("red", f"http://127.0.0.1:{mute.getsockname()[1]}")
+        report = await bounded([target], timeout=BRIEF)
+    assert "no answer within 0.5 s" in str(report.parts[0].endpoints[0].failure)
+
+
+async def test_another_worker_answers(stack: AsyncExitStack) -> None:
+    [blue] = await targets(stack, Workers(), "blue")
+    report = await bounded([Target("red", blue.url)])
+    assert not report.ok
+    assert report.parts[0].endpoints[0].failure == "answered by blue"
+
+
+@pytest.mark.parametrize(
+    ("status", "words"), [(403, "answered 403, is the token the worker's?"), (500, "answered 500")]
+)
+async def test_a_refused_handshake(stack: AsyncExitStack, status: int, words: str) -> None:
+    def respond(connection: ServerConnection, request: Request) -> Response:
+        return connection.respond(HTTPStatus(status), "")
+
+    url = await stack.enter_async_context(answering(respond))
+    report = await bounded([Target("red", url)])
+    assert str(report.parts[0].endpoints[0].failure).endswith(f": {words}")
+
+
+async def test_a_redirect_is_not_followed(stack: AsyncExitStack) -> None:
+    workers = Workers()
+    [target] = await targets(stack, workers, "red")
+
+    def respond(connection: ServerConnection, request: Request) -> Response:
+        return Response(307, "", Headers({"Location": target.url + request.path}))
+
+    url = await stack.enter_async_context(answering(respond))
+    report = await bounded([Target("red", url)])
+    assert str(report.parts[0].endpoints[0].failure).endswith(": answered 307")
+    assert workers.seen == []
+
+
+@pytest.mark.parametrize(
+    "frames", [["no JSON"], ["[]"], ['{"type": "hello"}'], ['{"type": "message"}']]
+)
+async def test_an_answer_that_is_no_hello(stack: AsyncExitStack, frames: list[str]) -> None:
+    async def handle(connection: ServerConnection) -> None:
+        for frame in frames:
+            await connection.send(frame)
+        await connection.wait_closed()
+
+    server = await stack.enter_async_context(serve(handle, "127.0.0.1", 0))
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    report = await bounded([Target("red", url)])
+    assert "no hello from" in str(report.parts[0].endpoints[0].failure)
+
+
+async def test_a_message_that_nobody_sent_is_a_failure(stack: AsyncExitStack) -> None:
+    def faults(sender: str, receiver: str, number: int) -> Iterable[int]:
+        return [number, 99] if receiver == "blue" else [number]
+
+    report = await bounded(await targets(stack, Workers(faults), "red", "blue"))
+    assert not report.ok
+    assert [endpoint.label for endpoint in report.parts[0].failed_endpoints] == ["blue"]
+
+
+async def test_the_edge_alone_is_given_four_sockets(stack: AsyncExitStack) -> None:
+    edge = await stack.enter_async_context(Workers().serving("red", "blue", "red"))
+    report = await bounded(edge=edge)
+    assert report.ok
+    [part] = report.parts
+    assert part.name == "through the edge"
+    assert [endpoint.worker for endpoint in part.endpoints] == ["red", "blue", "red", "red"]
+    assert [(c.sender, c.receiver, c.expected) for c in part.cells()] == [
+        ("red", "red", 45),
+        ("red", "blue", 15),
+        ("blue", "red", 15),
+        ("blue", "blue", 5),
+    ]
+
+
+async def test_more_sockets_are_opened_until_every_worker_is_reached(
+    stack: AsyncExitStack,
+) -> None:
+    workers = Workers()
+    edge = await stack.enter_async_context(workers.serving(*["red"] * 6, "blue"))
+    report = await bounded(
+        await targets(stack, workers, "red", "blue"), edge=edge, edge_sockets=2, rounds=1
+    )
+    assert report.ok
+    assert len(report.parts[1].endpoints) == 7
+
+
+async def test_a_worker_that_is_not_reached_is_named(stack: AsyncExitStack) -> None:
+    workers = Workers()
+    edge = await stack.enter_async_context(workers.serving("red"))
+    report = await bounded(
+        await targets(stack, workers, "red", "blue"), edge=edge, edge_sockets=3, rounds=1
+    )
+    assert not report.ok
+    directly, through_the_edge = report.parts
+    assert directly.ok
+    assert through_the_edge.unreached == ("blue",)
+    assert len(through_the_edge.endpoints) == 3 + 2 * EDGE_SOCKETS_MORE
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"targets": [Target("red", "http://a"), Target("red", "http://b")]},
+        {"edge": "ftp://a"},
+        {"edge": "http://"},
+        {"edge": "http://a:0"},
+        {"edge": "http://a/?b"},
+        {"edge": "http://a", "rounds": 0},
+        {"edge": "http://a", "edge_sockets": 0},
+        {"edge": "http://a", "timeout": 0},
+        {"edge": "http://a", "timeout": float("inf")},
+        {"edge": "http://a", "token": ""},
+        {"edge": "http://a", "token": "two words"},
+    ],
+)
+async def test_what_makes_no_sense_is_refused(arguments: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        await prove(**{"token": TOKEN, **arguments})
+
+
+async def test_credentials_in_a_url_are_refused_and_not_repeated() -> None:
+    with pytest.raises(UsageError) as caught:
+        await prove(token=TOKEN, edge="http://me:hidden@a")
+    assert "hidden" not in str(caught.value)

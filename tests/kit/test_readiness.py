@@ -1,0 +1,146 @@
+import asyncio
+import threading
+from typing import Any, NoReturn
+from unittest.mock import MagicMock
+
+import pytest
+from channels.layers import (  # type: ignore[import-untyped]
+    InMemoryChannelLayer,
+    get_channel_layer,
+)
+from channels_kit.serving import readiness
+from channels_kit.serving.readiness import check_readiness, describe, select_one
+from django.db import OperationalError
+from pytest_django import Settings
+
+SOON = 0.2
+
+
+@pytest.fixture(autouse=True)
+def database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that answers: the real one is asked by test_cluster.py."""
+    monkeypatch.setattr(readiness, "has_database", lambda: True)
+    monkeypatch.setattr(readiness, "select_one", lambda: None)
+
+
+async def hang() -> None:
+    await asyncio.Event().wait()
+
+
+async def refuse() -> None:
+    raise ConnectionRefusedError(111, "redis://:hidden@10.0.0.1")
+
+
+async def lose() -> None:
+    raise LookupError("redis://:hidden@10.0.0.1")
+
+
+@pytest.mark.usefixtures("layer")
+async def test_a_worker_that_can_work_is_ready() -> None:
+    found = await check_readiness(1.0)
+    assert found.ok
+    assert list(found.checks) == ["channel_layer", "database"]
+    for check in found.checks.values():
+        assert check.ok
+        assert check.error is None
+        assert 0 <= check.milliseconds < 1000
+
+
+@pytest.mark.usefixtures("layer")
+async def test_no_database_no_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness, "has_database", lambda: False)
+    assert list((await check_readiness(1.0)).checks) == ["channel_layer"]
+
+
+@pytest.mark.parametrize("step", ["group_add", "group_send", "group_discard"])
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        (hang, "TimeoutError: no answer within 0.2 s"),
+        (refuse, "ConnectionRefusedError: Connection refused"),
+        (lose, "LookupError"),
+    ],
+)
+async def test_a_faulty_layer(break_layer: Any, fault: Any, step: str, error: str) -> None:
+    break_layer(fault, step, "group_discard")
+    async with asyncio.timeout(10 * SOON):
+        found = await check_readiness(SOON)
+    assert not found.ok
+    assert found.checks["channel_layer"].error == error
+    assert found.checks["database"].ok
+
+
+async def test_a_layer_that_drops_messages_is_not_ready(settings: Settings) -> None:
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": f"{DroppingLayer.__module__}.DroppingLayer"}}
+    found = await check_readiness(SOON)
+    assert found.checks["channel_layer"].error == "TimeoutError: no answer within 0.2 s"
+
+
+async def test_without_a_layer_a_worker_is_not_ready(settings: Settings) -> None:
+    settings.CHANNEL_LAYERS = {}
+    found = await check_readiness(SOON)
+    assert found.checks["channel_layer"].error == "InvalidChannelLayerError"
+
+
+@pytest.mark.usefixtures("layer")
+async def test_the_round_trip_leaves_no_group_behind() -> None:
+    await check_readiness(1.0)
+    assert get_channel_layer().groups == {}
+
+
+@pytest.mark.usefixtures("layer")
+async def test_a_database_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> NoReturn:
+        raise OperationalError('connection to "postgres://chat:hidden@db" failed')
+
+    monkeypatch.setattr(readiness, "select_one", fail)
+    found = await check_readiness(1.0)
+    assert not found.ok
+    assert found.checks["database"].error == "OperationalError"
+    assert found.checks["channel_layer"].ok
+
+
+@pytest.mark.usefixtures("layer")
+async def test_a_database_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = threading.Event()
+    monkeypatch.setattr(readiness, "select_one", answer.wait)
+    found = await check_readiness(SOON)
+    answer.set()
+    assert found.checks["database"].error == "TimeoutError: no answer within 0.2 s"
+
+
+@pytest.mark.usefixtures("layer")
+async def test_the_checks_run_at_the_same_time(
+    monkeypatch: pytest.MonkeyPatch, break_layer: Any
+) -> None:
+    both = asyncio.Barrier(2)
+    break_layer(both.wait, "group_add")
+    monkeypatch.setattr(readiness, "database_round_trip", both.wait)
+    assert (await check_readiness(1.0)).ok
+
+
+def test_a_query_is_executed_and_not_only_a_connection_opened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connection = MagicMock()
+    monkeypatch.setattr(readiness, "connection", connection)
+    select_one()
+    cursor = connection.cursor.return_value.__enter__.return_value
+    cursor.execute.assert_called_once_with("SELECT 1")
+    cursor.fetchone.assert_called_once_with()
+
+
+def test_an_error_is_described_by_its_causes_without_its_text() -> None:
+    class DriverError(Exception):
+        sqlstate = "28P01"
+
+    error = OperationalError("password hidden")
+    error.__cause__ = DriverError("password hidden")
+    assert describe(error) == "OperationalError: SQLSTATE 28P01"
+
+
+class DroppingLayer(InMemoryChannelLayer):  # type: ignore[misc]
+    """Loses every message, as a layer over its capacity does."""
+
+    async def group_send(self, group: str, message: dict[str, Any]) -> None:
+        pass

@@ -1,0 +1,238 @@
+import asyncio
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from channels.layers import get_channel_layer  # type: ignore[import-untyped]
+from channels_kit.serving import wrapper
+from channels_kit.serving.readiness import CheckResult, Readiness
+from channels_kit.serving.settings import ServingSettings
+from channels_kit.serving.types import Receive, Scope, Send
+from channels_kit.serving.wrapper import Serving
+from pytest_django import Settings
+
+from .communicators import Communicator, Socket, request
+
+TOKEN = "a-token-of-the-tests"
+SOON = 0.05
+AUTHORIZED = [(b"authorization", f"Bearer {TOKEN}".encode())]
+
+
+async def echo_scope(scope: Scope, receive: Receive, send: Send) -> None:
+    """Says which scope it was given, by identity."""
+    await send({"type": "the application's", "scope": id(scope)})
+
+
+def serving(worker: str = "app1:8001", token: str = TOKEN, ready_timeout: float = 5.0) -> Serving:
+    settings = ServingSettings("unused:unused", worker, "r1", token, ready_timeout=ready_timeout)
+    return Serving(echo_scope, settings)
+
+
+def open_probe(
+    endpoint: str = "1",
+    run: str = "run",
+    headers: list[tuple[bytes, bytes]] = AUTHORIZED,
+    **options: Any,
+) -> Socket:
+    return Socket(serving(**options), f"/-/probe/{run}/{endpoint}/", headers)
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        {"type": "lifespan"},
+        {"type": "http", "path": "/"},
+        {"type": "http", "path": "/-"},
+        {"type": "http", "path": "/rooms/-/live"},
+        {"type": "websocket", "path": "/rooms/1/"},
+    ],
+)
+async def test_the_applications_own_goes_to_it_unchanged(scope: dict[str, Any]) -> None:
+    communicator = Communicator(serving(), scope)
+    assert await communicator.receive_output() == {
+        "type": "the application's",
+        "scope": id(scope),
+    }
+
+
+async def test_live() -> None:
+    response = await request(serving(), "GET", "/-/live")
+    assert response.status == 200
+    assert json.loads(response.body) == {
+        "status": "live",
+        "worker": "app1:8001",
+        "revision": "r1",
+    }
+    assert response.headers[b"cache-control"] == b"no-store"
+    assert response.headers[b"content-type"] == b"application/json"
+
+
+async def test_head_has_the_headers_without_the_body() -> None:
+    get = await request(serving(), "GET", "/-/live")
+    head = await request(serving(), "HEAD", "/-/live")
+    assert get.body
+    assert head == replace(get, body=b"")
+
+
+@pytest.mark.parametrize("path", ["/-/live", "/-/ready"])
+async def test_only_reading_is_allowed(path: str) -> None:
+    response = await request(serving(), "POST", path)
+    assert response.status == 405
+    assert response.headers[b"allow"] == b"GET, HEAD"
+
+
+@pytest.mark.parametrize("path", ["/-/", "/-/live/", "/-/unknown", "/-/probe/run/1/"])
+async def test_other_paths_of_the_wrapper_are_not_found(path: str) -> None:
+    response = await request(serving(), "GET", path)
+    assert response.status == 404
+
+
+@pytest.mark.parametrize(
+    ("ok", "status", "word"), [(True, 200, "ready"), (False, 503, "not ready")]
+)
+async def test_ready_says_what_was_found(
+    monkeypatch: pytest.MonkeyPatch, ok: bool, status: int, word: str
+) -> None:
+    async def found(seconds: float) -> Readiness:
+        assert seconds == 5.0
+        return Readiness({"channel_layer": CheckResult(ok, 1.5, None if ok else "LookupError")})
+
+    monkeypatch.setattr(wrapper, "check_readiness", found)
+    response = await request(serving(), "GET", "/-/ready")
+    assert response.status == status
+    assert json.loads(response.body) == {
+        "status": word,
+        "worker": "app1:8001",
+        "revision": "r1",
+        "checks": {
+            "channel_layer": {
+                "ok": ok,
+                "milliseconds": 1.5,
+                "error": None if ok else "LookupError",
+            }
+        },
+    }
+
+
+@pytest.mark.usefixtures("layer")
+async def test_a_round_reaches_every_socket_of_the_run_and_no_other() -> None:
+    sender, receiver = open_probe("1"), open_probe("2", worker="app2:8002")
+    stranger = open_probe("1", run="another")
+    for socket, worker in ((sender, "app1:8001"), (receiver, "app2:8002"), (stranger, "app1:8001")):
+        assert await socket.connect()
+        assert await socket.receive_json() == {
+            "type": "hello",
+            "worker": worker,
+            "revision": "r1",
+        }
+    await sender.send(text='{"round": 7}')
+    for socket in (sender, receiver):
+        assert await socket.receive_json() == {
+            "type": "message",
+            "sender": "1",
+            "worker": "app1:8001",
+            "round": 7,
+        }
+    # A message for the stranger would be here before its own.
+    await stranger.send(text='{"round": 8}')
+    assert (await stranger.receive_json())["round"] == 8
+    for socket in (sender, receiver, stranger):
+        await socket.disconnect()
+
+
+@pytest.mark.usefixtures("layer")
+async def test_a_socket_leaves_its_group() -> None:
+    socket = open_probe()
+    await socket.connect()
+    await socket.receive_json()
+    assert len(get_channel_layer().groups) == 1
+    await socket.disconnect()
+    assert get_channel_layer().groups == {}
+
+
+@pytest.mark.usefixtures("layer")
+@pytest.mark.parametrize(
+    ("token", "headers"),
+    [
+        (TOKEN, []),
+        (TOKEN, [(b"authorization", b"Bearer wrong")]),
+        (TOKEN, [(b"authorization", TOKEN.encode())]),
+        ("", []),
+        ("", [(b"authorization", b"Bearer ")]),
+    ],
+)
+async def test_no_probe_without_the_token(token: str, headers: list[tuple[bytes, bytes]]) -> None:
+    assert not await open_probe(token=token, headers=headers).connect()
+
+
+@pytest.mark.parametrize(
+    "path", ["/-/", "/-/live", "/-/probe/run/", "/-/probe/run/1", "/-/probe/r%20n/1/"]
+)
+async def test_other_sockets_of_the_wrapper_are_refused(path: str) -> None:
+    socket = Socket(serving(), path, AUTHORIZED)
+    assert not await socket.connect()
+
+
+@pytest.mark.usefixtures("layer")
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        ({"bytes": b"\x01"}, 1003),
+        ({"text": "{"}, 1007),
+        ({"text": "[1]"}, 1007),
+        ({"text": "{}"}, 1007),
+        ({"text": '{"round": "1"}'}, 1007),
+        ({"text": '{"round": true}'}, 1007),
+        ({"text": '{"round": -1}'}, 1007),
+        ({"text": '{"round": 9223372036854775808}'}, 1007),
+    ],
+)
+async def test_a_malformed_frame_closes_the_socket(frame: dict[str, Any], code: int) -> None:
+    socket = open_probe()
+    await socket.connect()
+    await socket.receive_json()
+    await socket.send(**frame)
+    # What is behind it is dropped, and not answered by a second close.
+    await socket.send(**frame)
+    close = await socket.receive_output()
+    assert (close["type"], close["code"]) == ("websocket.close", code)
+    assert close["reason"]
+    await socket.disconnect()
+    assert socket.output_queue.empty()
+
+
+async def hang() -> None:
+    await asyncio.Event().wait()
+
+
+async def fail() -> None:
+    raise ConnectionError("redis://:hidden@10.0.0.1")
+
+
+@pytest.mark.parametrize(("fault", "name"), [(hang, "TimeoutError"), (fail, "ConnectionError")])
+@pytest.mark.parametrize("step", ["group_add", "group_send"])
+async def test_a_faulty_layer_closes_the_socket_with_the_reason(
+    break_layer: Any, fault: Any, name: str, step: str
+) -> None:
+    break_layer(fault, step, "group_discard")
+    socket = open_probe(ready_timeout=SOON)
+    assert await socket.connect()
+    if step == "group_send":
+        await socket.receive_json()
+        await socket.send(text='{"round": 1}')
+    assert await socket.receive_output() == {
+        "type": "websocket.close",
+        "code": 1011,
+        "reason": f"channel layer: {name}",
+    }
+    await socket.disconnect()
+
+
+async def test_without_a_layer_the_socket_is_closed_with_the_reason(settings: Settings) -> None:
+    settings.CHANNEL_LAYERS = {}
+    socket = open_probe()
+    assert await socket.connect()
+    close = await socket.receive_output()
+    assert close["reason"] == "channel layer: InvalidChannelLayerError"
+    await socket.disconnect()

@@ -1,0 +1,96 @@
+import json
+import re
+from pathlib import Path
+
+import pytest
+from channels_kit.serving.settings import ServingSettings, SettingsError, load_application
+
+REQUIRED = {"CHANNELS_KIT_APPLICATION": "config.asgi:application"}
+
+
+def test_defaults() -> None:
+    settings = ServingSettings.from_environment(REQUIRED)
+    assert re.fullmatch(r".+:\d+", settings.worker)
+    assert settings.revision == ""
+    assert settings.probe_token == ""
+    assert (settings.handshake_timeout, settings.ready_timeout) == (10.0, 3.0)
+
+
+def test_every_variable_is_read() -> None:
+    assert ServingSettings.from_environment(
+        {
+            **REQUIRED,
+            "CHANNELS_KIT_WORKER": "app1:8001",
+            "CHANNELS_KIT_REVISION": "2026-07-01",
+            "CHANNELS_KIT_PROBE_TOKEN": "secret",
+            "CHANNELS_KIT_HANDSHAKE_TIMEOUT": "7",
+            "CHANNELS_KIT_READY_TIMEOUT": "0.5",
+        }
+    ) == ServingSettings("config.asgi:application", "app1:8001", "2026-07-01", "secret", 7.0, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "allowed"),
+    [
+        ("CHANNELS_KIT_APPLICATION", "", "module:attribute"),
+        ("CHANNELS_KIT_APPLICATION", "config.asgi", "module:attribute"),
+        ("CHANNELS_KIT_WORKER", "a=b", "without '='"),
+        ("CHANNELS_KIT_WORKER", "a b", "visible ASCII"),
+        ("CHANNELS_KIT_HANDSHAKE_TIMEOUT", "soon", "a number of seconds above 0"),
+        ("CHANNELS_KIT_HANDSHAKE_TIMEOUT", "0", "a number of seconds above 0"),
+        ("CHANNELS_KIT_READY_TIMEOUT", "-1", "a number of seconds above 0"),
+        ("CHANNELS_KIT_READY_TIMEOUT", "inf", "a number of seconds above 0"),
+        ("CHANNELS_KIT_READY_TIMEOUT", "nan", "a number of seconds above 0"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_is_allowed(
+    variable: str, value: str, allowed: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        ServingSettings.from_environment({**REQUIRED, variable: value})
+    text = str(caught.value)
+    assert variable in text
+    assert (repr(value) if value else "not set") in text
+    assert allowed in text
+
+
+def test_the_token_is_never_shown() -> None:
+    with pytest.raises(SettingsError) as caught:
+        ServingSettings.from_environment({**REQUIRED, "CHANNELS_KIT_PROBE_TOKEN": "se cret"})
+    assert "CHANNELS_KIT_PROBE_TOKEN" in str(caught.value)
+    assert "se cret" not in str(caught.value)
+    good = ServingSettings.from_environment({**REQUIRED, "CHANNELS_KIT_PROBE_TOKEN": "secret"})
+    assert "secret" not in repr(good)
+
+
+def test_an_application_is_loaded() -> None:
+    for reference, named in (
+        ("json:loads", json.loads),
+        ("json:JSONDecoder.decode", json.JSONDecoder.decode),
+    ):
+        application: object = load_application(reference)
+        assert application is named
+
+
+@pytest.mark.parametrize(
+    ("reference", "why"),
+    [
+        ("no_such_module:application", "no module 'no_such_module'"),
+        ("json.no_such:application", "no module 'json.no_such'"),
+        ("json:application", "no attribute 'application'"),
+        ("json:__name__", "ASGI callable"),
+    ],
+)
+def test_an_application_that_is_not_there(reference: str, why: str) -> None:
+    with pytest.raises(SettingsError, match=r"CHANNELS_KIT_APPLICATION is '") as caught:
+        load_application(reference)
+    assert why in str(caught.value)
+
+
+def test_an_import_error_inside_the_application_passes_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_application.py").write_text("import no_such_requirement\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="no_such_requirement"):
+        load_application("broken_application:application")
