@@ -86,10 +86,14 @@ class Cluster:
         self.state = ROOT / ".staging" / name
         self.generated = inventory / "generated.yml"
         groups: dict[str, Any] = yaml.safe_load((inventory / "hosts.yml").read_text())
-        self.host_names = sorted({host for group in groups.values() for host in group["hosts"] or ()})
+        self.host_names = sorted(
+            {host for group in groups.values() for host in group["hosts"] or ()}
+        )
         self.edge = next(iter(groups[EDGE_GROUP]["hosts"]), None)
         if self.edge is None:
-            raise StagingError(f"The group {EDGE_GROUP} of {inventory / 'hosts.yml'} has no host to publish.")
+            raise StagingError(
+                f"The group {EDGE_GROUP} of {inventory / 'hosts.yml'} has no host to publish."
+            )
 
     def variables(self) -> dict[str, Any]:
         """Return the variables of generated.yml; none where there is no cluster."""
@@ -124,10 +128,16 @@ class Cluster:
         kept = set()
         for container in self.containers():
             host = wanted.get(container["name"])
-            if host and host.definition == container["definition"] and container["state"] == "running":
+            if (
+                host
+                and host.definition == container["definition"]
+                and container["state"] == "running"
+            ):
                 kept.add(host.name)
             else:
-                say(f"removing {container['name']}: {container['state']} and not as wanted any more")
+                say(
+                    f"removing {container['name']}: {container['state']} and not as wanted any more"
+                )
                 docker("rm", "--force", "--volumes", container["name"])
         missing = [host for host in hosts if host.name not in kept]
         with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -157,10 +167,15 @@ class Cluster:
     def image(self, release: str) -> str:
         """Return the tag of the hosts' image; make it first where it is missing."""
         result = subprocess.run(
-            [Path(__file__).with_name("make-image"), release], stdout=subprocess.PIPE, text=True, check=False
+            [Path(__file__).with_name("make-image"), release],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
         )
         if result.returncode:
-            raise StagingError("The image of the staging hosts could not be made; the reason stands above.")
+            raise StagingError(
+                "The image of the staging hosts could not be made; the reason stands above."
+            )
         return result.stdout.strip()
 
     def key(self) -> str:
@@ -170,7 +185,8 @@ class Cluster:
         if not public.exists():
             private.unlink(missing_ok=True)
             subprocess.run(
-                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.name, "-f", private], check=True
+                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", self.name, "-f", private],
+                check=True,
             )
         return public.read_text().strip()
 
@@ -212,7 +228,13 @@ class Cluster:
                 name=name,
                 container=f"{self.name}-{name}",
                 address=f"{prefix}.{number}",
-                arguments=("--hostname", name, *common, *(publish if name == self.edge else ()), image),
+                arguments=(
+                    "--hostname",
+                    name,
+                    *common,
+                    *(publish if name == self.edge else ()),
+                    image,
+                ),
             )
             for number, name in enumerate(self.host_names, start=10)
         ]
@@ -227,9 +249,14 @@ class Cluster:
     def wait_until_booted(self, host: Host) -> None:
         """Wait until systemd has started what belongs to the boot, sshd among it."""
         for _ in range(100):  # the entry script runs before systemd does, and answers nothing
-            if docker("exec", host.container, "systemctl", "is-system-running", "--wait", check=False) in (
-                "running",
-                "degraded",  # a unit has failed since: the converging run or the proof will say which
+            if (
+                docker(
+                    "exec", host.container, "systemctl", "is-system-running", "--wait", check=False
+                )
+                in (
+                    "running",
+                    "degraded",  # a unit has failed since: the converging run or the proof will say which
+                )
             ):
                 return
             time.sleep(0.1)
@@ -239,7 +266,11 @@ class Cluster:
     def read_limit(self, host: Host) -> int:
         """Return the most open files that the machine grants a process of the host."""
         limits = docker("exec", host.container, "cat", "/proc/1/limits")
-        return next(int(line.split()[4]) for line in limits.splitlines() if line.startswith("Max open files"))
+        return next(
+            int(line.split()[4])
+            for line in limits.splitlines()
+            if line.startswith("Max open files")
+        )
 
     def read_host_key(self, host: Host) -> str:
         """Return type and key by which SSH knows the host, read past SSH."""
@@ -325,20 +356,32 @@ class Cluster:
     def ssh(self, host: str, command: list[str]) -> NoReturn:
         """Become a shell on a host, or a command there."""
         if host not in self.host_names:
-            raise StagingError(f"HOST={host!r} is not a host of the cluster; it has {', '.join(self.host_names)}.")
+            raise StagingError(
+                f"HOST={host!r} is not a host of the cluster; it has {', '.join(self.host_names)}."
+            )
         if not self.generated.exists():
             raise StagingError("No staging cluster runs here. Bring one up: make up")
         address = yaml.safe_load(self.generated.read_text())["all"]["hosts"][host]["ansible_host"]
         key, known = self.state / "id_ed25519", self.state / "known_hosts"
         os.execvp(  # noqa: S606
             "ssh",  # noqa: S607
-            ["ssh", "-i", str(key), "-o", f"UserKnownHostsFile={known}", f"deploy@{address}", *command],
+            [
+                "ssh",
+                "-i",
+                str(key),
+                "-o",
+                f"UserKnownHostsFile={known}",
+                f"deploy@{address}",
+                *command,
+            ],
         )
 
 
 def password() -> str:
     """Return a password that a person can type."""
-    return "-".join("".join(secrets.choice(string.ascii_lowercase) for _ in range(4)) for _ in range(4))
+    return "-".join(
+        "".join(secrets.choice(string.ascii_lowercase) for _ in range(4)) for _ in range(4)
+    )
 
 
 def write_private(path: Path, content: str) -> None:

@@ -2,12 +2,12 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 from channels.db import database_sync_to_async  # type: ignore[import-untyped]
-from chat.history import MessageHistory
-from chat.models import Room
 from django.contrib.auth.models import User
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from chat.history import MessageHistory
+from chat.models import Room
 from tests.chat.sockets import Sockets
 
 

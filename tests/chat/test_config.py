@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from django.core.exceptions import ImproperlyConfigured
+
 from config.environment import Environment
 from config.logs import WithoutQueryStrings
-from django.core.exceptions import ImproperlyConfigured
 
 APP = Path(__file__).parents[2] / "app"
 

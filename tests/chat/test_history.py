@@ -2,11 +2,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from chat.history import MessageHistory
-from chat.models import Message, Room
 from django.contrib.auth.models import User
 from django.db import IntegrityError, connection
 from django.utils import timezone
+
+from chat.history import MessageHistory
+from chat.models import Message, Room
 
 
 def test_each_room_counts_from_one_without_gaps(

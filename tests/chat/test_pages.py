@@ -1,11 +1,12 @@
 from pathlib import Path
 
 import pytest
-from chat.models import Room
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.test import Client
+
+from chat.models import Room
 
 STATIC = Path(__file__).parents[2] / "app/chat/static/chat"
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from channels.db import database_sync_to_async  # type: ignore[import-untyped]
 from channels.layers import get_channel_layer  # type: ignore[import-untyped]
-from chat import protocol
-from chat.consumers import RoomConsumer
-from chat.models import Room
 from django.conf import settings
 from django.contrib.auth.models import User
 
+from chat import protocol
+from chat.consumers import RoomConsumer
+from chat.models import Room
 from tests.chat.sockets import Socket, Sockets
 
 

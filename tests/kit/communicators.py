@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from asgiref.testing import ApplicationCommunicator
+
 from channels_kit.serving.types import ASGIApplication, Message, Scope
 
 

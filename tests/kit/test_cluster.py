@@ -11,11 +11,12 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
 from channels_kit.probe import Target, prove
 from channels_kit.probe.__main__ import main
 from channels_kit.serving import wait
-from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidStatus
 
 from .cluster import Cluster, Worker
 from .conftest import TOKEN

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from channels_kit.probe.__main__ import main, read_token
 
 WORKER = "--worker=app1:8001=http://127.0.0.1:1"

@@ -3,6 +3,7 @@ import logging
 from typing import Any
 
 import pytest
+
 from channels_kit.serving.handshake import HandshakeDeadline
 from channels_kit.serving.types import ASGIApplication, Receive, Scope, Send
 

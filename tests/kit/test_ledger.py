@@ -1,6 +1,7 @@
 from itertools import permutations
 
 import pytest
+
 from channels_kit.probe.ledger import CLOSING, Ledger, Pair
 
 NAMES = ("a", "b")

@@ -6,12 +6,13 @@ from http import HTTPStatus
 from typing import Any
 
 import pytest
-from channels_kit.probe import Report, Target, UsageError, prove
-from channels_kit.probe.ledger import CLOSING
-from channels_kit.probe.matrix import EDGE_SOCKETS_MORE
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
+
+from channels_kit.probe import Report, Target, UsageError, prove
+from channels_kit.probe.ledger import CLOSING
+from channels_kit.probe.matrix import EDGE_SOCKETS_MORE
 
 from .scripted import Workers, answering
 

@@ -8,10 +8,11 @@ from channels.layers import (  # type: ignore[import-untyped]
     InMemoryChannelLayer,
     get_channel_layer,
 )
-from channels_kit.serving import readiness
-from channels_kit.serving.readiness import check_readiness, describe, select_one
 from django.db import OperationalError
 from pytest_django import Settings
+
+from channels_kit.serving import readiness
+from channels_kit.serving.readiness import check_readiness, describe, select_one
 
 SOON = 0.2
 

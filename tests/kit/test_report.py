@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from channels_kit.probe.ledger import Pair
 from channels_kit.probe.progress import LineProgress, TerminalProgress, progress_on
 from channels_kit.probe.report import as_json, render_text, write_json

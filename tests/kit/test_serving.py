@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 from channels.layers import get_channel_layer  # type: ignore[import-untyped]
+from pytest_django import Settings
+
 from channels_kit.serving import wrapper
 from channels_kit.serving.readiness import CheckResult, Readiness
 from channels_kit.serving.settings import ServingSettings
 from channels_kit.serving.types import Receive, Scope, Send
 from channels_kit.serving.wrapper import Serving
-from pytest_django import Settings
 
 from .communicators import Communicator, Socket, request
 

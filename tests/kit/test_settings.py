@@ -3,6 +3,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from channels_kit.serving.settings import ServingSettings, SettingsError, load_application
 
 REQUIRED = {"CHANNELS_KIT_APPLICATION": "config.asgi:application"}

@@ -18,8 +18,8 @@ options:
     description: What the process must have been started with, in C(CHANNELS_KIT_REVISION).
     type: str
     required: true
-  address:
-    description: Where the worker listens.
+  url:
+    description: Where the worker answers, without a path.
     type: str
     required: true
   timeout:
@@ -68,7 +68,7 @@ def main() -> None:
         argument_spec={
             "port": {"type": "int", "required": True},
             "revision": {"type": "str", "required": True},
-            "address": {"type": "str", "required": True},
+            "url": {"type": "str", "required": True},
             "timeout": {"type": "int", "required": True},
         },
         supports_check_mode=True,
@@ -79,8 +79,12 @@ def main() -> None:
     def systemctl(*arguments: str) -> str:
         code, out, err = module.run_command(["systemctl", *arguments, unit])
         if code:
-            _, journal, _ = module.run_command(["journalctl", "--no-pager", "--lines=40", "--output=cat", "--unit", unit])
-            module.fail_json(msg=f"systemctl {arguments[0]} {unit} failed: {err.strip()}\nIts journal ends with:\n{journal}")
+            _, journal, _ = module.run_command(
+                ["journalctl", "--no-pager", "--lines=40", "--output=cat", "--unit", unit]
+            )
+            module.fail_json(
+                msg=f"systemctl {arguments[0]} {unit} failed: {err.strip()}\nIts journal ends with:\n{journal}"
+            )
         return out
 
     shown = systemctl("show", "--property=MainPID,ActiveState,UnitFileState,NeedDaemonReload")
@@ -94,7 +98,10 @@ def main() -> None:
     result = {
         "changed": action != "none" or enable,
         "action": action,
-        "diff": {"before": f"{unit}: {before or 'not running'}\n", "after": f"{unit}: {revision}\n"},
+        "diff": {
+            "before": f"{unit}: {before or 'not running'}\n",
+            "after": f"{unit}: {revision}\n",
+        },
     }
     if module.check_mode:
         module.exit_json(**result)
@@ -109,14 +116,16 @@ def main() -> None:
     if action != "none":
         systemctl(action)
 
-    url = f"http://{module.params['address']}:{port}/-/ready"
+    url = f"{module.params['url']}/-/ready"
     deadline = time.monotonic() + module.params["timeout"]
     ready, answer = readiness(url)
     while not ready and time.monotonic() < deadline:
         time.sleep(0.2)
         ready, answer = readiness(url)
     if not ready:
-        _, journal, _ = module.run_command(["journalctl", "--no-pager", "--lines=40", "--output=cat", "--unit", unit])
+        _, journal, _ = module.run_command(
+            ["journalctl", "--no-pager", "--lines=40", "--output=cat", "--unit", unit]
+        )
         module.fail_json(
             msg=f"{unit} is not ready after {module.params['timeout']} s; {url} says: {answer}\nIts journal ends with:\n{journal}",
             **{key: value for key, value in result.items() if key != "diff"},

@@ -63,7 +63,9 @@ class ActionModule(ActionBase):
 
     _requires_connection = False
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def run(
+        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Return ok, or fail with every problem in words."""
         assert task_vars is not None
         result: dict[str, Any] = super().run(tmp, task_vars)
@@ -71,7 +73,9 @@ class ActionModule(ActionBase):
         by_group: dict[str, list[str]] = self._task.args["by_group"]
         required_groups: list[str] = self._task.args["required_groups"]
         directory = Path(self._task.args["roles_directory"])
-        roles = {name: self.load(directory / name) for name in {*every, *sum(by_group.values(), [])}}
+        roles = {
+            name: self.load(directory / name) for name in {*every, *sum(by_group.values(), [])}
+        }
 
         groups = task_vars["groups"]
         hosts_by_problem: dict[str, list[str]] = defaultdict(list)
@@ -80,12 +84,22 @@ class ActionModule(ActionBase):
                 problem = f"the group {group} is empty; allowed: at least one host"
                 hosts_by_problem[problem].append("inventory")
         for host in groups["all"]:
-            names = [*every, *(role for group in by_group if host in groups.get(group, ()) for role in by_group[group])]
+            names = [
+                *every,
+                *(
+                    role
+                    for group in by_group
+                    if host in groups.get(group, ())
+                    for role in by_group[group]
+                ),
+            ]
             for problem in self.problems(host, [roles[name] for name in names], roles, task_vars):
                 hosts_by_problem[problem].append(host)
 
         if hosts_by_problem:
-            lines = [f"{', '.join(hosts)}: {problem}" for problem, hosts in hosts_by_problem.items()]
+            lines = [
+                f"{', '.join(hosts)}: {problem}" for problem, hosts in hosts_by_problem.items()
+            ]
             count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
             result["failed"] = True
             result["msg"] = f"Preflight found {count}; nothing was changed.\n" + "\n".join(lines)
@@ -107,7 +121,9 @@ class ActionModule(ActionBase):
             private=read("vars/main.yml") or {},
             path=path,
             options={
-                name: option for entry in specs["argument_specs"].values() for name, option in entry["options"].items()
+                name: option
+                for entry in specs["argument_specs"].values()
+                for name, option in entry["options"].items()
             },
             rules=tuple(read("meta/preflight.yml") or ()),
         )
@@ -118,7 +134,10 @@ class ActionModule(ActionBase):
         """Yield what is wrong with a host's variables."""
         hostvars = task_vars["hostvars"]
         given = hostvars.raw_get(host)
-        shared = {name: task_vars[name] for name in ("groups", "hostvars", "playbook_dir", "ansible_playbook_python")}
+        shared = {
+            name: task_vars[name]
+            for name in ("groups", "hostvars", "playbook_dir", "ansible_playbook_python")
+        }
         own = {"inventory_hostname": host, "group_names": given.get("group_names", [])}
         cluster = known["cluster"].defaults
         bad: set[str] = set()
@@ -145,8 +164,16 @@ class ActionModule(ActionBase):
                     continue
                 if not holds:
                     option = role.options.get(rule["variable"], {})
-                    value = templar.template(variables[rule["variable"]]) if rule["variable"] in variables else None
-                    is_value = f"is {shown(value, option)}; " if rule["variable"] in variables else "is wrong; "
+                    value = (
+                        templar.template(variables[rule["variable"]])
+                        if rule["variable"] in variables
+                        else None
+                    )
+                    is_value = (
+                        f"is {shown(value, option)}; "
+                        if rule["variable"] in variables
+                        else "is wrong; "
+                    )
                     yield f"{rule['variable']} {is_value}allowed: {rule['allowed']}"
 
         options = {name for role in known.values() for name in role.options}
@@ -154,10 +181,16 @@ class ActionModule(ActionBase):
         for name in given:
             if name.startswith(prefixes) and name not in options:
                 near = difflib.get_close_matches(name, options, n=1)
-                hint = f"did you mean {near[0]}?" if near else "see meta/argument_specs.yml of the roles"
+                hint = (
+                    f"did you mean {near[0]}?"
+                    if near
+                    else "see meta/argument_specs.yml of the roles"
+                )
                 yield f"{name} is no variable of the role {name.split('_')[0]}; {hint}"
 
-    def problem_of(self, name: str, option: Mapping[str, Any], variables: Mapping[str, Any], templar: Any) -> str | None:
+    def problem_of(
+        self, name: str, option: Mapping[str, Any], variables: Mapping[str, Any], templar: Any
+    ) -> str | None:
         """Return what is wrong with one variable by its type, or None."""
         allowed = f"{in_words(option)}: {option['description']}"
         if name not in variables:

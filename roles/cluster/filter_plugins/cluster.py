@@ -8,7 +8,9 @@ from typing import Any
 
 def cluster_addresses(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> list[str]:
     """Return the address by which each host is reached from the others; hosts without one are left to preflight."""
-    return [hostvars[host]["cluster_address"] for host in hosts if "cluster_address" in hostvars[host]]
+    return [
+        hostvars[host]["cluster_address"] for host in hosts if "cluster_address" in hostvars[host]
+    ]
 
 
 def cluster_web_workers(
@@ -26,10 +28,15 @@ def cluster_web_workers(
                     "host": host,
                     "address": address,
                     "port": port,
-                    "url": f"http://{address}:{port}",
+                    "url": f"http://{in_url(address)}:{port}",
                 }
             )
     return workers
+
+
+def in_url(address: str) -> str:
+    """Return an address as a URL and nginx write it: IPv6 in brackets."""
+    return f"[{address}]" if ":" in address else address
 
 
 class FilterModule:
@@ -37,4 +44,8 @@ class FilterModule:
 
     def filters(self) -> dict[str, Any]:
         """Return the filters by name."""
-        return {"cluster_addresses": cluster_addresses, "cluster_web_workers": cluster_web_workers}
+        return {
+            "cluster_addresses": cluster_addresses,
+            "cluster_in_url": in_url,
+            "cluster_web_workers": cluster_web_workers,
+        }
