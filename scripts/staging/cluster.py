@@ -1,8 +1,8 @@
-"""A staging cluster on this machine: one container that runs systemd for every host of an inventory.
+"""A staging cluster on this machine: for every host of an inventory a container with systemd.
 
-The hosts are found in the inventory's ``hosts.yml``. What belongs to this cluster alone (addresses, the
-key that opens the hosts, secrets, demonstration users) goes into ``generated.yml`` beside it, so that
-``ansible-playbook -i INVENTORY site.yml`` reaches the hosts over SSH like any server.
+The hosts are found in the inventory's ``hosts.yml``. What belongs to this cluster alone (addresses,
+the key that opens the hosts, secrets, demonstration users) goes into ``generated.yml`` beside it,
+so that ``ansible-playbook -i INVENTORY site.yml`` reaches the hosts over SSH like any server.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+STATE = ROOT / ".staging"
 LABEL = "channels-kit.cluster"
 DEFAULT_EDGE_PORT = 8080
 EDGE_GROUP = "nginx"
@@ -83,7 +84,7 @@ class Cluster:
         self.name = f"channels-kit-{checkout}-{name}"
         self.short_name = name
         self.inventory = inventory
-        self.state = ROOT / ".staging" / name
+        self.state = STATE / name
         self.generated = inventory / "generated.yml"
         groups: dict[str, Any] = yaml.safe_load((inventory / "hosts.yml").read_text())
         self.host_names = sorted(
@@ -106,7 +107,8 @@ class Cluster:
 
     def containers(self) -> list[dict[str, str]]:
         """Return name, state and definition of every container of this cluster."""
-        form = '{"name":{{json .Names}},"state":{{json .State}},"definition":{{json (.Label "channels-kit.definition")}}}'
+        definition = '{{json (.Label "channels-kit.definition")}}'
+        form = '{"name":{{json .Names}},"state":{{json .State}},"definition":' + definition + "}"
         lines = docker("ps", "--all", "--filter", f"label={LABEL}={self.name}", "--format", form)
         return [json.loads(line) for line in lines.splitlines()]
 
@@ -160,7 +162,7 @@ class Cluster:
                 listener.bind(("127.0.0.1", port))
             except OSError as error:
                 raise StagingError(
-                    f"Port {port} of 127.0.0.1 cannot be had ({error.strerror}); nothing was made.\n"
+                    f"Port {port} of 127.0.0.1 cannot be had: {error.strerror}; nothing made.\n"
                     f"Choose another one: make up EDGE_PORT={port + 1}"
                 ) from None
 
@@ -179,7 +181,7 @@ class Cluster:
         return result.stdout.strip()
 
     def key(self) -> str:
-        """Return the public half of the key that opens the hosts; make the key first where it is missing."""
+        """Return the public half of the key that opens the hosts; make it where it is missing."""
         private = self.state / "id_ed25519"
         public = private.with_suffix(".pub")
         if not public.exists():
@@ -248,16 +250,11 @@ class Cluster:
 
     def wait_until_booted(self, host: Host) -> None:
         """Wait until systemd has started what belongs to the boot, sshd among it."""
+        # Degraded: a unit has failed since, and the converging run or the proof will say which.
+        booted = ("running", "degraded")
+        wait = ("exec", host.container, "systemctl", "is-system-running", "--wait")
         for _ in range(100):  # the entry script runs before systemd does, and answers nothing
-            if (
-                docker(
-                    "exec", host.container, "systemctl", "is-system-running", "--wait", check=False
-                )
-                in (
-                    "running",
-                    "degraded",  # a unit has failed since: the converging run or the proof will say which
-                )
-            ):
+            if docker(*wait, check=False) in booted:
                 return
             time.sleep(0.1)
         logs = docker("logs", "--tail", "20", host.container, check=False)
@@ -322,6 +319,10 @@ class Cluster:
             docker("network", "rm", self.name)
         self.generated.unlink(missing_ok=True)
         shutil.rmtree(self.state, ignore_errors=True)
+        if STATE.exists() and not any(
+            entry.is_dir() and entry.name != "releases" for entry in STATE.iterdir()
+        ):
+            shutil.rmtree(STATE)  # nothing of another cluster
         say(f"{len(names)} hosts removed; the image stays for the next time")
 
     def status(self) -> None:
@@ -364,7 +365,7 @@ class Cluster:
         address = yaml.safe_load(self.generated.read_text())["all"]["hosts"][host]["ansible_host"]
         key, known = self.state / "id_ed25519", self.state / "known_hosts"
         os.execvp(  # noqa: S606
-            "ssh",  # noqa: S607
+            "ssh",
             [
                 "ssh",
                 "-i",
@@ -375,6 +376,12 @@ class Cluster:
                 *command,
             ],
         )
+
+    def logs(self, host: str, unit: str) -> NoReturn:
+        """Become the journal of a host: of one unit or all, followed on a terminal."""
+        follow = ["--follow"] if sys.stdout.isatty() else ["--no-pager"]
+        only = [f"--unit='{unit}'"] if unit else []
+        self.ssh(host, ["sudo", "journalctl", "--lines=200", *follow, *only])
 
 
 def password() -> str:
@@ -405,6 +412,9 @@ def main() -> int:
     up.add_argument("--release", default="bookworm", choices=["bookworm", "trixie"])
     for verb in ("down", "status", "credentials", "url"):
         verbs.add_parser(verb)
+    logs = verbs.add_parser("logs")
+    logs.add_argument("host")
+    logs.add_argument("unit", nargs="?", default="")
     ssh = verbs.add_parser("ssh")
     ssh.add_argument("host")
     ssh.add_argument("command", nargs=argparse.REMAINDER)
@@ -423,6 +433,8 @@ def main() -> int:
                 cluster.credentials()
             case "url":
                 print(cluster.url())
+            case "logs":
+                cluster.logs(arguments.host, arguments.unit)
             case "ssh":
                 cluster.ssh(arguments.host, arguments.command)
     except StagingError as error:

@@ -1,9 +1,9 @@
 """Pack a release: the application, the kit's library, and the list of Python packages.
 
-Run on the controller. The list of packages, as pip reads it, is standard input. The archive is the same
-bytes for the same content, whenever and wherever it is packed, and its name is a hash of them. Prints
-``{"id": ..., "archive": ..., "environment": ...}``; environment names the virtual environment that the
-packages make, so that releases which need the same packages share it.
+Run on the controller. The list of packages, as pip reads it, is standard input. The archive is the
+same bytes for the same content, whenever and wherever it is packed, and its name is a hash of them.
+Prints ``{"id": ..., "archive": ..., "environment": ...}``; environment names the virtual
+environment that the packages make, so that releases which need the same ones share it.
 """
 
 from __future__ import annotations

@@ -6,9 +6,9 @@ DOCUMENTATION = r"""
 module: channels_worker
 short_description: Run a worker on a revision
 description:
-  - Enables and starts the unit of a worker, or restarts it where the process that runs was started with
-    another revision, and waits until the worker is ready. Asks the process and not files, so an
-    interrupted run is completed by the next one.
+  - Enables and starts the unit of a worker, or restarts it where the process that runs was
+    started with another revision, and waits until the worker is ready. Asks the process and not
+    files, so an interrupted run is completed by the next one.
 options:
   port:
     description: The worker's port, which names its unit C(channels-web@PORT.service).
@@ -76,18 +76,19 @@ def main() -> None:
     port, revision = module.params["port"], module.params["revision"]
     unit = f"channels-web@{port}.service"
 
-    def systemctl(*arguments: str) -> str:
-        code, out, err = module.run_command(["systemctl", *arguments, unit])
-        if code:
-            _, journal, _ = module.run_command(
-                ["journalctl", "--no-pager", "--lines=40", "--output=cat", "--unit", unit]
-            )
-            module.fail_json(
-                msg=f"systemctl {arguments[0]} {unit} failed: {err.strip()}\nIts journal ends with:\n{journal}"
-            )
-        return out
+    def fail(what: str) -> None:
+        _, journal, _ = module.run_command(
+            ["journalctl", "--no-pager", "--lines=40", "--output=cat", "--unit", unit]
+        )
+        module.fail_json(msg=f"{what}\nIts journal ends with:\n{journal}")
 
-    shown = systemctl("show", "--property=MainPID,ActiveState,UnitFileState,NeedDaemonReload")
+    def systemctl(*arguments: str) -> str:
+        code, out, err = module.run_command(["systemctl", *arguments])
+        if code:
+            fail(f"{unit}: systemctl {arguments[0]} failed: {err.strip()}")
+        return str(out)
+
+    shown = systemctl("show", "--property=MainPID,ActiveState,UnitFileState", unit)
     state = dict(line.split("=", 1) for line in shown.splitlines())
     before = running_revision(state["MainPID"]) if state["ActiveState"] == "active" else ""
     if before == revision:
@@ -106,15 +107,12 @@ def main() -> None:
     if module.check_mode:
         module.exit_json(**result)
 
-    # systemd says "no" for an instance whose template has changed on disk before it was first loaded.
-    if state["NeedDaemonReload"] == "yes" or action != "none":
-        code, _, err = module.run_command(["systemctl", "daemon-reload"])
-        if code:
-            module.fail_json(msg=f"systemctl daemon-reload failed: {err.strip()}")
+    if result["changed"]:
+        systemctl("daemon-reload")
     if enable:
-        systemctl("enable")
+        systemctl("enable", unit)
     if action != "none":
-        systemctl(action)
+        systemctl(action, unit)
 
     url = f"{module.params['url']}/-/ready"
     deadline = time.monotonic() + module.params["timeout"]
@@ -123,13 +121,7 @@ def main() -> None:
         time.sleep(0.2)
         ready, answer = readiness(url)
     if not ready:
-        _, journal, _ = module.run_command(
-            ["journalctl", "--no-pager", "--lines=40", "--output=cat", "--unit", unit]
-        )
-        module.fail_json(
-            msg=f"{unit} is not ready after {module.params['timeout']} s; {url} says: {answer}\nIts journal ends with:\n{journal}",
-            **{key: value for key, value in result.items() if key != "diff"},
-        )
+        fail(f"{unit} is not ready after {module.params['timeout']} s; {url} says: {answer}")
     module.exit_json(**result)
 
 

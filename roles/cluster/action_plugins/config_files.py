@@ -1,4 +1,4 @@
-"""Ansible action: render configuration files on the controller, then hand them to the module of the same name."""
+"""Ansible action: render configuration files, then hand them to the module of the same name."""
 
 from __future__ import annotations
 

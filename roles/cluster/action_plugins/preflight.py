@@ -1,14 +1,15 @@
 """Ansible action: check every variable of every host before anything is changed.
 
-For each host it reads ``meta/argument_specs.yml`` of the roles that run there (types, choices, what is
-required), then the rules of ``meta/preflight.yml``: ``variable``, ``that`` (an expression that must hold)
-and ``allowed`` (in words). All problems are reported at once, each with the variable, its value and what is
-allowed; secrets are not shown.
+For each host it reads ``meta/argument_specs.yml`` of the roles that run there (types, choices, what
+is required), then the rules of ``meta/preflight.yml``: ``variable``, ``that`` (an expression that
+must hold) and ``allowed`` (in words). All problems are reported at once, each with the variable,
+its value and what is allowed; secrets are not shown.
 """
 
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -67,14 +68,15 @@ class ActionModule(ActionBase):
         self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """Return ok, or fail with every problem in words."""
-        assert task_vars is not None
+        task_vars = task_vars or {}
         result: dict[str, Any] = super().run(tmp, task_vars)
         every: list[str] = self._task.args["every_host"]
         by_group: dict[str, list[str]] = self._task.args["by_group"]
         required_groups: list[str] = self._task.args["required_groups"]
         directory = Path(self._task.args["roles_directory"])
         roles = {
-            name: self.load(directory / name) for name in {*every, *sum(by_group.values(), [])}
+            name: self.load(directory / name)
+            for name in {*every, *itertools.chain(*by_group.values())}
         }
 
         groups = task_vars["groups"]

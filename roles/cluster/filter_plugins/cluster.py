@@ -7,7 +7,7 @@ from typing import Any
 
 
 def cluster_addresses(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> list[str]:
-    """Return the address by which each host is reached from the others; hosts without one are left to preflight."""
+    """Return each host's address as the others reach it; one without is preflight's to refuse."""
     return [
         hostvars[host]["cluster_address"] for host in hosts if "cluster_address" in hostvars[host]
     ]

@@ -6,18 +6,18 @@ DOCUMENTATION = r"""
 module: config_files
 short_description: Put a set of configuration files in place, all or none
 description:
-  - Every file that has a checker is checked before the first one is replaced, so a bad one leaves all of
-    them as they were and fails with the checker's words. Each is replaced in one rename.
-  - One call for what would be a task a file. A call costs a host about 0.3 s of processor time, most of it
-    Ansible's own start, and a role that has nothing to change consists of little else.
-  - In check mode a missing directory, owner or checker is what a run would have made by then; it is
-    neither made nor missed.
+  - Every file that has a checker is checked before the first one is replaced, so a bad one leaves
+    all of them as they were and fails with the checker's words. Each is replaced in one rename.
+  - One call for what would be a task a file. A call costs a host about 0.3 s of processor time,
+    most of it Ansible's own start, and a role that has nothing to change is little else.
+  - In check mode a missing directory, owner or checker is what a run would have made by then; it
+    is neither made nor missed.
 options:
   files:
     description: >-
-      The files. path and content, mode (0644), owner and group (root), validate (a command with %s), and
-      secret (false), which keeps the content out of the diff. The action of the same name renders
-      template, with vars, into content.
+      The files. path and content, mode (0644), owner and group (root), validate (a command with
+      %s), and secret (false), which keeps the content out of the diff. The action of the same name
+      renders template, with vars, into content.
     type: list
     elements: dict
     required: true
@@ -47,9 +47,7 @@ class ConfigFile:
         self.group: str = wanted.get("group", "root")
         self.validate: str | None = wanted.get("validate")
         self.secret: bool = wanted.get("secret", False)
-        self.candidate = Path(
-            module.tmpdir, f"candidate-{len(os.listdir(module.tmpdir))}{self.path.suffix}"
-        )
+        self.candidate = Path(tempfile.mkdtemp(dir=module.tmpdir), self.path.name)
         self.before = self.path.read_text() if self.path.is_file() else None
 
     def check(self) -> None:
@@ -63,7 +61,7 @@ class ConfigFile:
         code, out, err = self.module.run_command(self.validate % self.candidate)
         if code:
             self.module.fail_json(
-                msg=f"{self.path} was not replaced, nor any other file: its checker refuses what it would be.\n"
+                msg=f"{self.path} was not replaced, nor any other file: its checker refuses it.\n"
                 f"{(out + err).replace(str(self.candidate), str(self.path)).strip()}"
             )
 

@@ -1,0 +1,153 @@
+"""Time site.yml on four bare hosts against plain apt-get and pip of the same packages.
+
+Both run on fresh hosts made for the purpose, all four hosts at once. What site.yml takes beyond the
+plain run is what its own work costs: configuration, services, migrations, workers that are ready.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+BIN = ROOT / ".venv" / "bin"
+NAME = "bench"
+STATE = ROOT / ".staging" / NAME
+INVENTORY = ROOT / ".staging" / "bench-inventory"
+EDGE_PORT = 18090
+GOAL = 1.3
+
+
+def read(path: str) -> dict[str, Any]:
+    """Return a YAML file of the repository."""
+    content: dict[str, Any] = yaml.safe_load((ROOT / path).read_text())
+    return content
+
+
+def cluster(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run scripts/staging/cluster.py for the hosts of this benchmark."""
+    program = [BIN / "python", ROOT / "scripts/staging/cluster.py"]
+    return subprocess.run(
+        [*program, "--inventory", INVENTORY, "--name", NAME, *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+
+
+def fresh_hosts() -> None:
+    """Make the hosts anew."""
+    cluster("down")
+    INVENTORY.mkdir(parents=True, exist_ok=True)
+    cluster("up", "--edge-port", str(EDGE_PORT))
+
+
+def converge() -> float:
+    """Return the seconds that site.yml takes on fresh hosts."""
+    fresh_hosts()
+    start = time.monotonic()
+    result = subprocess.run(
+        [BIN / "ansible-playbook", "-i", INVENTORY, "site.yml"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    seconds = time.monotonic() - start
+    if result.returncode:
+        sys.exit(f"site.yml failed:\n{result.stdout[-4000:]}")
+    return seconds
+
+
+def plain(requirements: str) -> float:
+    """Return the seconds that apt-get and pip take on fresh hosts, for the same packages."""
+    fresh_hosts()
+    every_host = read("roles/base/defaults/main.yml")["base_packages"]
+    by_group = read("roles/cluster/defaults/main.yml")["cluster_packages"]
+    groups = read("inventories/staging/hosts.yml")
+    hosts = {host for group in groups.values() for host in group["hosts"]}
+
+    def install(host: str) -> None:
+        packages = list(every_host)
+        for group, members in groups.items():
+            if host in members["hosts"]:
+                packages += by_group.get(group, [])
+        script = (
+            "set -e; export DEBIAN_FRONTEND=noninteractive; apt-get update -qq;"
+            f" apt-get install -qq --yes --no-install-recommends {' '.join(packages)} </dev/null"
+        )
+        if host in groups["channels"]["hosts"]:
+            script += (
+                "; python3 -m venv /opt/venv; cat > /opt/requirements.txt;"
+                " /opt/venv/bin/pip install --quiet --no-cache-dir"
+                " --require-hashes --requirement /opt/requirements.txt"
+            )
+        program = [BIN / "python", ROOT / "scripts/staging/cluster.py"]
+        result = subprocess.run(
+            [
+                *program,
+                "--inventory",
+                INVENTORY,
+                "--name",
+                NAME,
+                "ssh",
+                host,
+                f"sudo sh -c '{script}'",
+            ],
+            input=requirements,
+            capture_output=True,
+            text=True,
+        )
+        if result.returncode:
+            sys.exit(f"{host}: {result.stderr[-2000:]}")
+
+    start = time.monotonic()
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(install, hosts))
+    return time.monotonic() - start
+
+
+def main() -> int:
+    """Measure, and print every run and the ratio of the medians."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=1)
+    rounds = parser.parse_args().rounds
+
+    INVENTORY.mkdir(parents=True, exist_ok=True)
+    for name in ("hosts.yml", "group_vars"):
+        link = INVENTORY / name
+        link.unlink(missing_ok=True)
+        link.symlink_to(ROOT / "inventories" / "staging" / name)
+    converged, plainly = [], []
+    try:
+        for number in range(1, rounds + 1):
+            converged.append(converge())
+            print(f"round {number} of {rounds}: site.yml {converged[-1]:.1f} s", flush=True)
+            app_host = next(iter(read("inventories/staging/hosts.yml")["channels"]["hosts"]))
+            requirements = cluster(
+                "ssh", app_host, "cat /srv/channels/current/requirements.txt"
+            ).stdout
+            plainly.append(plain(requirements))
+            print(f"round {number} of {rounds}: apt-get and pip {plainly[-1]:.1f} s", flush=True)
+    finally:
+        cluster("down")
+        shutil.rmtree(INVENTORY)
+    ratio = statistics.median(converged) / statistics.median(plainly)
+    print(
+        f"site.yml on four bare hosts: {statistics.median(converged):.1f} s,"
+        f" apt-get and pip alone: {statistics.median(plainly):.1f} s,"
+        f" ratio {ratio:.2f} (goal: {GOAL} or less)"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
