@@ -80,6 +80,10 @@ def plain(requirements: str) -> float:
         for group, members in groups.items():
             if host in members["hosts"]:
                 packages += by_group.get(group, [])
+        if host in groups["channels"]["hosts"]:
+            packages.append(
+                "python3-venv"
+            )  # site.yml brings its packages along; plain pip needs it
         script = (
             "set -e; export DEBIAN_FRONTEND=noninteractive; apt-get update -qq;"
             f" apt-get install -qq --yes --no-install-recommends {' '.join(packages)} </dev/null"

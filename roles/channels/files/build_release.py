@@ -20,6 +20,8 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+# How a host unpacks it: a release that is unpacked otherwise is another release.
+INSTALLER = Path(__file__).with_name("install-release")
 KIT_EXCLUDES = ("__pycache__", "*.pyc", "*.egg-info")
 
 
@@ -46,13 +48,14 @@ def add(archive: tarfile.TarFile, name: str, content: bytes, executable: bool = 
 
 
 def pack(application: Path, kit: Path, requirements: bytes, excludes: Sequence[str]) -> bytes:
-    """Return the archive: app/, kit/channels_kit/ and requirements.txt, gzipped."""
+    """Return the archive: application, kit, list of packages and installer, gzipped."""
     buffer = io.BytesIO()
     with (
         gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as compressed,
         tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as archive,
     ):
         add(archive, "requirements.txt", requirements)
+        add(archive, INSTALLER.name, INSTALLER.read_bytes(), executable=True)
         for source, target, left_out in (
             (application, Path("app"), excludes),
             (kit, Path("kit/channels_kit"), KIT_EXCLUDES),

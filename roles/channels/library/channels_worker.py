@@ -1,37 +1,41 @@
-"""Ansible module: run a worker on a revision."""
+"""Ansible module: run workers on a revision."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: channels_worker
-short_description: Run a worker on a revision
+short_description: Run workers on a revision
 description:
-  - Enables and starts the unit of a worker, or restarts it where the process that runs was
-    started with another revision, and waits until the worker is ready. Asks the process and not
-    files, so an interrupted run is completed by the next one.
+  - Enables the units of workers, starts at once all that do not run, restarts one after the other
+    those whose process was started with another revision, and waits until each is ready. Asks the
+    processes and not files, so an interrupted run is completed by the next one.
 options:
-  port:
-    description: The worker's port, which names its unit C(channels-web@PORT.service).
-    type: int
+  workers:
+    description: >-
+      The workers, each with its port, which names its unit C(channels-web@PORT.service), and the
+      url where it answers, without a path.
+    type: list
+    elements: dict
     required: true
   revision:
-    description: What the process must have been started with, in C(CHANNELS_KIT_REVISION).
-    type: str
-    required: true
-  url:
-    description: Where the worker answers, without a path.
+    description: What a process must have been started with, in C(CHANNELS_KIT_REVISION).
     type: str
     required: true
   timeout:
-    description: Seconds to wait until the worker is ready.
+    description: Seconds to wait until a worker is ready.
     type: int
     required: true
+  restart:
+    description: Whether a worker that runs on another revision is restarted.
+    type: bool
+    default: true
 """
 
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -54,7 +58,7 @@ def readiness(url: str) -> tuple[bool, str]:
     try:
         # Never by way of a proxy: the worker is on this host.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(url, timeout=10) as response:
+        with opener.open(f"{url}/-/ready", timeout=10) as response:
             return response.status == 200, response.read().decode()
     except urllib.error.HTTPError as error:
         return False, f"{error.code} {error.read().decode()}"
@@ -62,66 +66,92 @@ def readiness(url: str) -> tuple[bool, str]:
         return False, str(error)
 
 
+class Worker:
+    """One worker: its unit, and what runs there."""
+
+    def __init__(self, module: AnsibleModule, port: int, url: str) -> None:
+        self.module = module
+        self.unit = f"channels-web@{port}.service"
+        self.url = url
+        shown = self.systemctl("show", "--property=MainPID,ActiveState,UnitFileState", self.unit)
+        state = dict(line.split("=", 1) for line in shown.splitlines())
+        self.active = state["ActiveState"] == "active"
+        self.enabled = state["UnitFileState"] == "enabled"
+        # What the process that runs was started with; empty where none runs.
+        self.revision = running_revision(state["MainPID"]) if self.active else ""
+
+    def fail(self, what: str) -> None:
+        """Fail with the end of the unit's journal."""
+        journalctl = ["journalctl", "--no-pager", "--lines=40", "--output=cat", "--unit", self.unit]
+        _, journal, _ = self.module.run_command(journalctl)
+        self.module.fail_json(msg=f"{what}\nIts journal ends with:\n{journal}")
+
+    def systemctl(self, *arguments: str) -> str:
+        """Run systemctl and return what it printed."""
+        code, out, err = self.module.run_command(["systemctl", *arguments])
+        if code:
+            self.fail(f"{self.unit}: systemctl {arguments[0]} failed: {err.strip()}")
+        return str(out)
+
+    def wait_until_ready(self, seconds: int) -> None:
+        """Wait for a 200 from its readiness; fail with what it says instead."""
+        deadline = time.monotonic() + seconds
+        ready, answer = readiness(self.url)
+        while not ready and time.monotonic() < deadline:
+            time.sleep(0.2)
+            ready, answer = readiness(self.url)
+        if not ready:
+            self.fail(
+                f"{self.unit} is not ready after {seconds} s; {self.url}/-/ready says: {answer}"
+            )
+
+
 def main() -> None:
     """Act on the module's arguments."""
     module = AnsibleModule(
         argument_spec={
-            "port": {"type": "int", "required": True},
+            "workers": {"type": "list", "elements": "dict", "required": True},
             "revision": {"type": "str", "required": True},
-            "url": {"type": "str", "required": True},
             "timeout": {"type": "int", "required": True},
+            "restart": {"type": "bool", "default": True},
         },
         supports_check_mode=True,
     )
-    port, revision = module.params["port"], module.params["revision"]
-    unit = f"channels-web@{port}.service"
+    revision: str = module.params["revision"]
+    seconds: int = module.params["timeout"]
+    workers = [Worker(module, worker["port"], worker["url"]) for worker in module.params["workers"]]
 
-    def fail(what: str) -> None:
-        _, journal, _ = module.run_command(
-            ["journalctl", "--no-pager", "--lines=40", "--output=cat", "--unit", unit]
-        )
-        module.fail_json(msg=f"{what}\nIts journal ends with:\n{journal}")
-
-    def systemctl(*arguments: str) -> str:
-        code, out, err = module.run_command(["systemctl", *arguments])
-        if code:
-            fail(f"{unit}: systemctl {arguments[0]} failed: {err.strip()}")
-        return str(out)
-
-    shown = systemctl("show", "--property=MainPID,ActiveState,UnitFileState", unit)
-    state = dict(line.split("=", 1) for line in shown.splitlines())
-    before = running_revision(state["MainPID"]) if state["ActiveState"] == "active" else ""
-    if before == revision:
-        action = "none"
-    else:
-        action = "restart" if state["ActiveState"] == "active" else "start"
-    enable = state["UnitFileState"] != "enabled"
-    result = {
-        "changed": action != "none" or enable,
-        "action": action,
+    enable = [worker for worker in workers if not worker.enabled]
+    start = [worker for worker in workers if not worker.active]
+    restart = [worker for worker in workers if worker.active and worker.revision != revision]
+    if not module.params["restart"]:
+        restart = []
+    touched = [worker for worker in workers if worker in enable + start + restart]
+    result: dict[str, Any] = {
+        "changed": bool(touched),
+        "started": [worker.unit for worker in start],
+        "restarted": [worker.unit for worker in restart],
         "diff": {
-            "before": f"{unit}: {before or 'not running'}\n",
-            "after": f"{unit}: {revision}\n",
+            "before": "".join(
+                f"{each.unit}: {each.revision or 'not running'}\n" for each in touched
+            ),
+            "after": "".join(f"{each.unit}: {revision}\n" for each in touched),
         },
     }
     if module.check_mode:
         module.exit_json(**result)
 
-    if result["changed"]:
-        systemctl("daemon-reload")
+    if touched:
+        touched[0].systemctl("daemon-reload")
     if enable:
-        systemctl("enable", unit)
-    if action != "none":
-        systemctl(action, unit)
-
-    url = f"{module.params['url']}/-/ready"
-    deadline = time.monotonic() + module.params["timeout"]
-    ready, answer = readiness(url)
-    while not ready and time.monotonic() < deadline:
-        time.sleep(0.2)
-        ready, answer = readiness(url)
-    if not ready:
-        fail(f"{unit} is not ready after {module.params['timeout']} s; {url} says: {answer}")
+        enable[0].systemctl("enable", *(worker.unit for worker in enable))
+    if start:
+        start[0].systemctl("start", *(worker.unit for worker in start))
+        for worker in start:
+            worker.wait_until_ready(seconds)
+    for worker in restart:
+        worker.systemctl("restart", worker.unit)
+        worker.wait_until_ready(seconds)
     module.exit_json(**result)
 
 

@@ -30,6 +30,13 @@ TYPES = {
     "dict": "a mapping",
     "path": "a path",
 }
+# What a value must be before it is looked at more closely.
+SHAPES = {
+    "str": (str, int, float),
+    "path": str,
+    "list": list,
+    "dict": Mapping,
+}
 
 
 @dataclass(frozen=True)
@@ -204,7 +211,8 @@ class ActionModule(ActionBase):
         if value is None or (option.get("required") and value in ("", [])):
             return f"{name} is empty; allowed: {allowed}"
         spec = {key: option[key] for key in ("type", "elements", "choices") if key in option}
-        if option.get("type") == "str" and not isinstance(value, (str, int, float)):
+        # What a module would convert ("a,b" to a list) reaches the templates as it is.
+        if not isinstance(value, SHAPES.get(option.get("type", "str"), object)):
             return f"{name} is {shown(value, option)}; allowed: {allowed}"
         if ArgumentSpecValidator({name: spec}).validate({name: value}).error_messages:
             return f"{name} is {shown(value, option)}; allowed: {allowed}"

@@ -48,7 +48,9 @@ class ConfigFile:
         self.validate: str | None = wanted.get("validate")
         self.secret: bool = wanted.get("secret", False)
         self.candidate = Path(tempfile.mkdtemp(dir=module.tmpdir), self.path.name)
-        self.before = self.path.read_text() if self.path.is_file() else None
+        # Whatever its encoding and line ends are: it may be somebody else's.
+        there = self.path.read_bytes() if self.path.is_file() else None
+        self.before = None if there is None else there.decode(errors="replace")
 
     def check(self) -> None:
         """Let the checker read the candidate; fail with its words."""
@@ -81,7 +83,7 @@ class ConfigFile:
                 shutil.chown(name, self.owner, self.group)
                 Path(name).chmod(self.mode)
                 Path(name).replace(self.path)
-            except OSError:
+            except (OSError, LookupError):  # the latter says that there is no such owner
                 Path(name).unlink(missing_ok=True)
                 raise
         elif self.attributes() != (self.mode, self.owner, self.group):

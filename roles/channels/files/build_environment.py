@@ -1,0 +1,105 @@
+"""Install a release's Python packages for a host, and pack them.
+
+Run on the controller, so that every host gets the same bytes and none asks a package registry. The
+list of packages with their hashes, as pip reads it, is standard input; only wheels are installed,
+so no code of a package runs. Prints the path of the archive, which unpacks into ``site-packages``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import gzip
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+
+def install(uv: Path, requirements: bytes, version: str, machine: str, target: Path) -> None:
+    """Install the packages for another machine's Python into a directory."""
+    subprocess.run(
+        [
+            *(uv, "pip", "install", "--quiet", "--target", target, "--no-deps"),
+            *("--require-hashes", "--only-binary", ":all:", "--link-mode", "copy"),
+            *("--python-version", version, "--python-platform", f"{machine}-unknown-linux-gnu"),
+            *("--requirement", "-"),
+        ],
+        input=requirements,
+        check=True,
+    )
+
+
+def compile_for(target: Path, final: str) -> None:
+    """Compile the modules as they will stand on the host.
+
+    Checked by nothing at run time: the files of an environment never change.
+    """
+    subprocess.run(
+        [
+            *(sys.executable, "-m", "compileall", "-q", "-j", "0"),
+            *("--invalidation-mode", "unchecked-hash", "-s", target, "-p", final, target),
+        ],
+        check=True,
+    )
+
+
+def pack(source: Path, archive: Path) -> None:
+    """Pack a directory: the same bytes for the same files, in one rename."""
+
+    def anonymous(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+        entry.uid = entry.gid = entry.mtime = 0
+        entry.uname = entry.gname = ""
+        return entry
+
+    temporary = archive.with_suffix(f".{os.getpid()}")
+    with (
+        temporary.open("wb") as file,
+        gzip.GzipFile(filename="", fileobj=file, mode="wb", compresslevel=1, mtime=0) as compressed,
+        tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        for path in sorted(source.iterdir()):
+            # bin/ holds scripts that would start the controller's Python.
+            if path.name not in ("bin", ".lock"):
+                tar.add(path, path.name, filter=anonymous)
+    temporary.replace(archive)
+
+
+def main() -> int:
+    """Build what the command line names, unless it is there."""
+    parser = argparse.ArgumentParser(description="Pack a release's Python packages.")
+    parser.add_argument("--uv", type=Path, required=True)
+    parser.add_argument("--name", required=True, help="what the archive is called")
+    parser.add_argument("--python-version", required=True, help="the host's, such as 3.11")
+    parser.add_argument("--machine", required=True, help="the host's, such as x86_64")
+    parser.add_argument("--final", required=True, help="where it is unpacked on the host")
+    parser.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args()
+
+    requirements = sys.stdin.buffer.read()
+    output: Path = arguments.output.resolve()
+    output.mkdir(parents=True, exist_ok=True)
+    archive = output / f"{arguments.name}.tar.gz"
+    # Several hosts may ask for it at once: the first one builds.
+    with (output / f".{arguments.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not archive.exists():
+            with tempfile.TemporaryDirectory(dir=output) as directory:
+                target = Path(directory)
+                version = arguments.python_version
+                install(arguments.uv, requirements, version, arguments.machine, target)
+                # Another Python's bytecode is of no use to the host, which then compiles.
+                if version == f"{sys.version_info.major}.{sys.version_info.minor}":
+                    compile_for(target, arguments.final)
+                pack(target, archive)
+    print(archive)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"{error.cmd[0]} failed; its words stand above")
