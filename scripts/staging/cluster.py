@@ -41,6 +41,7 @@ SECRETS = (
     "redis_layer_password",
 )
 USERS = ("alice", "bob")
+NO_CLUSTER = "No staging cluster runs here. Bring one up: make up"
 
 
 class StagingError(Exception):
@@ -49,6 +50,8 @@ class StagingError(Exception):
 
 def docker(*arguments: str, check: bool = True) -> str:
     """Run the engine's client and return what it printed."""
+    if not shutil.which("docker"):
+        raise StagingError("The Docker client is missing: scripts/bootstrap engine installs it.")
     result = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
     if check and result.returncode:
         raise StagingError(f"docker {arguments[0]} failed: {result.stderr.strip()}")
@@ -86,11 +89,13 @@ class Cluster:
         self.inventory = inventory
         self.state = STATE / name
         self.generated = inventory / "generated.yml"
+        if not (inventory / "hosts.yml").is_file():
+            raise StagingError(f"{inventory} is no inventory: it has no hosts.yml.")
         groups: dict[str, Any] = yaml.safe_load((inventory / "hosts.yml").read_text())
         self.host_names = sorted(
             {host for group in groups.values() for host in group["hosts"] or ()}
         )
-        self.edge = next(iter(groups[EDGE_GROUP]["hosts"]), None)
+        self.edge = next(iter(groups[EDGE_GROUP]["hosts"] or ()), None)
         if self.edge is None:
             raise StagingError(
                 f"The group {EDGE_GROUP} of {inventory / 'hosts.yml'} has no host to publish."
@@ -102,6 +107,15 @@ class Cluster:
             return {}
         variables: dict[str, Any] = yaml.safe_load(self.generated.read_text())["all"]["vars"]
         return variables
+
+    def generated_hosts(self) -> dict[str, dict[str, str]]:
+        """Return the hosts of generated.yml; none where there is no cluster."""
+        if not self.generated.exists():
+            return {}
+        hosts: dict[str, dict[str, str]] = yaml.safe_load(self.generated.read_text())["all"][
+            "hosts"
+        ]
+        return hosts
 
     # What is here
 
@@ -238,8 +252,18 @@ class Cluster:
                     image,
                 ),
             )
-            for number, name in enumerate(self.host_names, start=10)
+            for name, number in self.numbers(prefix).items()
         ]
+
+    def numbers(self, prefix: str) -> dict[str, int]:
+        """Return the last number of each host's address: those that there are keep theirs."""
+        known = {
+            name: int(host["ansible_host"].rsplit(".", 1)[1])
+            for name, host in self.generated_hosts().items()
+            if host["ansible_host"].startswith(f"{prefix}.")
+        }
+        free = (number for number in range(10, 250) if number not in known.values())
+        return {name: known[name] if name in known else next(free) for name in self.host_names}
 
     def start(self, host: Host) -> None:
         """Make a host."""
@@ -329,7 +353,7 @@ class Cluster:
         """Print the hosts, their units that belong to the cluster, and the URL."""
         containers = self.containers()
         if not containers:
-            raise StagingError("No staging cluster runs here. Bring one up: make up")
+            raise StagingError(NO_CLUSTER)
         units = ("channels-*", "nginx*", "redis-server@*", "postgresql@*")
         for container in containers:
             host = container["name"].removeprefix(f"{self.name}-")
@@ -343,13 +367,15 @@ class Cluster:
 
     def url(self) -> str:
         """Return where the browser finds the cluster."""
-        return f"http://127.0.0.1:{self.variables().get('staging_edge_port', DEFAULT_EDGE_PORT)}/"
+        if not self.generated.exists():
+            raise StagingError(NO_CLUSTER)
+        return f"http://127.0.0.1:{self.variables()['staging_edge_port']}/"
 
     def credentials(self) -> None:
         """Print the demonstration users and their passwords."""
         users = self.variables().get("channels_users")
         if not users:
-            raise StagingError("No staging cluster runs here. Bring one up: make up")
+            raise StagingError(NO_CLUSTER)
         print(f"Log in at {self.url()} as one of")
         for user, word in users.items():
             print(f"    {user}  {word}")
@@ -361,8 +387,8 @@ class Cluster:
                 f"HOST={host!r} is not a host of the cluster; it has {', '.join(self.host_names)}."
             )
         if not self.generated.exists():
-            raise StagingError("No staging cluster runs here. Bring one up: make up")
-        address = yaml.safe_load(self.generated.read_text())["all"]["hosts"][host]["ansible_host"]
+            raise StagingError(NO_CLUSTER)
+        address = self.generated_hosts()[host]["ansible_host"]
         key, known = self.state / "id_ed25519", self.state / "known_hosts"
         os.execvp(  # noqa: S606
             "ssh",
@@ -394,6 +420,7 @@ def password() -> str:
 def write_private(path: Path, content: str) -> None:
     """Write a file that only its owner reads, whole or not at all; leave an equal one alone."""
     if path.exists() and path.read_text() == content:
+        path.chmod(0o600)
         return
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.touch(mode=0o600)
@@ -408,7 +435,7 @@ def main() -> int:
     parser.add_argument("--name", default="staging")
     verbs = parser.add_subparsers(dest="verb", required=True)
     up = verbs.add_parser("up", help="make what is missing")
-    up.add_argument("--edge-port", type=int)
+    up.add_argument("--edge-port", type=int, choices=range(1, 65536), metavar="1-65535")
     up.add_argument("--release", default="bookworm", choices=["bookworm", "trixie"])
     for verb in ("down", "status", "credentials", "url"):
         verbs.add_parser(verb)

@@ -27,7 +27,7 @@ KIT_EXCLUDES = ("__pycache__", "*.pyc", "*.egg-info")
 
 def files(directory: Path, excludes: Sequence[str]) -> Iterator[Path]:
     """Yield the files below a directory in a fixed order, without those whose name is excluded."""
-    for parent, directories, names in os.walk(directory):
+    for parent, directories, names in os.walk(directory, followlinks=True):
         directories[:] = sorted(name for name in directories if not matches(name, excludes))
         for name in sorted(names):
             if not matches(name, excludes):
@@ -48,12 +48,9 @@ def add(archive: tarfile.TarFile, name: str, content: bytes, executable: bool = 
 
 
 def pack(application: Path, kit: Path, requirements: bytes, excludes: Sequence[str]) -> bytes:
-    """Return the archive: application, kit, list of packages and installer, gzipped."""
+    """Return the archive: application, kit, list of packages and installer."""
     buffer = io.BytesIO()
-    with (
-        gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as compressed,
-        tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as archive,
-    ):
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
         add(archive, "requirements.txt", requirements)
         add(archive, INSTALLER.name, INSTALLER.read_bytes(), executable=True)
         for source, target, left_out in (
@@ -86,7 +83,7 @@ def main() -> int:
     if not archive.exists():
         archive.parent.mkdir(parents=True, exist_ok=True)
         temporary = archive.with_suffix(f".{os.getpid()}")
-        temporary.write_bytes(content)
+        temporary.write_bytes(gzip.compress(content, mtime=0))
         temporary.replace(archive)
     environment = hashlib.sha256(requirements).hexdigest()[:12]
     print(json.dumps({"id": release, "archive": str(archive), "environment": environment}))

@@ -31,6 +31,7 @@ options:
     default: true
 """
 
+import http.client
 import time
 import urllib.error
 import urllib.request
@@ -62,7 +63,7 @@ def readiness(url: str) -> tuple[bool, str]:
             return response.status == 200, response.read().decode()
     except urllib.error.HTTPError as error:
         return False, f"{error.code} {error.read().decode()}"
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:  # the latter: not a worker's answer
         return False, str(error)
 
 
@@ -75,7 +76,8 @@ class Worker:
         self.url = url
         shown = self.systemctl("show", "--property=MainPID,ActiveState,UnitFileState", self.unit)
         state = dict(line.split("=", 1) for line in shown.splitlines())
-        self.active = state["ActiveState"] == "active"
+        # One whose start is under way, too: systemd would join a second start to the first.
+        self.active = state["ActiveState"] in ("active", "activating")
         self.enabled = state["UnitFileState"] == "enabled"
         # What the process that runs was started with; empty where none runs.
         self.revision = running_revision(state["MainPID"]) if self.active else ""
@@ -147,11 +149,13 @@ def main() -> None:
         enable[0].systemctl("enable", *(worker.unit for worker in enable))
     if start:
         start[0].systemctl("start", *(worker.unit for worker in start))
-        for worker in start:
-            worker.wait_until_ready(seconds)
     for worker in restart:
         worker.systemctl("restart", worker.unit)
         worker.wait_until_ready(seconds)
+    # Those that a run before this one has touched and not waited for, too.
+    for worker in workers:
+        if worker in start or worker.revision == revision:
+            worker.wait_until_ready(seconds)
     module.exit_json(**result)
 
 

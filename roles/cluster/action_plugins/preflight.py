@@ -31,8 +31,14 @@ TYPES = {
     "path": "a path",
 }
 # What a value must be before it is looked at more closely.
-SHAPES = {
+# Facts of the cluster that may differ between its hosts.
+PER_HOST = {"cluster_address", "cluster_nofile", "cluster_workers"}
+
+SHAPES: Mapping[str, Any] = {
     "str": (str, int, float),
+    "int": int,
+    "float": (int, float),
+    "bool": bool,
     "path": str,
     "list": list,
     "dict": Mapping,
@@ -105,6 +111,9 @@ class ActionModule(ActionBase):
             for problem in self.problems(host, [roles[name] for name in names], roles, task_vars):
                 hosts_by_problem[problem].append(host)
 
+        for problem in self.disagreements(groups["all"], roles["cluster"], task_vars["hostvars"]):
+            hosts_by_problem[problem].append("inventory")
+
         if hosts_by_problem:
             lines = [
                 f"{', '.join(hosts)}: {problem}" for problem, hosts in hosts_by_problem.items()
@@ -149,47 +158,40 @@ class ActionModule(ActionBase):
         }
         own = {"inventory_hostname": host, "group_names": given.get("group_names", [])}
         cluster = known["cluster"].defaults
+        options = {name: each for role in known.values() for name, each in role.options.items()}
         bad: set[str] = set()
         for role in roles:
             variables = {**cluster, **role.defaults, **given, **role.private, **shared, **own}
             variables["role_path"] = str(role.path)
             templar = self._templar.copy_with_new_env(available_variables=variables)
-            for name, option in role.options.items():
-                problem = self.problem_of(name, option, variables, templar)
+            # What others are derived from comes first.
+            for name in sorted(role.options, key=lambda name: not options[name].get("required")):
+                problem = self.problem_of(name, options[name], variables, templar, bad)
                 if problem:
                     bad.add(name)
                     yield problem
             for rule in role.rules:
+                name = rule["variable"]
                 # A value of the wrong type has had its say.
-                if rule["variable"] in bad:
+                if name in bad:
+                    continue
+                if name not in variables:
+                    bad.add(name)
+                    yield f"{name} is not set; allowed: {rule['allowed']}"
                     continue
                 try:
-                    holds = templar.evaluate_conditional(rule["that"])
+                    if not templar.evaluate_conditional(rule["that"]):
+                        value = shown(templar.template(variables[name]), options[name])
+                        yield f"{name} is {value}; allowed: {rule['allowed']}"
                 except AnsibleError as error:
-                    holds = False
-                    if bad:  # the rule speaks of a variable that is known to be wrong
-                        continue
-                    yield f"{rule['variable']} cannot be checked: {error.message}"
-                    continue
-                if not holds:
-                    option = role.options.get(rule["variable"], {})
-                    value = (
-                        templar.template(variables[rule["variable"]])
-                        if rule["variable"] in variables
-                        else None
-                    )
-                    is_value = (
-                        f"is {shown(value, option)}; "
-                        if rule["variable"] in variables
-                        else "is wrong; "
-                    )
-                    yield f"{rule['variable']} {is_value}allowed: {rule['allowed']}"
+                    # Where the rule speaks of a variable that is wrong, that one has had its say.
+                    if not any(other in rule["that"] for other in bad):
+                        yield f"{name} cannot be checked: {error.message}"
 
-        options = {name for role in known.values() for name in role.options}
         prefixes = tuple(f"{name}_" for name in known)
         for name in given:
             if name.startswith(prefixes) and name not in options:
-                near = difflib.get_close_matches(name, options, n=1)
+                near = difflib.get_close_matches(name, options, n=1, cutoff=0.8)
                 hint = (
                     f"did you mean {near[0]}?"
                     if near
@@ -197,23 +199,44 @@ class ActionModule(ActionBase):
                 )
                 yield f"{name} is no variable of the role {name.split('_')[0]}; {hint}"
 
+    def disagreements(self, hosts: list[str], cluster: Role, hostvars: Any) -> Iterator[str]:
+        """Yield the shared facts that some hosts are given otherwise than others."""
+        for name in sorted(cluster.options.keys() - PER_HOST):
+            hosts_by_value: dict[str, list[str]] = defaultdict(list)
+            for host in hosts:
+                given = hostvars.raw_get(host)
+                hosts_by_value[repr(given.get(name, "its default"))].append(host)
+            if len(hosts_by_value) > 1:
+                values = " but ".join(
+                    f"{value} on {', '.join(where)}" for value, where in hosts_by_value.items()
+                )
+                yield f"{name} is {values}; allowed: one value for all, set for the group all"
+
     def problem_of(
-        self, name: str, option: Mapping[str, Any], variables: Mapping[str, Any], templar: Any
+        self,
+        name: str,
+        option: Mapping[str, Any],
+        variables: Mapping[str, Any],
+        templar: Any,
+        bad: set[str],
     ) -> str | None:
-        """Return what is wrong with one variable by its type, or None."""
+        """Return what is wrong with one variable by its type, or None; bad ones had their say."""
         allowed = f"{in_words(option)}: {option['description']}"
         if name not in variables:
             return f"{name} is not set; allowed: {allowed}" if option.get("required") else None
         try:
             value = templar.template(variables[name])
         except AnsibleError as error:
+            if any(other in error.message for other in bad):
+                return None
             return f"{name} cannot be read: {error.message}"
         if value is None or (option.get("required") and value in ("", [])):
             return f"{name} is empty; allowed: {allowed}"
         spec = {key: option[key] for key in ("type", "elements", "choices") if key in option}
-        # What a module would convert ("a,b" to a list) reaches the templates as it is.
-        if not isinstance(value, SHAPES.get(option.get("type", "str"), object)):
-            return f"{name} is {shown(value, option)}; allowed: {allowed}"
-        if ArgumentSpecValidator({name: spec}).validate({name: value}).error_messages:
-            return f"{name} is {shown(value, option)}; allowed: {allowed}"
-        return None
+        converts = not ArgumentSpecValidator({name: spec}).validate({name: value}).error_messages
+        if converts and isinstance(value, SHAPES[option.get("type", "str")]):
+            return None
+        # What a module would convert ('30' to 30, 'a,b' to a list) reaches the templates as it is.
+        quoted = converts and option.get("type") in ("int", "float", "bool")
+        hint = f" (without quotes: -e '{{\"{name}\": {value}}}')" if quoted else ""
+        return f"{name} is {shown(value, option)}; allowed: {allowed}{hint}"

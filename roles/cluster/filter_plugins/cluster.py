@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 
 def cluster_addresses(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> list[str]:
@@ -39,6 +40,11 @@ def in_url(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
+def in_userinfo(text: str) -> str:
+    """Return a user's name or password as a URL holds it before the @; a slash would end it."""
+    return quote(text, safe="")
+
+
 class FilterModule:
     """What Ansible asks for filters."""
 
@@ -47,5 +53,6 @@ class FilterModule:
         return {
             "cluster_addresses": cluster_addresses,
             "cluster_in_url": in_url,
+            "cluster_in_userinfo": in_userinfo,
             "cluster_web_workers": cluster_web_workers,
         }

@@ -1,0 +1,148 @@
+"""What the tests of the roles read and run: the files of the roles, and Ansible itself."""
+
+import ast
+import json
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+import yaml
+from ansible.module_utils.testing import patch_module_args
+
+ROOT = Path(__file__).parents[2]
+ROLES = ROOT / "roles"
+ROLE_NAMES = sorted(path.parents[1].name for path in ROLES.glob("*/meta/argument_specs.yml"))
+
+Tree = dict[str, Any]
+
+
+class Loader(yaml.SafeLoader):
+    """Reads YAML as Ansible writes it: its own tags are kept as their text."""
+
+
+Loader.add_multi_constructor("!", lambda loader, suffix, node: node.value)
+
+
+def read_yaml(path: Path) -> Any:
+    return yaml.load(path.read_text(), Loader) if path.exists() else None
+
+
+def options(role: str) -> Tree:
+    """The options of all entry points of a role's argument specs."""
+    specs = read_yaml(ROLES / role / "meta" / "argument_specs.yml")["argument_specs"]
+    return {name: option for entry in specs.values() for name, option in entry["options"].items()}
+
+
+def defaults(role: str) -> Tree:
+    return read_yaml(ROLES / role / "defaults" / "main.yml") or {}
+
+
+def private(role: str) -> Tree:
+    return read_yaml(ROLES / role / "vars" / "main.yml") or {}
+
+
+def rules(role: str) -> list[dict[str, str]]:
+    return read_yaml(ROLES / role / "meta" / "preflight.yml") or []
+
+
+def yaml_files(directory: Path) -> list[Path]:
+    return sorted(directory.rglob("*.yml"))
+
+
+def tasks(file: Path) -> Iterator[Tree]:
+    """Every task of a file of tasks, handlers or plays, those in blocks too."""
+
+    def below(entries: list[Tree]) -> Iterator[Tree]:
+        for entry in entries:
+            sections = ("pre_tasks", "tasks", "post_tasks", "handlers", "block", "rescue", "always")
+            inside = [section for section in sections if isinstance(entry.get(section), list)]
+            if "hosts" not in entry and "block" not in entry and "import_playbook" not in entry:
+                yield entry
+            for section in inside:
+                yield from below(entry[section])
+
+    yield from below(read_yaml(file) or [])
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run of ansible-playbook said."""
+
+    code: int
+    output: str
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """The environment of a run, which leaves nothing in anybody's home directory."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+    return {
+        **kept,
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+        "ANSIBLE_HOME": str(home / "ansible"),
+        "ANSIBLE_LOCAL_TEMP": str(home / "local"),
+        "ANSIBLE_REMOTE_TEMP": str(home / "remote"),
+        "ANSIBLE_NOCOLOR": "1",
+        # What is on the screen as on a terminal that never ends a line.
+        "COLUMNS": "4000",
+        **more,
+    }
+
+
+def start(home: Path, inventory: Tree, plays: list[Tree], *more: str, **variables: str) -> Any:
+    """Start ansible-playbook over an inventory of Python's own words."""
+    home.mkdir(parents=True, exist_ok=True)
+    hosts, playbook = home / "hosts.yml", home / "playbook.yml"
+    hosts.write_text(yaml.safe_dump(inventory))
+    playbook.write_text(yaml.safe_dump(plays, sort_keys=False))
+    return subprocess.Popen(
+        [Path(sys.executable).with_name("ansible-playbook"), "-i", hosts, playbook, *more],
+        cwd=ROOT,
+        env=environment(home, **variables),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def finish(process: Any) -> Run:
+    with process:
+        output, _ = process.communicate()
+    return Run(process.returncode, output)
+
+
+def run(home: Path, inventory: Tree, plays: list[Tree], *more: str, **variables: str) -> Run:
+    return finish(start(home, inventory, plays, *more, **variables))
+
+
+def run_module(module: Path, arguments: Mapping[str, Any], check: bool = False) -> Tree:
+    """Run a module as its own program, in this process, and return its answer."""
+    with TemporaryDirectory() as directory:
+        every = {**arguments, "_ansible_check_mode": check, "_ansible_tmpdir": directory}
+        with (
+            patch_module_args(every),
+            redirect_stdout(StringIO()) as output,
+            pytest.raises(SystemExit) as end,
+        ):
+            runpy.run_path(str(module), run_name="__main__")
+    answer: Tree = json.loads(output.getvalue())
+    assert end.value.code == (1 if answer.get("failed") else 0)
+    return answer
+
+
+def documentation(module: Path) -> Tree:
+    """The DOCUMENTATION of a module."""
+    for node in ast.parse(module.read_text()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "DOCUMENTATION":
+            found: Tree = yaml.safe_load(ast.literal_eval(node.value))
+            return found
+    raise AssertionError(f"{module} has no DOCUMENTATION")

@@ -1,0 +1,124 @@
+"""Every file that the roles would write, rendered by Ansible from the roles as they are.
+
+The roles are copied by links. Only their tasks are others: those that write files, and nothing
+else; what they would hand to the hosts is written down by the action in recorder/.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .house import ROLE_NAMES, ROLES, Tree, finish, start, tasks, yaml_files
+
+RECORDER = Path(__file__).with_name("recorder")
+RELEASE = {"id": "0123456789ab", "archive": "/archive.tar.gz", "environment": "ba9876543210"}
+POSTGRES = "15 main 5432 online postgres /var/lib/postgresql/15/main /var/log/postgresql"
+
+
+@dataclass(frozen=True)
+class Written:
+    """A file as a host would get it."""
+
+    path: str
+    content: str
+    mode: str = "0644"
+    owner: str = "root"
+    group: str = "root"
+    validate: str = ""
+    secret: bool = False
+
+    @property
+    def lines(self) -> list[str]:
+        """Those that are no comment and not empty."""
+        lines = (line.strip() for line in self.content.splitlines())
+        return [line for line in lines if line and not line.startswith("#")]
+
+
+# By host, then by path.
+Cluster = Mapping[str, Mapping[str, Written]]
+
+
+def file_tasks(role: str) -> list[Tree]:
+    """The tasks of a role that write files."""
+    keys = ("name", "config_files", "vars")
+    found = [
+        {key: task[key] for key in keys if key in task}
+        for file in yaml_files(ROLES / role / "tasks")
+        for task in tasks(file)
+        if "config_files" in task
+    ]
+    assert found or role == "cluster", f"{role} writes no file"
+    return found
+
+
+def link_roles(directory: Path) -> None:
+    """Make the roles of the house again, with other tasks."""
+    for role in ROLE_NAMES:
+        copy = directory / role
+        copy.mkdir(parents=True)
+        for part in ("defaults", "vars", "templates", "meta", "files", "filter_plugins"):
+            if (ROLES / role / part).exists():
+                (copy / part).symlink_to(ROLES / role / part)
+        (copy / "tasks").mkdir()
+        (copy / "tasks" / "main.yml").write_text(
+            yaml.safe_dump(file_tasks(role), allow_unicode=True)
+        )
+    shutil.copytree(
+        RECORDER, directory / "cluster" / "action_plugins", ignore=lambda *_: ["__pycache__"]
+    )
+    (directory / "cluster" / "library").symlink_to(ROLES / "cluster" / "library")
+
+
+def render(directory: Path, inventories: Mapping[str, Tree]) -> dict[str, Cluster]:
+    """Render every file of every host of every inventory; one run an inventory, all at once."""
+    link_roles(directory / "roles")
+    play = {
+        "name": "Render",
+        "hosts": "all",
+        "gather_facts": False,
+        "vars": {
+            "channels_release": RELEASE,
+            "_postgres_clusters": {"stdout_lines": [POSTGRES]},
+        },
+        "tasks": [
+            {
+                "name": f"Render | Render {role}",
+                "ansible.builtin.include_role": {"name": role, "rolespec_validate": False},
+                **({} if role == "base" else {"when": f"'{role}' in group_names"}),
+            }
+            for role in ROLE_NAMES
+            if role != "cluster"
+        ],
+    }
+    processes = {}
+    for name, inventory in inventories.items():
+        hosts = {host for group in inventory.values() for host in group["hosts"]}
+        for host in hosts:
+            (directory / name / "rendered" / host).mkdir(parents=True)
+        processes[name] = start(
+            directory / name,
+            inventory,
+            [play],
+            RENDERED=str(directory / name / "rendered"),
+            REAL_CONFIG_FILES=str(ROLES / "cluster" / "action_plugins" / "config_files.py"),
+            ANSIBLE_ROLES_PATH=str(directory / "roles"),
+        )
+    # All end before one is judged: none is left running.
+    runs = {name: finish(process) for name, process in processes.items()}
+    for name, run in runs.items():
+        assert run.code == 0, f"{name}: {run.output}"
+    return {name: read(directory / name / "rendered") for name in inventories}
+
+
+def read(directory: Path) -> Cluster:
+    """What the recorder has written down."""
+    cluster: dict[str, dict[str, Written]] = {}
+    for host in directory.iterdir():
+        files: list[Any] = [json.loads(file.read_text()) for file in host.iterdir()]
+        cluster[host.name] = {file["path"]: Written(**file) for file in files}
+    return cluster

@@ -1,0 +1,246 @@
+"""A release is the same bytes for the same content, and other bytes for any other."""
+
+import importlib.util
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from .house import ROLES, defaults
+
+PROGRAM = ROLES / "channels" / "files" / "build_release.py"
+EXCLUDES = ",".join(defaults("channels")["channels_source_excludes"])
+
+Build = Callable[..., dict[str, str]]
+
+
+@pytest.fixture
+def program() -> Any:
+    spec = importlib.util.spec_from_file_location("build_release", PROGRAM)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def build(
+    program: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Build:
+    """Run the program over tmp_path's application and kit, and return what it printed."""
+
+    def build(
+        root: Path = tmp_path, requirements: str = "django==5.2\n", exclude: str = EXCLUDES
+    ) -> dict[str, str]:
+        arguments = [f"--application={root / 'application'}", f"--kit={root / 'kit'}"]
+        output = f"--output={tmp_path / 'releases'}"
+        monkeypatch.setattr(
+            sys, "argv", ["build_release", *arguments, output, f"--exclude={exclude}"]
+        )
+        stdin = SimpleNamespace(buffer=io.BytesIO(requirements.encode()))
+        monkeypatch.setattr(sys, "stdin", stdin)
+        capsys.readouterr()
+        assert program.main() == 0
+        printed: dict[str, str] = json.loads(capsys.readouterr().out)
+        return printed
+
+    return build
+
+
+FILES = {
+    "application/manage.py": "print('manage')\n",
+    "application/chat/consumers.py": "consumers = 1\n",
+    "application/chat/models.py": "models = 1\n",
+    "application/accounts/models.py": "models = 1\n",
+    "application/chat/static/größe.css": "a {}\n",
+    "kit/serving/asgi.py": "application = 1\n",
+}
+
+
+def write(root: Path, order: int = 1, time: int = 0) -> None:
+    """Write an application and a kit, in an order and with a time of last change."""
+    for name, text in sorted(FILES.items())[::order]:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        if time:
+            os.utime(path, (time, time))
+    (root / "application/manage.py").chmod(0o755 if order == 1 else 0o700)
+
+
+def walk_backwards(
+    directory: Path, walk: Callable[..., Any] = os.walk, **options: Any
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Walk as another file system would: it gives names in an order of its own."""
+    for parent, directories, files in walk(directory, **options):
+        directories.sort(reverse=True)
+        files.sort(reverse=True)
+        yield parent, directories, files
+
+
+def names(archive: str) -> list[str]:
+    with tarfile.open(archive) as opened:
+        return opened.getnames()
+
+
+def test_the_same_content_is_the_same_bytes(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever, wherever, in whatever order and by whomever the files were written."""
+    write(tmp_path)
+    first = build()
+    content = Path(first["archive"]).read_bytes()
+    Path(first["archive"]).unlink()
+
+    other = tmp_path / "elsewhere"
+    before = os.umask(0o077)
+    try:
+        write(other, order=-1, time=1_000_000_000)
+    finally:
+        os.umask(before)
+    monkeypatch.setattr(os, "walk", walk_backwards)
+    second = build(other)
+
+    assert first == second
+    assert Path(second["archive"]).read_bytes() == content
+    assert Path(first["archive"]).name == f"{first['id']}.tar.gz"
+
+
+def test_the_archive_holds_application_kit_and_packages(build: Build, tmp_path: Path) -> None:
+    write(tmp_path)
+    with tarfile.open(build()["archive"]) as archive:
+        assert archive.getnames() == [
+            "requirements.txt",
+            "install-release",
+            "app/manage.py",
+            "app/accounts/models.py",
+            "app/chat/consumers.py",
+            "app/chat/models.py",
+            "app/chat/static/größe.css",
+            "kit/channels_kit/serving/asgi.py",
+        ]
+        executable = [entry.name for entry in archive if entry.mode == 0o755]
+        assert executable == ["install-release", "app/manage.py"]
+        assert {entry.mode for entry in archive} == {0o644, 0o755}
+        assert {(entry.uid, entry.gid, entry.mtime) for entry in archive.getmembers()} == {
+            (0, 0, 0)
+        }
+        packages = archive.extractfile("requirements.txt")
+        assert packages is not None
+        assert packages.read() == b"django==5.2\n"
+
+
+def test_a_changed_byte_is_another_release(build: Build, tmp_path: Path) -> None:
+    write(tmp_path)
+    ids = {build()["id"]}
+    for path, text in (("application/chat/models.py", "models = 2\n"), ("kit/new.py", "")):
+        (tmp_path / path).write_text(text)
+        ids.add(build()["id"])
+    (tmp_path / "application/manage.py").chmod(0o644)
+    ids.add(build()["id"])
+    (tmp_path / "application/chat/models.py").rename(tmp_path / "application/chat/forms.py")
+    ids.add(build()["id"])
+    assert len(ids) == 5
+    assert len(list((tmp_path / "releases").iterdir())) == 5
+
+
+def test_another_installer_is_another_release(
+    program: Any, build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path)
+    before = build()["id"]
+    installer = tmp_path / "install-release"
+    installer.write_text("#!/bin/sh\n")
+    monkeypatch.setattr(program, "INSTALLER", installer)
+    assert build()["id"] != before
+
+
+def test_other_packages_are_another_environment(build: Build, tmp_path: Path) -> None:
+    write(tmp_path)
+    first = build()
+    (tmp_path / "application/chat/models.py").write_text("models = 2\n")
+    same_packages = build()
+    other_packages = build(requirements="django==6.0\n")
+
+    assert first["environment"] == same_packages["environment"] != other_packages["environment"]
+    assert len({first["id"], same_packages["id"], other_packages["id"]}) == 3
+
+
+def test_what_is_excluded_is_absent_and_changes_nothing(build: Build, tmp_path: Path) -> None:
+    write(tmp_path)
+    before = build()
+    for name in (
+        "application/channels_kit/serving/asgi.py",
+        "application/chat/__pycache__/models.cpython-311.pyc",
+        "application/chat/models.pyc",
+        "application/db.sqlite3",
+        "application/staticfiles/a.css",
+        "application/chat.egg-info/PKG-INFO",
+        "kit/serving/__pycache__/asgi.cpython-311.pyc",
+        "kit/channels_kit.egg-info/PKG-INFO",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("left out")
+
+    assert build() == before
+    without = names(build(exclude="models.py,static")["archive"])
+    assert "app/chat/models.py" not in without
+    assert not [name for name in without if "static/" in name]
+    assert "app/db.sqlite3" in without, "only what the operator excludes"
+
+
+def test_a_linked_directory_is_packed_or_refused(build: Build, tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared/tags.py").write_text("tags = 1\n")
+    (tmp_path / "application/shared").symlink_to(tmp_path / "shared")
+    assert "app/shared/tags.py" in names(build()["archive"])
+
+
+@pytest.mark.parametrize("missing", ["application", "kit"])
+def test_a_missing_directory_is_named(tmp_path: Path, missing: str) -> None:
+    write(tmp_path)
+    directories = {"application": tmp_path / "application", "kit": tmp_path / "kit"}
+    directories[missing] = tmp_path / "typo"
+    arguments = [f"--{name}={path}" for name, path in directories.items()]
+    result = subprocess.run(
+        [sys.executable, str(PROGRAM), f"--output={tmp_path / 'releases'}", *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr == f"{tmp_path / 'typo'} is not a directory\n"
+    assert not (tmp_path / "releases").exists()
+
+
+def test_an_interrupted_write_leaves_no_half_archive(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path)
+    write_bytes = Path.write_bytes
+
+    def interrupted(path: Path, data: bytes) -> int:
+        write_bytes(path, data[: len(data) // 2])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "write_bytes", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        build()
+    assert not list((tmp_path / "releases").glob("*.tar.gz"))
+
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    assert len(names(build()["archive"])) == 2 + len(FILES)

@@ -1,0 +1,406 @@
+"""The preflight as site.yml runs it: it refuses what cannot work, all at once and in words."""
+
+import re
+from typing import Any
+
+import pytest
+
+from .house import ROLE_NAMES, Run, Tree, finish, options, rules, start
+
+PLAY = {
+    "name": "Preflight",
+    "hosts": "localhost",
+    "connection": "local",
+    "gather_facts": False,
+    "tasks": [
+        {
+            "name": "Preflight | Refuse what cannot work",
+            "ansible.builtin.include_role": {
+                "name": "cluster",
+                "tasks_from": "preflight",
+                "rolespec_validate": False,
+            },
+        }
+    ],
+}
+GROUPS = ("postgres", "redis", "channels", "nginx")
+SECRET = "hunter2-is-a-secret"
+GOOD = {
+    "cluster_address": "10.0.0.1",
+    "cluster_server_names": ["chat.example.org"],
+    "cluster_postgres_address": "10.0.0.9",
+    "cluster_redis_address": "10.0.0.9",
+    "channels_secret_key": f"{SECRET}-" + "0123456789" * 3,
+    "channels_probe_token": f"{SECRET}-probe",
+    "postgres_password": f"{SECRET}-postgres",
+    "redis_layer_password": f"{SECRET}-layer",
+    "redis_broker_password": f"{SECRET}-broker",
+}
+
+# For every rule of every meta/preflight.yml: two values that it must refuse.
+BAD: dict[str, list[Any]] = {
+    "base_journal_max_use": ["500 MB", "plenty"],
+    "channels_application": ["config.asgi", "config.asgi:application; rm"],
+    "channels_environment": [{"A-NAME": SECRET}, {"NAME": f"two\n{SECRET} lines"}],
+    "channels_lock_directory": ["/nowhere", "/etc"],
+    "channels_probe_token": [f"{SECRET} with spaces", "hunter2-short"],
+    "channels_ready_timeout": [4, 601],
+    "channels_secret_key": [f"{SECRET}-short", f"{SECRET} with spaces that is long enough"],
+    "channels_source": ["/nowhere", "/etc/passwd"],
+    "channels_stop_timeout": [4, 3601],
+    "cluster_address": ["app1.example.org", "10.0.0.1/24"],
+    "cluster_edge_http_port": [0, 65536],
+    "cluster_first_worker_port": [1023, 65280],
+    "cluster_home": ["srv/channels", "/srv/my channels"],
+    "cluster_nofile": [1023, 1048577],
+    "cluster_postgres_address": ["", ""],
+    "cluster_postgres_database": ["Channels", "a" * 64],
+    "cluster_postgres_port": [0, 65536],
+    "cluster_postgres_user": ["1st", "chan-nels"],
+    "cluster_redis_address": ["", ""],
+    "cluster_redis_broker_port": [0, 65536],
+    "cluster_redis_layer_port": [0, 65536],
+    "cluster_redis_user": ["default", "Channels"],
+    "cluster_server_names": [["https://chat.example.org"], ["chat.example.org:443/"]],
+    "cluster_user": ["root", "Channels"],
+    "cluster_workers": [0, 257],
+    "cluster_workers_per_host": [0, 257],
+    "nginx_client_max_body_size": ["8 MB", "8mb"],
+    "nginx_proxy_read_timeout": [59, 604801],
+    "nginx_worker_connections": [63, 65536],
+    "postgres_max_connections": [19, 10001],
+    "postgres_password": [f"{SECRET} with spaces", "hunter2-short"],
+    "redis_broker_password": [f"{SECRET} with spaces", "hunter2-short"],
+    "redis_layer_password": [f"{SECRET} with spaces", "hunter2-short"],
+    "redis_maxclients": [99, 65505],
+    "redis_maxmemory": ["256 mb", "256MB"],
+}
+EVERY = {name: option for role in ROLE_NAMES for name, option in options(role).items()}
+RULES = {(role, rule["variable"]): rule for role in ROLE_NAMES for rule in rules(role)}
+# Values that are not of the type; what the types of argument specs would convert is among them.
+NOT_OF_TYPE: dict[str, Any] = {
+    "str": [SECRET],
+    "path": [SECRET],
+    "int": SECRET,
+    "float": SECRET,
+    "bool": SECRET,
+    "list": "chat.example.org",
+    "dict": f"name={SECRET}",
+}
+
+
+# Where a mistake about a variable of a role is made: a second host of the group postgres or redis
+# would be a mistake itself, and what every host has is best made wrong where nothing else is.
+HOST_OF = {"base": "plain", "cluster": "plain", "channels": "app1", "nginx": "lb1"} | {
+    "postgres": "db1",
+    "redis": "cache1",
+}
+
+
+def inventory(hosts: Tree, groups: Tree, **common: Any) -> Tree:
+    return {
+        "all": {"hosts": hosts, "vars": {**GOOD, **common}},
+        **{group: {"hosts": dict.fromkeys(groups.get(group, ()))} for group in GROUPS},
+    }
+
+
+def one_of_each() -> tuple[Tree, Tree]:
+    """Hosts and groups of a cluster that is as it should be."""
+    hosts: Tree = {"db1": {}, "cache1": {}, "app1": {}, "lb1": {}}
+    groups: Tree = {
+        "postgres": ["db1"],
+        "redis": ["cache1"],
+        "channels": ["app1"],
+        "nginx": ["lb1"],
+    }
+    return hosts, groups
+
+
+def good() -> Tree:
+    hosts, groups = one_of_each()
+    hosts["app1"] = {"cluster_workers": 3, "cluster_address": "fd00::1"}
+    hosts["lb1"] = {"nginx_http_snippet": "resolver 10.0.0.1;"}
+    return inventory(hosts, groups)
+
+
+def by_rule(turn: int) -> Tree:
+    """Every variable that has a rule is one of its bad examples, on a host of its role."""
+    hosts, groups = one_of_each()
+    hosts["plain"] = {}
+    for role, variable in RULES:
+        hosts[HOST_OF[role]][variable] = BAD[variable][turn]
+    return inventory(hosts, groups)
+
+
+def by_type() -> Tree:
+    """Every variable of every role is of another type than it should be."""
+    hosts, groups = one_of_each()
+    hosts["plain"] = {}
+    for role in ROLE_NAMES:
+        wrong = {name: not_of_type(option) for name, option in options(role).items()}
+        hosts[HOST_OF[role]].update(wrong)
+    return inventory(hosts, groups)
+
+
+def not_of_type(option: Tree) -> Any:
+    return NOT_OF_TYPE[option["type"]]
+
+
+# Unlike any variable, for a prefix alone is much alike.
+UNLIKE = "channels_" + "x" * 40
+# May be names, of servers elsewhere.
+NAMES_TOO = ("cluster_postgres_address", "cluster_redis_address")
+# What passes today, and works nowhere.
+LINE_ENDS = {
+    variable: f"{value}\n"
+    for variable, value in {
+        **GOOD,
+        "base_journal_max_use": "500M",
+        "channels_application": "config.asgi:application",
+        "cluster_home": "/srv/channels",
+        "cluster_postgres_database": "channels",
+        "cluster_postgres_user": "channels",
+        "cluster_redis_user": "channels",
+        "cluster_user": "channels",
+        "nginx_client_max_body_size": "8m",
+        "redis_maxmemory": "256mb",
+    }.items()
+    if isinstance(value, str) and variable not in NAMES_TOO
+}
+QUOTED = {
+    "base_firewall_enabled": "no",
+    "channels_ready_timeout": "60",
+    "channels_stop_timeout": "15",
+}
+
+
+def loose() -> Tree:
+    hosts, groups = one_of_each()
+    hosts["plain"] = {}
+    for variable, value in {**LINE_ENDS, **QUOTED}.items():
+        hosts[HOST_OF[variable.split("_")[0]]][variable] = value
+    return inventory(hosts, groups)
+
+
+def assorted() -> Tree:
+    """What people get wrong."""
+    hosts, groups = one_of_each()
+    del groups["nginx"]
+    hosts["lb1"] = {"redis_maxcients": 100}
+    hosts["app1"] = {
+        "channels_scret_key": SECRET,
+        UNLIKE: 1,
+        "chanels_source": "/typo/of/the/prefix/is/not/ours",
+        "cluster_nofile": "plenty",
+        "channels_stop_timeout": 1,
+        "channels_settings_module": "{{ no_such_variable }}",
+    }
+    hosts["app2"] = {"channels_stop_timeout": 1}
+    groups["channels"] = ["app1", "app2"]
+    tree = inventory(hosts, groups, cluster_server_names=[], cluster_user=None)
+    del tree["all"]["vars"]["redis_layer_password"]
+    del tree["all"]["vars"]["cluster_address"]
+    return tree
+
+
+INVENTORIES = {
+    "good": good,
+    "by_rule0": lambda: by_rule(0),
+    "by_rule1": lambda: by_rule(1),
+    "by_type": by_type,
+    "assorted": assorted,
+    "loose": loose,
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """What the preflight says of each inventory; two runs at a time."""
+    directory = tmp_path_factory.mktemp("preflight")
+    found, waiting = {}, list(INVENTORIES.items())
+    while waiting:
+        pair, waiting = waiting[:2], waiting[2:]
+        started = {name: start(directory / name, make(), [PLAY]) for name, make in pair}
+        found.update({name: finish(process) for name, process in started.items()})
+    return found
+
+
+def problems(run: Run) -> dict[tuple[str, str], str]:
+    """By host and variable, what is said."""
+    found: dict[tuple[str, str], str] = {}
+    _, told, lines = run.output.partition("nothing was changed.\n")
+    assert told, run.output
+    for line in lines.splitlines():
+        if not (problem := re.fullmatch(r"([\w, .-]+): ((?:the group )?(\w+) .*)", line)):
+            break
+        for host in problem[1].split(", "):
+            found[host, problem[3]] = problem[2]
+    counted = re.search(r"Preflight found (\d+) problems?; nothing", run.output)
+    assert counted
+    assert int(counted[1]) == len(set(found.values()))
+    return found
+
+
+def test_a_good_inventory_passes(runs: dict[str, Run]) -> None:
+    assert runs["good"].code == 0, runs["good"].output
+    assert "Preflight found" not in runs["good"].output
+
+
+# Rules
+
+
+def test_every_rule_has_an_example() -> None:
+    assert {variable for _, variable in RULES} == set(BAD), (
+        "each rule needs a value here that it must refuse"
+    )
+    assert {len(values) for values in BAD.values()} == {2}
+    assert len(RULES) == sum(len(rules(role)) for role in ROLE_NAMES), "one rule a variable"
+
+
+@pytest.mark.parametrize("turn", [0, 1])
+@pytest.mark.parametrize(("role", "variable"), RULES)
+def test_a_rule_refuses_what_it_should(
+    runs: dict[str, Run], role: str, variable: str, turn: int
+) -> None:
+    rule = RULES[role, variable]
+
+    said = problems(runs[f"by_rule{turn}"])[HOST_OF[role], variable]
+
+    secret = EVERY[variable].get("no_log")
+    shown = "(a secret, not shown)" if secret else repr(BAD[variable][turn])
+    assert said == f"{variable} is {shown}; allowed: {rule['allowed']}"
+
+
+@pytest.mark.parametrize("turn", [0, 1])
+def test_nothing_else_is_refused(runs: dict[str, Run], turn: int) -> None:
+    expected = {(HOST_OF[role], variable) for role, variable in RULES}
+    # A cluster without workers has no port to reserve.
+    consequences = {("plain", "base_sysctl")}
+    # These inventories give one host what the cluster shares.
+    disagreements = {("inventory", variable) for role, variable in RULES if role == "cluster"}
+    found = set(problems(runs[f"by_rule{turn}"]))
+    assert found - consequences - disagreements == expected
+
+
+@pytest.mark.parametrize("variable", ["cluster_redis_layer_port", "cluster_workers_per_host"])
+def test_a_shared_fact_that_hosts_are_given_differently_is_refused(
+    runs: dict[str, Run], variable: str
+) -> None:
+    said = problems(runs["by_rule0"])["inventory", variable]
+    assert said.startswith(f"{variable} is ")
+    assert f"{BAD[variable][0]!r} on {HOST_OF['cluster']}" in said
+    assert said.endswith("; allowed: one value for all, set for the group all")
+
+
+@pytest.mark.parametrize("variable", ["cluster_address", "cluster_nofile", "cluster_workers"])
+def test_what_belongs_to_a_host_may_differ(runs: dict[str, Run], variable: str) -> None:
+    assert ("inventory", variable) not in problems(runs["by_rule0"])
+
+
+# Types
+
+
+TYPED = [(role, name) for role in ROLE_NAMES for name in options(role)]
+
+
+@pytest.mark.parametrize(("role", "name"), TYPED)
+def test_a_value_of_another_type_is_refused(runs: dict[str, Run], role: str, name: str) -> None:
+    option = options(role)[name]
+    said = problems(runs["by_type"])[HOST_OF[role], name]
+    shown = "(a secret, not shown)" if option.get("no_log") else repr(not_of_type(option))
+    assert said.startswith(f"{name} is {shown}; allowed: ")
+    assert said.endswith(f": {option['description']}")
+
+
+def refused(run: Run) -> set[str]:
+    return {variable for _, variable in problems(run)} if run.code else set()
+
+
+def test_a_line_end_at_the_end_is_refused(runs: dict[str, Run]) -> None:
+    """As a block of YAML has it (`password: |`)."""
+    assert len(LINE_ENDS) > 10
+    assert set(LINE_ENDS) - refused(runs["loose"]) == set()
+
+
+def test_a_number_or_truth_value_in_quotes_is_refused(runs: dict[str, Run]) -> None:
+    assert set(QUOTED) - refused(runs["loose"]) == set()
+
+
+# What people get wrong
+
+
+def test_all_is_reported_at_once_with_host_value_and_what_is_allowed(
+    runs: dict[str, Run],
+) -> None:
+    assert runs["assorted"].code != 0
+    said = problems(runs["assorted"])
+    assert said["app1", "cluster_nofile"] == (
+        "cluster_nofile is 'plenty'; allowed: an integer: "
+        "Open files that a login shell, a worker, nginx and Redis may hold."
+    )
+    assert said["app2", "channels_stop_timeout"] == (
+        "channels_stop_timeout is 1; allowed: seconds, from 5 to 3600"
+    )
+    assert said["cache1", "redis_layer_password"].startswith(
+        "redis_layer_password is not set; allowed: a string: "
+    )
+    # The application needs it, too, whoever runs that server.
+    assert said["app1", "redis_layer_password"] == (
+        "redis_layer_password is not set; "
+        "allowed: 16 or more printable ASCII characters without spaces"
+    )
+    assert said["db1", "cluster_address"].startswith("cluster_address is not set; allowed: ")
+    assert said["db1", "cluster_server_names"].startswith(
+        "cluster_server_names is empty; allowed: a list of strings: "
+    )
+    assert said["db1", "cluster_user"].startswith("cluster_user is empty; allowed: ")
+    assert said["app1", "channels_settings_module"].startswith(
+        "channels_settings_module cannot be read: "
+    )
+    assert "no_such_variable" in said["app1", "channels_settings_module"]
+
+
+def test_a_problem_of_many_hosts_is_said_once(runs: dict[str, Run]) -> None:
+    assert runs["assorted"].output.count("cluster_address is not set") == 2  # and Ansible again
+    assert re.search(r"^(\w+, ){4}\w+: cluster_address is not set", runs["assorted"].output, re.M)
+
+
+def test_a_rule_about_a_value_of_the_wrong_type_does_not_say_it_again(
+    runs: dict[str, Run],
+) -> None:
+    assert "cannot be checked" not in runs["assorted"].output
+    assert "cannot be checked" not in runs["by_type"].output
+
+
+def test_a_group_that_must_not_be_empty_is_named(runs: dict[str, Run]) -> None:
+    said = problems(runs["assorted"])
+    assert said["inventory", "nginx"] == "the group nginx is empty; allowed: at least one host"
+    assert ("inventory", "channels") not in said
+
+
+def test_a_misspelt_variable_is_named_with_the_one_that_was_meant(runs: dict[str, Run]) -> None:
+    said = problems(runs["assorted"])
+    assert said["app1", "channels_scret_key"] == (
+        "channels_scret_key is no variable of the role channels; did you mean channels_secret_key?"
+    )
+    # On a host of another role, too.
+    assert said["lb1", "redis_maxcients"].endswith("did you mean redis_maxclients?")
+    assert said["app1", UNLIKE].endswith("see meta/argument_specs.yml of the roles")
+    assert ("app1", "chanels_source") not in said
+
+
+@pytest.mark.parametrize("name", INVENTORIES)
+def test_a_secret_is_never_shown(runs: dict[str, Run], name: str) -> None:
+    output = runs[name].output
+    if name == "by_type":
+        # Of the variables that are none, the value is shown.
+        hidden = [line for line in output.splitlines() if not shows_openly(line)]
+        assert hidden
+        output = "\n".join(hidden)
+    assert "hunter2" not in output
+
+
+def shows_openly(line: str) -> bool:
+    """Whether a problem is about a variable that is no secret."""
+    name = line.strip().partition(": ")[2].partition(" ")[0]
+    return name in EVERY and not EVERY[name].get("no_log")

@@ -1,0 +1,135 @@
+"""The playbooks can be read, and every task says what it does and which module does it."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .house import ROLES, ROOT, environment, read_yaml, tasks, yaml_files
+
+PLAYBOOKS = [ROOT / "site.yml", *yaml_files(ROOT / "playbooks")]
+FILES = [
+    *PLAYBOOKS,
+    *(file for part in ("tasks", "handlers") for file in sorted(ROLES.glob(f"*/{part}/*.yml"))),
+]
+OWN_MODULES = {
+    file.stem for part in ("library", "action_plugins") for file in ROLES.glob(f"*/{part}/*.py")
+}
+# What a task may have beside its module.
+KEYWORDS = {
+    "any_errors_fatal",
+    "args",
+    "async",
+    "become",
+    "become_user",
+    "block",
+    "always",
+    "rescue",
+    "changed_when",
+    "check_mode",
+    "connection",
+    "delay",
+    "delegate_facts",
+    "delegate_to",
+    "diff",
+    "environment",
+    "failed_when",
+    "ignore_unreachable",
+    "listen",
+    "loop",
+    "loop_control",
+    "name",
+    "no_log",
+    "notify",
+    "poll",
+    "register",
+    "retries",
+    "run_once",
+    "tags",
+    "throttle",
+    "timeout",
+    "until",
+    "vars",
+    "when",
+}
+
+
+def relative(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+def test_the_playbooks_can_be_read_without_a_cluster(tmp_path: Path) -> None:
+    """With what is in the repository alone: `make up` has not written generated.yml yet."""
+    inventory = tmp_path / "staging"
+    shutil.copytree(
+        ROOT / "inventories" / "staging",
+        inventory,
+        ignore=shutil.ignore_patterns("generated.yml"),
+    )
+    ansible = str(Path(sys.executable).with_name("ansible-playbook"))
+    result = subprocess.run(
+        [ansible, "--syntax-check", f"--inventory={inventory}", *map(str, PLAYBOOKS)],
+        cwd=ROOT,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "[WARNING]" not in result.stderr, result.stderr
+    for playbook in PLAYBOOKS:
+        assert f"playbook: {playbook}" in result.stdout
+
+
+def test_the_files_of_tasks_are_found() -> None:
+    assert {"site.yml", "playbooks/verify.yml", "roles/base/tasks/main.yml"} <= set(
+        map(relative, FILES)
+    )
+    assert {"config_files", "channels_worker", "preflight"} <= OWN_MODULES
+    assert len([task for file in FILES for task in tasks(file)]) > 40
+
+
+@pytest.mark.parametrize("file", FILES, ids=relative)
+def test_every_task_has_a_section_and_says_what_to_do(file: Path) -> None:
+    for task in tasks(file):
+        name = task.get("name", f"(a task without a name: {task})")
+        assert re.match(r"[A-Z][A-Za-z ]+ \| [A-Z]", name), name
+        assert not name.endswith("."), name
+
+
+@pytest.mark.parametrize("file", FILES, ids=relative)
+def test_every_module_is_named_in_full(file: Path) -> None:
+    for task in tasks(file):
+        modules = set(task) - KEYWORDS
+        assert len(modules) == 1, f"{task.get('name')}: {modules}"
+        (module,) = modules
+        assert module in OWN_MODULES or re.fullmatch(r"\w+\.\w+\.\w+", module), (
+            f"{task['name']}: {module}"
+        )
+
+
+@pytest.mark.parametrize("file", FILES, ids=relative)
+def test_no_failure_is_swept_under_the_carpet(file: Path) -> None:
+    for task in tasks(file):
+        assert "ignore_errors" not in task, task["name"]
+        assert task.get("failed_when") is not False, task["name"]
+
+
+@pytest.mark.parametrize("file", PLAYBOOKS, ids=relative)
+def test_every_play_has_a_name(file: Path) -> None:
+    for play in read_yaml(file):
+        assert re.match("[A-Z]", play.get("name", "")), play
+
+
+def test_every_notified_handler_is_there() -> None:
+    for role in sorted(path for path in ROLES.iterdir() if path.is_dir()):
+        handlers = {task["name"] for file in role.glob("handlers/*.yml") for task in tasks(file)}
+        notified: set[str] = set()
+        for file in role.glob("tasks/*.yml"):
+            for task in tasks(file):
+                names = task.get("notify", [])
+                notified.update([names] if isinstance(names, str) else names)
+        assert notified == handlers, role.name

@@ -1,0 +1,656 @@
+"""What the roles write means what the inventory says."""
+
+import hashlib
+import re
+import shlex
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from .formats import (
+    Directive,
+    Guard,
+    parse_environment_file,
+    parse_guards,
+    parse_nginx,
+    parse_unit,
+)
+from .house import ROLE_NAMES, ROLES, Tree, defaults
+from .rendered import RELEASE, Cluster, Written, render
+
+SECRETS = {
+    "channels_probe_token": "probe-token.of_the~tests",
+    # All that preflight allows in a secret.
+    "channels_secret_key": "secret-key" + "".join(map(chr, range(0x21, 0x7F))),
+    "postgres_password": "postgres-password:@?#%&'\"\\$`{}",
+    "redis_broker_password": "broker-password:@?#%&'\"\\$`{}",
+    "redis_layer_password": "layer-password:@?#%&'\"\\$`{}",
+}
+# What `openssl rand -base64` gives.
+SLASHED = {name: "slashed/" + value for name, value in SECRETS.items() if name.endswith("password")}
+AWKWARD = {
+    "QUOTES": "a \"double\" and a 'single' one",
+    "BACKSLASHES": r"C:\new\$HOME\\",
+    "DOLLARS": "$HOME ${HOME} $$",
+    "BACKTICKS": "`id`",
+    "SPACES": "a  b # no comment ; nor this",
+    "PERCENT": "100 %i",
+    "UNICODE": "größer",
+    "EMPTY": "",
+    "NUMBER": 5,
+}
+AROUND = "  spaces around  "
+
+
+def inventory(groups: Tree, hosts: Tree, **variables: Any) -> Tree:
+    """An inventory whose values are data, and no templates."""
+    common = {"cluster_server_names": ["chat.example.org"], **SECRETS, **variables}
+    return {
+        "all": {"hosts": hosts, "vars": {name: raw(value) for name, value in common.items()}},
+        **{group: {"hosts": dict.fromkeys(members)} for group, members in groups.items()},
+    }
+
+
+def raw(value: Any) -> Any:
+    """A value that Ansible does not read as a template."""
+    if isinstance(value, dict):
+        return {key: raw(inner) for key, inner in value.items()}
+    return f"{{% raw %}}{value}{{% endraw %}}" if isinstance(value, str) and "{" in value else value
+
+
+def address(value: str, **more: Any) -> Tree:
+    return {"cluster_address": value, **more}
+
+
+INVENTORIES = {
+    # As `make up` has it: two app hosts with two workers each.
+    "staging": inventory(
+        {"nginx": ["lb1"], "channels": ["app1", "app2"], "postgres": ["data1"], "redis": ["data1"]},
+        {
+            "app1": address("10.0.0.10"),
+            "app2": address("10.0.0.11"),
+            "data1": address("10.0.0.12"),
+            "lb1": address("10.0.0.13"),
+        },
+        **SLASHED,
+        channels_environment={**AWKWARD, "AROUND": AROUND},
+        channels_stop_timeout=90,
+        channels_ready_timeout=33,
+        cluster_nofile=20000,
+        nginx_http_snippet="# of the operator's\nresolver 10.0.0.1;\n",
+        nginx_server_snippet="location /of-mine/ {\n    return 204;\n}\n",
+        postgres_settings={"log_line_prefix": "it's %m "},
+    ),
+    # Both families, two edges, a host that carries more than the others.
+    "six": inventory(
+        {
+            "nginx": ["lb1", "lb2"],
+            "channels": ["app1", "app2"],
+            "postgres": ["data1"],
+            "redis": ["data1"],
+        },
+        {
+            "app1": address("fd00::a1", cluster_workers=3),
+            "app2": address("10.0.0.2"),
+            "data1": address("fd00::d1"),
+            "lb1": address("fd00::b1"),
+            "lb2": address("10.0.0.9"),
+        },
+        cluster_first_worker_port=9000,
+        cluster_edge_http_port=8080,
+        cluster_server_names=["chat.example.org", "fd00::b1"],
+    ),
+    # All on one, and nothing said that need not be.
+    "minimal": inventory(
+        {role: ["one"] for role in ("nginx", "channels", "postgres", "redis")},
+        {"one": address("192.0.2.1")},
+    ),
+}
+
+# By inventory: the workers as the edge shall know them.
+WORKERS = {
+    "staging": {f"10.0.0.{host}:{port}" for host, port in product((10, 11), (8001, 8002))},
+    "six": {f"[fd00::a1]:{port}" for port in (9000, 9001, 9002)}
+    | {f"10.0.0.2:{port}" for port in (9000, 9001)},
+    "minimal": {"192.0.2.1:8001", "192.0.2.1:8002"},
+}
+EDGES = {"staging": ["lb1"], "six": ["lb1", "lb2"], "minimal": ["one"]}
+APPS = {"staging": ["app1", "app2"], "six": ["app1", "app2"], "minimal": ["one"]}
+DATA = {"staging": "data1", "six": "data1", "minimal": "one"}
+NOFILE = {"staging": 20000, "six": 65536, "minimal": 65536}
+
+every_inventory = pytest.mark.parametrize("name", INVENTORIES)
+every_edge = pytest.mark.parametrize(
+    ("name", "host"), [(name, host) for name, hosts in EDGES.items() for host in hosts]
+)
+every_app = pytest.mark.parametrize(
+    ("name", "host"), [(name, host) for name, hosts in APPS.items() for host in hosts]
+)
+
+
+def address_of(name: str, host: str) -> str:
+    found: str = INVENTORIES[name]["all"]["hosts"][host]["cluster_address"]
+    return found
+
+
+def addresses_of(name: str, hosts: list[str]) -> set[str]:
+    return {address_of(name, host) for host in hosts}
+
+
+@pytest.fixture(scope="module")
+def clusters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Cluster]:
+    return render(tmp_path_factory.mktemp("rendered"), INVENTORIES)
+
+
+def every_file(clusters: dict[str, Cluster]) -> Iterator[tuple[str, str, Written]]:
+    for name, cluster in clusters.items():
+        for host, files in cluster.items():
+            for file in files.values():
+                yield name, host, file
+
+
+# All of them
+
+
+def test_every_host_gets_the_files_of_its_roles(clusters: dict[str, Cluster]) -> None:
+    common = {
+        "/etc/security/limits.d/60-channels-kit.conf",
+        "/etc/sysctl.d/60-channels-kit.conf",
+        "/etc/systemd/journald.conf.d/channels-kit.conf",
+        "/etc/sysusers.d/channels-kit.conf",
+        "/etc/channels-kit.nft",
+        "/etc/systemd/system/channels-firewall.service",
+    }
+    app = {
+        "/etc/channels/web.env",
+        "/usr/local/sbin/channels-manage",
+        "/etc/systemd/system/channels-web@.service",
+    }
+    edge = {"/etc/nginx/nginx.conf"}
+    data = {
+        "/etc/postgresql/15/main/conf.d/channels-kit.conf",
+        "/etc/postgresql/15/main/pg_hba.conf",
+        "/etc/systemd/system/redis-server@.service.d/channels-kit.conf",
+        "/etc/redis/redis-layer.conf",
+        "/etc/redis/layer.acl",
+        "/etc/redis/redis-broker.conf",
+        "/etc/redis/broker.acl",
+    }
+    for name, cluster in clusters.items():
+        for host, files in cluster.items():
+            assert set(files) == (
+                common
+                | (app if host in APPS[name] else set())
+                | (edge if host in EDGES[name] else set())
+                | (data if host == DATA[name] else set())
+            ), f"{name}: {host}"
+    templates = {path.name for role in ROLE_NAMES for path in (ROLES / role).glob("templates/*")}
+    # Two instances of Redis have each redis.conf and users.acl.
+    assert len(templates) == len(common | app | edge | data) - 2
+
+
+def test_no_file_holds_what_a_template_has_left_over(clusters: dict[str, Cluster]) -> None:
+    for name, host, file in every_file(clusters):
+        if "web.env" not in file.path:
+            assert not re.search(r"\{\{|\}\}|\{%|%\}|\bNone\b|\bUndefined\b", file.content), (
+                f"{name}: {host}: {file.path}"
+            )
+        if not file.path.endswith(".acl"):  # whose format has no comments
+            assert "Ansible managed" in file.content
+
+
+def test_a_secret_stands_only_in_files_that_others_cannot_read(
+    clusters: dict[str, Cluster],
+) -> None:
+    found = set()
+    for name, host, file in every_file(clusters):
+        for secret in {**SECRETS, **(SLASHED if name == "staging" else {})}.values():
+            # Its first letters are in clear however it is quoted.
+            if secret.removeprefix("slashed/")[:13] in file.content:
+                found.add(file.path)
+                assert file.secret, f"{name}: {host}: the diff of {file.path} shows it"
+                assert file.mode.endswith("00"), f"{name}: {host}: others read {file.path}"
+    assert found == {"/etc/channels/web.env"}
+
+
+def test_what_has_a_checker_is_checked(clusters: dict[str, Cluster]) -> None:
+    checked = {file.path for _, _, file in every_file(clusters) if "%s" in file.validate}
+    assert checked == {
+        "/etc/channels-kit.nft",
+        "/etc/nginx/nginx.conf",
+        "/etc/postgresql/15/main/conf.d/channels-kit.conf",
+        "/etc/systemd/system/channels-firewall.service",
+        "/etc/systemd/system/channels-web@.service",
+        "/usr/local/sbin/channels-manage",
+    }
+
+
+# base
+
+
+@every_inventory
+def test_no_outgoing_connection_takes_the_port_of_a_worker(
+    clusters: dict[str, Cluster], name: str
+) -> None:
+    ports = {int(worker.rsplit(":", 1)[1]) for worker in WORKERS[name]}
+    for files in clusters[name].values():
+        lines = files["/etc/sysctl.d/60-channels-kit.conf"].lines
+        settings = dict(line.split(" = ") for line in lines)
+        first, last = map(int, settings["net.ipv4.ip_local_reserved_ports"].split("-"))
+        assert ports <= set(range(first, last + 1))
+        assert int(settings["net.core.somaxconn"]) >= 4096
+        lowest, highest = map(int, settings["net.ipv4.ip_local_port_range"].split())
+        assert highest - lowest > 50_000, "a socket that is proxied takes one"
+
+
+@every_inventory
+def test_a_login_may_open_what_the_inventory_says(clusters: dict[str, Cluster], name: str) -> None:
+    for files in clusters[name].values():
+        lines = files["/etc/security/limits.d/60-channels-kit.conf"].lines
+        assert [line.split() for line in lines] == [
+            [who, "-", "nofile", str(NOFILE[name])] for who in ("*", "root")
+        ]
+
+
+@every_inventory
+def test_the_firewall_guards_exactly_the_ports_of_a_hosts_groups(
+    clusters: dict[str, Cluster], name: str
+) -> None:
+    apps, edges = addresses_of(name, APPS[name]), addresses_of(name, EDGES[name])
+    for host, files in clusters[name].items():
+        wanted = set()
+        if host in APPS[name]:
+            own = f"{address_of(name, host)}"
+            ports = {
+                int(worker.rsplit(":", 1)[1])
+                for worker in WORKERS[name]
+                if worker.rsplit(":", 1)[0].strip("[]") == own
+            }
+            wanted |= guards(ports, apps | edges)
+        if host == DATA[name]:
+            wanted |= guards({5432}, apps) | guards({6379, 6380}, apps)
+        found = parse_guards(files["/etc/channels-kit.nft"].lines)
+        assert set(found) == wanted, host
+        assert len(found) == len(wanted), "a rule stands there twice"
+        for place, guard in enumerate(found):
+            if guard.verdict == "accept":
+                rejected = [rule.ports for rule in found[:place] if rule.verdict != "accept"]
+                assert guard.ports not in rejected, "refused before it is accepted"
+
+
+def guards(ports: set[int], sources: set[str]) -> set[Guard]:
+    """The rules that let sources, and nobody else, reach ports."""
+    four = frozenset(source for source in sources if ":" not in source)
+    six = frozenset(sources) - four
+    families = {"ip": four, "ip6": six}
+    return {
+        Guard(frozenset(ports), family, members, "accept")
+        for family, members in families.items()
+        if members
+    } | {Guard(frozenset(ports), "", frozenset(), "reject with tcp reset")}
+
+
+def test_the_firewall_replaces_its_own_table_alone(clusters: dict[str, Cluster]) -> None:
+    for _, _, file in every_file(clusters):
+        if file.path != "/etc/channels-kit.nft":
+            continue
+        assert file.content.startswith("#!/usr/sbin/nft -f\n")
+        assert file.content.count("{") == file.content.count("}")
+        assert "flush ruleset" not in file.content
+        assert file.lines[:3] == [
+            "table inet channels_kit",
+            "delete table inet channels_kit",
+            "table inet channels_kit {",
+        ]
+        assert "type filter hook input priority filter; policy accept;" in file.lines
+        assert file.lines.index("iif lo accept") < file.lines.index(
+            "ct state established,related accept"
+        )
+
+
+def test_the_unit_of_the_firewall_loads_the_file_that_is_written(
+    clusters: dict[str, Cluster],
+) -> None:
+    files = clusters["minimal"]["one"]
+    unit = parse_unit(files["/etc/systemd/system/channels-firewall.service"].content)
+    for key in ("ExecStart", "ExecReload"):
+        assert unit["Service"][key] == ["/usr/sbin/nft --file /etc/channels-kit.nft"]
+    assert "network-pre.target" in unit["Unit"]["Before"][0]
+    assert unit["Install"]["WantedBy"] == ["sysinit.target"]
+
+
+def test_journal_and_user_are_what_the_inventory_says(clusters: dict[str, Cluster]) -> None:
+    files = clusters["minimal"]["one"]
+    journal = parse_unit(files["/etc/systemd/journald.conf.d/channels-kit.conf"].content)
+    assert journal == {"Journal": {"Storage": ["persistent"], "SystemMaxUse": ["500M"]}}
+    (user,) = files["/etc/sysusers.d/channels-kit.conf"].lines
+    assert shlex.split(user)[:3] == ["u", "channels", "-"]
+    assert shlex.split(user)[-1] == "/usr/sbin/nologin"
+
+
+# nginx
+
+
+def nginx(clusters: dict[str, Cluster], name: str, host: str) -> Directive:
+    return parse_nginx(clusters[name][host]["/etc/nginx/nginx.conf"].content)
+
+
+@every_edge
+def test_the_edge_balances_over_exactly_the_workers(
+    clusters: dict[str, Cluster], name: str, host: str
+) -> None:
+    (upstream,) = nginx(clusters, name, host).all("http", "upstream")
+    servers = upstream.values("server")
+    assert sorted(server[0] for server in servers) == sorted(WORKERS[name])
+    # Without shared memory each nginx worker would count its own sockets.
+    assert [zone[0] for zone in upstream.values("zone")] == upstream.words[1:]
+    assert upstream.values("least_conn") == [[]]
+    for server in servers:
+        assert server[1:] == ["max_fails=3", "fail_timeout=5s"]
+
+
+@every_edge
+def test_the_edge_passes_websockets_on(clusters: dict[str, Cluster], name: str, host: str) -> None:
+    conf = nginx(clusters, name, host)
+    (upgrade,) = conf.all("http", "map")
+    assert upgrade.words[1:] == ["$http_upgrade", "$connection_upgrade"]
+    assert [one.words for one in upgrade.block] == [["default", "upgrade"], ["", ""]]
+    assert conf.value("http", "proxy_http_version") == "1.1"
+    headers = dict(conf.values("http", "proxy_set_header"))
+    assert headers["Upgrade"] == "$http_upgrade"
+    assert headers["Connection"] == "$connection_upgrade"
+    # Of its own, what the client claims is not passed on.
+    assert headers["X-Forwarded-For"] == headers["X-Real-IP"] == "$remote_addr"
+    assert headers["X-Forwarded-Proto"] == "$scheme"
+    assert headers["Host"] == "$http_host"
+    # One header set further in would put an end to all that are set further out.
+    inner = [one for server in conf.all("http", "server") for one in server.below()]
+    assert not [one for one in inner if one.name == "proxy_set_header"]
+    assert conf.value("http", "proxy_read_timeout") == "86400s"
+    assert not [one for one in inner if one.name == "proxy_read_timeout"]
+    assert "http_503" in conf.value("http", "proxy_next_upstream").split()
+    assert "non_idempotent" not in conf.value("http", "proxy_next_upstream")
+
+
+@every_edge
+def test_the_edge_logs_no_query_string(clusters: dict[str, Cluster], name: str, host: str) -> None:
+    conf = nginx(clusters, name, host)
+    formats = {one.words[1]: " ".join(one.words[2:]) for one in conf.all("http", "log_format")}
+    logs = [one.words[1:] for one in conf.below() if one.name == "access_log"]
+    assert formats
+    assert logs
+    for log in logs:  # without a format it would be `combined`, which has $request
+        assert log == ["off"] or log[1] in formats
+    for text in formats.values():
+        variables = set(re.findall(r"\$\{?(\w+)", text))
+        assert "uri" in variables
+        telling = {"request", "request_uri", "args", "query_string", "is_args"}
+        telling |= {"http_cookie", "http_authorization", "http_referer", "request_body"}
+        assert variables.isdisjoint(telling | {f"arg_{name}" for name in ("token", "key")})
+
+
+@every_edge
+def test_the_edge_has_the_files_that_the_inventory_says(
+    clusters: dict[str, Cluster], name: str, host: str
+) -> None:
+    conf = nginx(clusters, name, host)
+    limit, sockets = (
+        int(conf.value("worker_rlimit_nofile")),
+        int(conf.value("events", "worker_connections")),
+    )
+    assert limit == NOFILE[name]
+    assert limit * 0.8 < sockets < limit
+
+
+@every_edge
+def test_the_edge_answers_to_its_names_alone(
+    clusters: dict[str, Cluster], name: str, host: str
+) -> None:
+    unknown, known = nginx(clusters, name, host).all("http", "server")
+    port = {"six": "8080"}.get(name, "80")
+    assert [listen[:2] for listen in unknown.values("listen")] == [
+        [port, "default_server"],
+        [f"[::]:{port}", "default_server"],
+    ]
+    assert unknown.value("return") == "421"
+    assert [listen[0] for listen in known.values("listen")] == [port, f"[::]:{port}"]
+    own = address_of(name, host)
+    names = known.values("server_name")[0]
+    assert "chat.example.org" in names
+    assert (f"[{own}]" if ":" in own else own) in names
+    assert len(names) == len(set(names))
+
+
+@every_edge
+def test_the_edge_keeps_the_workers_own_pages_inside(
+    clusters: dict[str, Cluster], name: str, host: str
+) -> None:
+    _, known = nginx(clusters, name, host).all("http", "server")
+    locations = {" ".join(one.words[1:]): one for one in known.all("location")}
+    assert locations["^~ /-/"].value("return") == "404"
+    for path in ("/", "/static/", "^~ /-/probe/"):
+        assert locations[path].value("proxy_pass") == "http://channels"
+    zone = known.value("location", "proxy_cache")
+    assert f"keys_zone={zone}:" in nginx(clusters, name, host).value("http", "proxy_cache_path")
+
+
+def test_the_operators_own_lines_are_where_they_belong(clusters: dict[str, Cluster]) -> None:
+    conf = nginx(clusters, "staging", "lb1")
+    assert conf.value("http", "resolver") == "10.0.0.1"
+    _, known = conf.all("http", "server")
+    assert ["/of-mine/"] in known.values("location")
+
+
+# channels
+
+
+def worker_unit(clusters: dict[str, Cluster], name: str, host: str) -> Any:
+    return parse_unit(clusters[name][host]["/etc/systemd/system/channels-web@.service"].content)
+
+
+def option(command: list[str], name: str) -> str:
+    return command[command.index(name) + 1]
+
+
+@every_app
+def test_a_worker_may_open_what_the_inventory_says(
+    clusters: dict[str, Cluster], name: str, host: str
+) -> None:
+    assert worker_unit(clusters, name, host)["Service"]["LimitNOFILE"] == [str(NOFILE[name])]
+
+
+@every_app
+def test_a_worker_is_not_killed_while_it_drains(
+    clusters: dict[str, Cluster], name: str, host: str
+) -> None:
+    service = worker_unit(clusters, name, host)["Service"]
+    command = shlex.split(service["ExecStart"][0])
+    stop = {"staging": 90}.get(name, defaults("channels")["channels_stop_timeout"])
+    (timeout,) = service["TimeoutStopSec"]
+    assert int(timeout) == stop
+    assert 0 < int(option(command, "--timeout-graceful-shutdown")) < int(timeout)
+
+
+@every_app
+def test_a_worker_that_is_slow_to_start_is_reported_before_systemd_kills_it(
+    clusters: dict[str, Cluster], name: str, host: str
+) -> None:
+    service = worker_unit(clusters, name, host)["Service"]
+    wait = shlex.split(service["ExecStartPost"][0])
+    ready = {"staging": 33}.get(name, defaults("channels")["channels_ready_timeout"])
+    assert int(option(wait, "--timeout")) == ready
+    assert int(service["TimeoutStartSec"][0]) > ready
+    own = address_of(name, host)
+    url = f"http://[{own}]:%i/-/live" if ":" in own else f"http://{own}:%i/-/live"
+    assert url in wait
+
+
+@every_app
+def test_a_worker_listens_where_the_edge_looks_for_it(
+    clusters: dict[str, Cluster], name: str, host: str
+) -> None:
+    unit = worker_unit(clusters, name, host)
+    command = shlex.split(unit["Service"]["ExecStart"][0])
+    assert option(command, "--host") == address_of(name, host)
+    assert option(command, "--port") == "%i"
+    edges = {address_of(name, edge) for edge in EDGES[name]}
+    assert set(option(command, "--forwarded-allow-ips").split(",")) == edges
+    assert f"CHANNELS_KIT_WORKER={host}:%i" in unit["Service"]["Environment"]
+    assert unit["Service"]["EnvironmentFile"] == ["/etc/channels/web.env"]
+    assert unit["Service"]["User"] == ["channels"]
+    assert unit["Service"]["WorkingDirectory"] == ["/srv/channels/current/app"]
+    assert "--no-access-log" in command
+
+
+def web_env(clusters: dict[str, Cluster], name: str) -> dict[str, str]:
+    return parse_environment_file(clusters[name][APPS[name][0]]["/etc/channels/web.env"].content)
+
+
+def test_the_environment_means_what_the_operator_wrote(clusters: dict[str, Cluster]) -> None:
+    """Whatever characters it has, after systemd has read it by its own rules."""
+    read = web_env(clusters, "staging")
+    assert {key: read[key] for key in AWKWARD} == {key: str(text) for key, text in AWKWARD.items()}
+
+
+def test_spaces_around_a_value_of_the_environment_are_kept(clusters: dict[str, Cluster]) -> None:
+    assert web_env(clusters, "staging")["AROUND"] == AROUND
+
+
+@every_inventory
+def test_the_application_is_told_its_secrets_as_they_are(
+    clusters: dict[str, Cluster], name: str
+) -> None:
+    read = web_env(clusters, name)
+    assert read["SECRET_KEY"] == SECRETS["channels_secret_key"]
+    assert read["CHANNELS_KIT_PROBE_TOKEN"] == SECRETS["channels_probe_token"]
+    assert read["ALLOWED_HOSTS"].split(",")[0] == "chat.example.org"
+    file = clusters[name][APPS[name][0]]["/etc/channels/web.env"]
+    assert (file.mode, file.owner, file.group, file.secret) == ("0600", "root", "root", True)
+
+
+URLS = {
+    "CHANNEL_LAYER_URL": ("redis", 6379, "redis_layer_password", "/0"),
+    "BROKER_URL": ("redis", 6380, "redis_broker_password", "/0"),
+    "DATABASE_URL": ("postgresql", 5432, "postgres_password", "/channels"),
+}
+
+
+@pytest.mark.parametrize("variable", URLS)
+@pytest.mark.parametrize("name", ["staging", "six", "minimal"])
+def test_the_urls_lead_to_the_data(clusters: dict[str, Cluster], name: str, variable: str) -> None:
+    scheme, port, password, path = URLS[variable]
+    url = urlsplit(web_env(clusters, name)[variable])
+    assert (url.scheme, url.hostname, url.port, url.path) == (
+        scheme,
+        address_of(name, DATA[name]),
+        port,
+        path,
+    )
+    assert url.username == "channels"
+    secrets = {**SECRETS, **(SLASHED if name == "staging" else {})}
+    assert unquote(url.password or "") == secrets[password]
+
+
+@every_app
+def test_every_worker_of_a_cluster_has_the_same_environment(
+    clusters: dict[str, Cluster], name: str, host: str
+) -> None:
+    """But for the revision, which the unit, with the host's own address, is a part of."""
+    read = parse_environment_file(clusters[name][host]["/etc/channels/web.env"].content)
+    first = web_env(clusters, name)
+    assert re.fullmatch(rf"{RELEASE['id']}-[0-9a-f]{{8}}", read.pop("CHANNELS_KIT_REVISION"))
+    first.pop("CHANNELS_KIT_REVISION")
+    assert read == first
+
+
+def test_management_commands_run_as_the_workers_do(clusters: dict[str, Cluster]) -> None:
+    file = clusters["minimal"]["one"]["/usr/local/sbin/channels-manage"]
+    assert file.mode == "0755"
+    assert file.content.startswith("#!/bin/sh\n")
+    assert "--property=EnvironmentFile=/etc/channels/web.env" in file.content
+    assert "--uid=channels" in file.content
+    assert "/srv/channels/releases/$2" in file.content
+
+
+# postgres
+
+
+@every_inventory
+def test_the_database_lets_in_exactly_the_app_hosts(
+    clusters: dict[str, Cluster], name: str
+) -> None:
+    file = clusters[name][DATA[name]]["/etc/postgresql/15/main/pg_hba.conf"]
+    assert (file.mode, file.owner, file.group) == ("0640", "postgres", "postgres")
+    local, *hosts = (line.split() for line in file.lines)
+    assert local == ["local", "all", "postgres", "peer"]
+    assert sorted(hosts) == sorted(
+        ["host", "channels", "channels", f"{app}/{128 if ':' in app else 32}", "scram-sha-256"]
+        for app in addresses_of(name, APPS[name])
+    )
+
+
+@every_inventory
+def test_the_database_has_room_for_every_worker(clusters: dict[str, Cluster], name: str) -> None:
+    lines = clusters[name][DATA[name]]["/etc/postgresql/15/main/conf.d/channels-kit.conf"].lines
+    settings = dict(line.split(" = ") for line in lines)
+    assert settings["listen_addresses"] == f"'{address_of(name, DATA[name])}'"
+    assert settings["port"] == "5432"
+    assert int(settings["max_connections"]) >= 20 + 10 * len(WORKERS[name])
+    assert settings["password_encryption"] == "scram-sha-256"
+    if name == "staging":
+        assert settings["log_line_prefix"] == "'it''s %m '"
+
+
+# redis
+
+
+def redis(clusters: dict[str, Cluster], name: str, instance: str) -> dict[str, str]:
+    lines = clusters[name][DATA[name]][f"/etc/redis/redis-{instance}.conf"].lines
+    settings = dict(line.split(" ", 1) for line in lines)
+    assert len(settings) == len(lines), "a setting stands there twice"
+    return settings
+
+
+@every_inventory
+@pytest.mark.parametrize(("instance", "port"), [("layer", "6379"), ("broker", "6380")])
+def test_an_instance_of_redis_is_reached_and_never_forgets_in_silence(
+    clusters: dict[str, Cluster], name: str, instance: str, port: str
+) -> None:
+    settings = redis(clusters, name, instance)
+    assert settings["bind"] == address_of(name, DATA[name])
+    assert settings["port"] == port
+    assert settings["maxmemory-policy"] == "noeviction"
+    assert settings["maxmemory"] == "256mb"
+    assert int(settings["maxclients"]) <= NOFILE[name] - 32
+    assert int(settings["maxclients"]) >= 256 * len(WORKERS[name])
+    assert settings["aclfile"] == f"/etc/redis/{instance}.acl"
+    assert settings["dbfilename"].startswith(instance)
+    assert settings["appenddirname"].startswith(instance)
+    files = clusters[name][DATA[name]]
+    unit = parse_unit(
+        files["/etc/systemd/system/redis-server@.service.d/channels-kit.conf"].content
+    )
+    assert unit == {"Service": {"LimitNOFILE": [str(NOFILE[name])]}}
+
+
+def test_only_the_broker_is_written_to_disk(clusters: dict[str, Cluster]) -> None:
+    layer, broker = (redis(clusters, "minimal", name) for name in ("layer", "broker"))
+    assert (layer["save"], layer["appendonly"]) == ('""', "no")
+    assert (broker["appendonly"], broker["appendfsync"]) == ("yes", "everysec")
+
+
+@pytest.mark.parametrize("instance", ["layer", "broker"])
+def test_redis_knows_one_user_by_the_hash_of_its_password(
+    clusters: dict[str, Cluster], instance: str
+) -> None:
+    file = clusters["staging"]["data1"][f"/etc/redis/{instance}.acl"]
+    assert (file.mode, file.owner, file.group, file.secret) == ("0640", "redis", "redis", True)
+    default, user = file.content.splitlines()
+    assert default == "user default off"
+    words = user.split()
+    digest = hashlib.sha256(SLASHED[f"redis_{instance}_password"].encode()).hexdigest()
+    assert words[:4] == ["user", "channels", "on", f"#{digest}"]
+    assert words[-4:] == ["+@all", "-@admin", "-@dangerous", "+info"]

@@ -1,0 +1,334 @@
+"""scripts/staging/cluster.py without an engine: what it wants, writes and refuses."""
+
+import importlib.util
+import os
+import socket
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.roles.house import ROLE_NAMES, ROOT, options
+
+PROGRAM = ROOT / "scripts" / "staging" / "cluster.py"
+HOSTS = """---
+nginx:
+  hosts:
+    lb1:
+channels:
+  hosts:
+    app1:
+    app2:
+postgres:
+  hosts:
+    data1:
+redis:
+  hosts:
+    data1:
+"""
+NO_CLUSTER = "No staging cluster runs here. Bring one up: make up"
+DOCKER = """#!/bin/sh
+echo "$*" >> "{calls}"
+"""
+
+Calls = Callable[[], list[str]]
+
+
+@pytest.fixture(scope="module")
+def program() -> Iterator[Any]:
+    spec = importlib.util.spec_from_file_location("staging_cluster", PROGRAM)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for it
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+@pytest.fixture(autouse=True)
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """What docker was asked, for an engine that has nothing and says nothing."""
+    file, programs = tmp_path / "calls", tmp_path / "bin"
+    programs.mkdir()
+    (programs / "docker").write_text(DOCKER.format(calls=file))
+    (programs / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs), prepend=":")
+    return lambda: file.read_text().splitlines() if file.exists() else []
+
+
+@pytest.fixture
+def inventory(tmp_path: Path) -> Path:
+    inventory = tmp_path / "inventory"
+    inventory.mkdir()
+    (inventory / "hosts.yml").write_text(HOSTS)
+    return inventory
+
+
+@pytest.fixture
+def cluster(program: Any, inventory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(program, "STATE", tmp_path / "state")
+    return program.Cluster(inventory, "tested")
+
+
+def main(program: Any, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["cluster.py", *arguments])
+    code: int = program.main()
+    return code
+
+
+# What is wanted
+
+
+WANTED = ("an-image:1", "ssh-ed25519 AAAA", "172.30.0.0/16", 8080)
+
+
+def test_the_same_wishes_are_the_same_hosts(program: Any, cluster: Any, inventory: Path) -> None:
+    again = program.Cluster(inventory, "tested").wanted(*WANTED)
+    assert cluster.wanted(*WANTED) == again
+    assert [host.definition for host in again] == [
+        host.definition for host in cluster.wanted(*WANTED)
+    ]
+
+
+def test_a_host_is_a_container_with_an_address_of_its_own(cluster: Any) -> None:
+    hosts = cluster.wanted(*WANTED)
+    assert [host.name for host in hosts] == ["app1", "app2", "data1", "lb1"]
+    assert [host.container for host in hosts] == [f"{cluster.name}-{host.name}" for host in hosts]
+    assert len({host.address for host in hosts}) == len({host.definition for host in hosts}) == 4
+    for host in hosts:
+        assert host.address.startswith("172.30.0.")
+        assert host.address not in {"172.30.0.0", "172.30.0.1"}, "the network, and the machine"
+        assert host.arguments[-1] == "an-image:1"
+        assert "--privileged" not in host.arguments
+        published = [word for word in host.arguments if word.startswith("127.0.0.1:")]
+        assert published == (["127.0.0.1:8080:80"] if host.name == "lb1" else [])
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "changed"),
+    [
+        (0, "an-image:2", {"app1", "app2", "data1", "lb1"}),
+        (1, "ssh-ed25519 BBBB", {"app1", "app2", "data1", "lb1"}),
+        (2, "172.31.0.0/16", {"app1", "app2", "data1", "lb1"}),
+        (3, 8081, {"lb1"}),
+    ],
+    ids=["image", "key", "subnet", "port"],
+)
+def test_another_wish_is_another_definition(
+    cluster: Any, place: int, value: Any, changed: set[str]
+) -> None:
+    wishes = list(WANTED)
+    wishes[place] = value
+    pairs = zip(cluster.wanted(*WANTED), cluster.wanted(*wishes), strict=True)
+    assert {old.name for old, new in pairs if old.definition != new.definition} == changed
+
+
+def test_another_host_leaves_the_others_as_they_are(
+    program: Any, cluster: Any, inventory: Path
+) -> None:
+    hosts = cluster.wanted(*WANTED)
+    cluster.write_inventory(hosts, 8080, 20000)
+    before = {host.name: host.definition for host in hosts}
+    (inventory / "hosts.yml").write_text(HOSTS.replace("    app2:\n", "    app2:\n    app3:\n"))
+    after = program.Cluster(inventory, "tested").wanted(*WANTED)
+    assert before.items() <= {host.name: host.definition for host in after}.items()
+
+
+def test_two_checkouts_and_two_clusters_have_different_names(
+    program: Any, cluster: Any, inventory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = {cluster.name, program.Cluster(inventory, "other").name}
+    monkeypatch.setattr(program, "ROOT", tmp_path / "other" / "checkout")
+    names.add(program.Cluster(inventory, "tested").name)
+    assert len(names) == 3
+    assert all(name.startswith("channels-kit-") for name in names)
+
+
+@pytest.mark.parametrize("hosts", ["    lb1:\n", "{}"])
+def test_an_inventory_without_an_edge_is_refused(program: Any, inventory: Path, hosts: str) -> None:
+    text = HOSTS.replace("  hosts:\n    lb1:\n", "  hosts: {}\n" if hosts == "{}" else "  hosts:\n")
+    (inventory / "hosts.yml").write_text(text)
+    with pytest.raises(program.StagingError, match=r"The group nginx of .*hosts.yml has no host"):
+        program.Cluster(inventory, "tested")
+
+
+# What is written
+
+
+def write(cluster: Any, port: int = 8080) -> Any:
+    hosts = cluster.wanted("an-image:1", "key", "172.30.0.0/16", port)
+    cluster.write_inventory(hosts, port, 20000)
+    return yaml.safe_load(cluster.generated.read_text())["all"]
+
+
+def test_the_inventory_has_all_that_the_roles_ask_for(program: Any, cluster: Any) -> None:
+    written = write(cluster)
+    assert set(written["hosts"]) == {"app1", "app2", "data1", "lb1"}
+    for host in written["hosts"].values():
+        assert host["cluster_address"] == host["ansible_host"]
+    values = [written["vars"][name] for name in program.SECRETS]
+    values += written["vars"]["channels_users"].values()
+    assert len(set(values)) == len(values), "each secret is another one"
+    assert all(len(written["vars"][name]) >= 32 for name in program.SECRETS)
+    assert set(written["vars"]["channels_users"]) == {"alice", "bob"}
+
+
+def test_the_secrets_are_those_that_the_roles_require(program: Any) -> None:
+    required = {
+        name
+        for role in ROLE_NAMES
+        for name, option in options(role).items()
+        if option.get("required") and option.get("no_log")
+    }
+    assert len(required) >= 5
+    assert set(program.SECRETS) == required
+    assert len(program.SECRETS) == len(required)
+
+
+def test_a_second_write_keeps_every_secret(cluster: Any) -> None:
+    first, second = write(cluster), write(cluster, port=8081)
+    assert second["vars"].pop("staging_edge_port") == 8081
+    assert first["vars"].pop("staging_edge_port") == 8080
+    assert second == first
+
+
+def test_the_inventory_is_its_owners_alone(cluster: Any) -> None:
+    before = os.umask(0)
+    try:
+        write(cluster)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(cluster.generated.stat().st_mode) == 0o600
+
+
+def test_a_write_that_fails_leaves_the_file_as_it_was(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(cluster)
+    before = cluster.generated.read_text()
+    write_text = Path.write_text
+
+    def full(path: Path, text: str) -> int:
+        write_text(path, text[:10])
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        write(cluster, port=8081)
+    assert cluster.generated.read_text() == before
+
+
+def test_an_equal_file_is_left_alone(cluster: Any) -> None:
+    write(cluster)
+    before = cluster.generated.stat()
+    write(cluster)
+    after = cluster.generated.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert sorted(path.name for path in cluster.generated.parent.iterdir()) == [
+        "generated.yml",
+        "hosts.yml",
+    ]
+
+
+# What is refused
+
+
+def test_a_taken_port_is_refused_before_anything_is_made(
+    program: Any,
+    inventory: Path,
+    calls: Calls,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(program, "STATE", tmp_path / "state")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code = main(
+            program, monkeypatch, "--inventory", str(inventory), "up", f"--edge-port={port}"
+        )
+    assert code == 1
+    error = capsys.readouterr().err
+    assert f"Port {port} of 127.0.0.1 cannot be had: Address already in use" in error
+    assert f"make up EDGE_PORT={port + 1}" in error
+    # Asked whether the port is this cluster's own, and for nothing else.
+    assert [call.split()[0] for call in calls()] == ["port"]
+    assert not (tmp_path / "state").exists()
+    assert not (inventory / "generated.yml").exists()
+
+
+def test_the_port_of_the_cluster_itself_is_no_obstacle(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(cluster, "published_port", lambda: port)
+        cluster.refuse_taken_port(port)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["credentials"], NO_CLUSTER),
+        (["status"], NO_CLUSTER),
+        (["ssh", "app1"], NO_CLUSTER),
+        (["logs", "app1"], NO_CLUSTER),
+        (["ssh", "ap1"], "HOST='ap1' is not a host of the cluster; it has app1, app2, data1, lb1."),
+        (["logs", ""], "HOST='' is not a host of the cluster; it has app1, app2, data1, lb1."),
+    ],
+    ids=" ".join,
+)
+def test_what_cannot_be_done_says_what_to_do(
+    program: Any,
+    inventory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    assert main(program, monkeypatch, "--inventory", str(inventory), *arguments) == 1
+    printed = capsys.readouterr()
+    assert printed.err == f"{message}\n"
+    assert printed.out == ""
+
+
+def test_an_engine_that_fails_is_quoted(
+    program: Any,
+    inventory: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "bin" / "docker").write_text("#!/bin/sh\necho 'Cannot connect' >&2\nexit 1\n")
+    assert main(program, monkeypatch, "--inventory", str(inventory), "status") == 1
+    assert capsys.readouterr().err == "docker ps failed: Cannot connect\n"
+
+
+def test_the_credentials_are_those_of_the_inventory(
+    cluster: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    users = write(cluster, port=8099)["vars"]["channels_users"]
+    cluster.credentials()
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[0] == "Log in at http://127.0.0.1:8099/ as one of"
+    for user, password in users.items():
+        assert f"    {user}  {password}\n" in printed
+
+
+def test_a_shell_asks_for_the_key_and_the_host_that_were_written(
+    program: Any, cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = write(cluster)["hosts"]["data1"]["ansible_host"]
+    became: list[Any] = []
+    monkeypatch.setattr(program.os, "execvp", lambda *command: became.append(command))
+    cluster.ssh("data1", ["uptime"])
+    ((command, words),) = became
+    assert command == words[0] == "ssh"
+    assert words[-2:] == [f"deploy@{address}", "uptime"]
+    assert str(cluster.state / "id_ed25519") in words
+    assert f"UserKnownHostsFile={cluster.state / 'known_hosts'}" in words
