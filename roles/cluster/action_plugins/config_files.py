@@ -31,6 +31,8 @@ class ActionModule(ActionBase):
                 variables["ansible_search_path"] = self._task.get_search_path()
                 file["content"] = render.run([template], variables)[0]
             files.append(file)
+        # Else the module writes its arguments, contents and all, into the host's journal.
+        task_vars = {**(task_vars or {}), "ansible_no_target_syslog": True}
         result.update(
             self._execute_module(
                 module_name="config_files", module_args={"files": files}, task_vars=task_vars

@@ -119,8 +119,6 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={"files": {"type": "list", "elements": "dict", "required": True}},
         supports_check_mode=True,
-        # Contents may be secrets: the arguments stay out of the host's log.
-        no_log=True,
     )
     files = [ConfigFile(module, wanted) for wanted in module.params["files"]]
     for file in files:
