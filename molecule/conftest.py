@@ -1,0 +1,44 @@
+"""The cluster of the scenario whose tests run, for the tests of every scenario."""
+
+import os
+import tempfile
+import time
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness.cluster import Cluster
+
+CLUSTER = pytest.StashKey[Cluster]()
+DEFAULT_SCENARIO = Path(__file__).parent / "default"
+BEGAN = pytest.StashKey[float]()
+
+
+@pytest.fixture(scope="session")
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """The scenario's cluster."""
+    scenario = Path(os.environ.get("MOLECULE_SCENARIO_DIRECTORY", DEFAULT_SCENARIO))
+    # Not pytest's own: the path of a control socket may have about 100 characters.
+    with tempfile.TemporaryDirectory(prefix="molecule-") as workspace:
+        found = Cluster(scenario / "inventory", Path(workspace))
+        request.session.stash[CLUSTER] = found
+        yield found
+        del request.session.stash[CLUSTER]
+        for host in found.hosts:
+            found.ssh(host, options=("-O", "exit"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    item.stash[BEGAN] = time.time()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Show what the units wrote while a test failed."""
+    report = yield
+    cluster = item.session.stash.get(CLUSTER, None)
+    if report.failed and cluster:
+        for host, journal in cluster.journals(since=item.stash[BEGAN] - 1):
+            report.sections.append((f"journal of {host} since the test began", journal))
+    return report

@@ -1,0 +1,83 @@
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+from harness.ansible import Run
+from harness.cluster import Cluster
+from test_limits_are_what_the_inventory_says import nofile_of
+
+NOFILE = 16000
+
+
+def test_a_dry_run_finds_nothing_to_change(cluster: Cluster) -> None:
+    run = cluster.converge("--check", "--diff")
+    assert run.rc == 0, run.output
+    assert set(run.recap) == {"localhost", *cluster.hosts}
+    for host, counts in run.recap.items():
+        assert counts["changed"] == counts["failed"] == counts["unreachable"] == 0, (
+            f"{host}: {counts}\n{run.output}"
+        )
+    assert [name for name, secret in cluster.secrets.items() if secret in run.output] == []
+
+
+@pytest.fixture(scope="module")
+def lowered(cluster: Cluster) -> Iterator[Run]:
+    """Another cluster_nofile, until these tests are over."""
+    assert cluster.fact("nofile") != NOFILE
+    yield cluster.converge(f'--extra-vars={{"cluster_nofile": {NOFILE}}}')
+    restored = cluster.converge()
+    assert restored.rc == 0, restored.output
+
+
+def test_a_new_limit_changes_what_depends_on_it_and_nothing_else(
+    cluster: Cluster, lowered: Run
+) -> None:
+    assert lowered.rc == 0, lowered.output
+    base = {
+        "Configure | Write limits, network settings, journal, firewall and user",
+        "Base | Apply what has changed",
+    }
+    app = base | {
+        # The environment names the revision, which the unit is a part of.
+        "Release | Write the environment and provide the management commands",
+        "Start | Write the unit",
+        "Roll | Run the worker on this revision",
+    }
+    redis = {"Configure | Write the instances' configuration", "Redis | Restart what has changed"}
+    nginx = {"Nginx | Check the configuration and put it in place", "Nginx | Reload it"}
+    assert lowered.changed == {
+        "app1": app,
+        "app2": app,
+        "data1": base | redis,
+        "lb1": base | nginx,
+    }
+
+
+def test_a_new_limit_is_that_of_every_process(cluster: Cluster, lowered: Run) -> None:
+    assert lowered.rc == 0, lowered.output
+    processes = {w.name: (w.host, cluster.process_of(w)) for w in cluster.workers}
+    for instance in ("layer", "broker"):
+        process = cluster.show("data1", f"redis-server@{instance}.service", "MainPID")["MainPID"]
+        processes[instance] = ("data1", process)
+    nginx = cluster.hosts["lb1"].check_output("pgrep --full '^nginx: worker process$'").split()
+    processes |= {f"nginx {process}": ("lb1", process) for process in nginx}
+    found = {name: nofile_of(cluster, *where) for name, where in processes.items()}
+    assert found == dict.fromkeys(processes, (NOFILE, NOFILE))
+    for host in cluster.hosts:
+        shell = cluster.ssh(host, "bash", "-lc", "ulimit -n", options=("-o", "ControlPath=none"))
+        assert shell.stdout.strip() == str(NOFILE), host
+
+
+def test_workers_are_restarted_one_after_the_other(cluster: Cluster, lowered: Run) -> None:
+    assert lowered.rc == 0, lowered.output
+    # Microseconds of the machine's one clock, which its containers share.
+    spans = []
+    for worker in cluster.workers:
+        names = ("ActiveExitTimestampMonotonic", "ActiveEnterTimestampMonotonic")
+        shown = cluster.show(worker.host, worker.unit, *names)
+        stopped, started = (int(shown[name]) for name in names)
+        assert 0 < stopped < started, f"{worker.name}: {shown}"
+        spans.append((stopped, started, worker.name))
+    spans.sort()
+    for (_, started, earlier), (stopped, _, later) in pairwise(spans):
+        assert stopped > started, f"{later} was stopped before {earlier} was back: {spans}"
