@@ -23,7 +23,6 @@ BIN = ROOT / ".venv" / "bin"
 NAME = "bench"
 STATE = ROOT / ".staging" / NAME
 INVENTORY = ROOT / ".staging" / "bench-inventory"
-EDGE_PORT = 18090
 GOAL = 1.3
 
 
@@ -48,7 +47,7 @@ def fresh_hosts() -> None:
     """Make the hosts anew."""
     cluster("down")
     INVENTORY.mkdir(parents=True, exist_ok=True)
-    cluster("up", "--edge-port", str(EDGE_PORT))
+    cluster("up", "--edge-port", "0")
 
 
 def converge() -> float:

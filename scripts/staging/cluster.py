@@ -134,8 +134,14 @@ class Cluster:
     # Up
 
     def up(self, edge_port: int | None, release: str) -> bool:
-        """Make what is missing and write the inventory; return whether anything changed."""
-        port = edge_port or self.variables().get("staging_edge_port", DEFAULT_EDGE_PORT)
+        """Make what is missing and write the inventory; return whether anything changed.
+
+        Without a port it is the one from before, or the default; 0 is any that is free.
+        """
+        if edge_port == 0:
+            port = self.published_port() or free_port()
+        else:
+            port = edge_port or self.variables().get("staging_edge_port", DEFAULT_EDGE_PORT)
         self.refuse_taken_port(port)
         self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
         hosts = self.wanted(self.image(release), self.key(), self.subnet(), port)
@@ -417,6 +423,14 @@ def password() -> str:
     )
 
 
+def free_port() -> int:
+    """Return a port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
 def write_private(path: Path, content: str) -> None:
     """Write a file that only its owner reads, whole or not at all; leave an equal one alone."""
     if path.exists() and path.read_text() == content:
@@ -435,7 +449,7 @@ def main() -> int:
     parser.add_argument("--name", default="staging")
     verbs = parser.add_subparsers(dest="verb", required=True)
     up = verbs.add_parser("up", help="make what is missing")
-    up.add_argument("--edge-port", type=int, choices=range(1, 65536), metavar="1-65535")
+    up.add_argument("--edge-port", type=int, choices=range(65536), metavar="PORT")
     up.add_argument("--release", default="bookworm", choices=["bookworm", "trixie"])
     for verb in ("down", "status", "credentials", "url"):
         verbs.add_parser(verb)

@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import pytest
 from harness.cluster import Cluster
+from harness.wait import eventually
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -125,10 +126,16 @@ def cluster_without_a_worker(cluster: Cluster) -> Iterator[Cluster]:
 
 
 def test_a_query_string_is_not_in_the_errors_of_the_edge(cluster_without_a_worker: Cluster) -> None:
-    marker = f"query{uuid.uuid4().hex}"
-    # Eight, for the worker that is down to have its turn.
-    for _ in range(8):
-        address = f"{cluster_without_a_worker.origin}/login/?token={marker}"
-        with urllib.request.urlopen(address, timeout=10) as response:
-            assert response.status == 200
-    assert marker not in log_of(cluster_without_a_worker, "lb1")
+    cluster = cluster_without_a_worker
+    marker, path = f"query{uuid.uuid4().hex}", f"path{uuid.uuid4().hex}"
+    down = f"{cluster.workers[0].address}:{cluster.workers[0].port}"
+
+    def ask() -> str:
+        with suppress(urllib.error.HTTPError):
+            urllib.request.urlopen(f"{cluster.origin}/{path}/?token={marker}", timeout=10)
+        log: str = cluster.hosts["lb1"].check_output("grep %s /var/log/nginx/access.log", path)
+        return log
+
+    # The access log names every worker that was tried: "ADDRESS:PORT, ADDRESS:PORT".
+    eventually(ask, lambda log: f'"{down}, ' in log, "the edge tries the worker that is down")
+    assert marker not in log_of(cluster, "lb1")
