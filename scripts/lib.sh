@@ -39,7 +39,14 @@ phase() {
     local name=$1 start=$EPOCHREALTIME status=0
     shift
     printf '== %s\n' "$name"
-    "$@" || status=$?
+    # In a shell of its own: behind || or if, bash would go on after a command that failed.
+    set +e
+    (
+        set -e
+        "$@"
+    )
+    status=$?
+    set -e
     local seconds
     seconds=$(awk -v a="$start" -v b="$EPOCHREALTIME" 'BEGIN { printf "%.1f", b - a }')
     if [ "$status" = 0 ]; then
