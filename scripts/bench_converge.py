@@ -32,15 +32,18 @@ def read(path: str) -> dict[str, Any]:
     return content
 
 
-def cluster(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run scripts/staging/cluster.py for the hosts of this benchmark."""
+def cluster(*arguments: str, stdin: str | None = None) -> str:
+    """Run scripts/staging/cluster.py for the hosts of this benchmark; return what it printed."""
     program = [BIN / "python", ROOT / "scripts/staging/cluster.py"]
-    return subprocess.run(
+    result = subprocess.run(
         [*program, "--inventory", INVENTORY, "--name", NAME, *arguments],
-        check=True,
+        input=stdin,
         capture_output=True,
         text=True,
     )
+    if result.returncode:
+        sys.exit(f"{' '.join(arguments[:2])}: {result.stderr[-2000:]}")
+    return result.stdout
 
 
 def fresh_hosts() -> None:
@@ -80,9 +83,8 @@ def plain(requirements: str) -> float:
             if host in members["hosts"]:
                 packages += by_group.get(group, [])
         if host in groups["channels"]["hosts"]:
-            packages.append(
-                "python3-venv"
-            )  # site.yml brings its packages along; plain pip needs it
+            # site.yml brings its Python packages along; plain pip needs a place for them.
+            packages.append("python3-venv")
         script = (
             "set -e; export DEBIAN_FRONTEND=noninteractive; apt-get update -qq;"
             f" apt-get install -qq --yes --no-install-recommends {' '.join(packages)} </dev/null"
@@ -93,24 +95,7 @@ def plain(requirements: str) -> float:
                 " /opt/venv/bin/pip install --quiet --no-cache-dir"
                 " --require-hashes --requirement /opt/requirements.txt"
             )
-        program = [BIN / "python", ROOT / "scripts/staging/cluster.py"]
-        result = subprocess.run(
-            [
-                *program,
-                "--inventory",
-                INVENTORY,
-                "--name",
-                NAME,
-                "ssh",
-                host,
-                f"sudo sh -c '{script}'",
-            ],
-            input=requirements,
-            capture_output=True,
-            text=True,
-        )
-        if result.returncode:
-            sys.exit(f"{host}: {result.stderr[-2000:]}")
+        cluster("ssh", host, f"sudo sh -c '{script}'", stdin=requirements)
 
     start = time.monotonic()
     with ThreadPoolExecutor() as pool:
@@ -135,9 +120,7 @@ def main() -> int:
             converged.append(converge())
             print(f"round {number} of {rounds}: site.yml {converged[-1]:.1f} s", flush=True)
             app_host = next(iter(read("inventories/staging/hosts.yml")["channels"]["hosts"]))
-            requirements = cluster(
-                "ssh", app_host, "cat /srv/channels/current/requirements.txt"
-            ).stdout
+            requirements = cluster("ssh", app_host, "cat /srv/channels/current/requirements.txt")
             plainly.append(plain(requirements))
             print(f"round {number} of {rounds}: apt-get and pip {plainly[-1]:.1f} s", flush=True)
     finally:

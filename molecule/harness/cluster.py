@@ -11,6 +11,7 @@ from typing import Any
 
 import testinfra
 import yaml
+from cluster import SECRETS
 from testinfra.host import Host
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
@@ -18,14 +19,6 @@ from websockets.typing import Origin
 from channels_kit.paths import READY, probe_path
 from harness.ansible import Run, play, read_facts
 from harness.wait import eventually
-
-SECRETS = (
-    "channels_probe_token",
-    "channels_secret_key",
-    "postgres_password",
-    "redis_broker_password",
-    "redis_layer_password",
-)
 
 # Connects as anybody can, and says in one word what came of it.
 CONNECT = """\

@@ -103,19 +103,18 @@ class Cluster:
 
     def variables(self) -> dict[str, Any]:
         """Return the variables of generated.yml; none where there is no cluster."""
-        if not self.generated.exists():
-            return {}
-        variables: dict[str, Any] = yaml.safe_load(self.generated.read_text())["all"]["vars"]
-        return variables
+        return self.read_generated("vars")
 
     def generated_hosts(self) -> dict[str, dict[str, str]]:
         """Return the hosts of generated.yml; none where there is no cluster."""
+        return self.read_generated("hosts")
+
+    def read_generated(self, part: str) -> dict[str, Any]:
+        """Return a part of generated.yml; nothing where there is no cluster."""
         if not self.generated.exists():
             return {}
-        hosts: dict[str, dict[str, str]] = yaml.safe_load(self.generated.read_text())["all"][
-            "hosts"
-        ]
-        return hosts
+        content: dict[str, Any] = yaml.safe_load(self.generated.read_text())["all"][part]
+        return content
 
     # What is here
 

@@ -201,11 +201,11 @@ class ActionModule(ActionBase):
 
     def disagreements(self, hosts: list[str], cluster: Role, hostvars: Any) -> Iterator[str]:
         """Yield the shared facts that some hosts are given otherwise than others."""
+        given = {host: hostvars.raw_get(host) for host in hosts}
         for name in sorted(cluster.options.keys() - PER_HOST):
             hosts_by_value: dict[str, list[str]] = defaultdict(list)
             for host in hosts:
-                given = hostvars.raw_get(host)
-                hosts_by_value[repr(given.get(name, "its default"))].append(host)
+                hosts_by_value[repr(given[host].get(name, "its default"))].append(host)
             if len(hosts_by_value) > 1:
                 values = " but ".join(
                     f"{value} on {', '.join(where)}" for value, where in hosts_by_value.items()
