@@ -31,6 +31,14 @@ options:
     default: true
 """
 
+RETURN = r"""
+outdated:
+  description: The ports of workers that run on another revision, where restart is false.
+  type: list
+  elements: int
+  returned: always
+"""
+
 import http.client
 import time
 import urllib.error
@@ -72,6 +80,7 @@ class Worker:
 
     def __init__(self, module: AnsibleModule, port: int, url: str) -> None:
         self.module = module
+        self.port = port
         self.unit = f"channels-web@{port}.service"
         self.url = url
         shown = self.systemctl("show", "--property=MainPID,ActiveState,UnitFileState", self.unit)
@@ -125,14 +134,14 @@ def main() -> None:
 
     enable = [worker for worker in workers if not worker.enabled]
     start = [worker for worker in workers if not worker.active]
-    restart = [worker for worker in workers if worker.active and worker.revision != revision]
-    if not module.params["restart"]:
-        restart = []
+    outdated = [worker for worker in workers if worker.active and worker.revision != revision]
+    restart = outdated if module.params["restart"] else []
     touched = [worker for worker in workers if worker in enable + start + restart]
     result: dict[str, Any] = {
         "changed": bool(touched),
         "started": [worker.unit for worker in start],
         "restarted": [worker.unit for worker in restart],
+        "outdated": [worker.port for worker in outdated if worker not in restart],
         "diff": {
             "before": "".join(
                 f"{each.unit}: {each.revision or 'not running'}\n" for each in touched
