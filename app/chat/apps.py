@@ -5,3 +5,7 @@ class ChatConfig(AppConfig):
     """The sample application."""
 
     name = "chat"
+
+    def ready(self) -> None:
+        """Listen for changes to users and members."""
+        from chat import signals  # noqa: F401

@@ -1,4 +1,7 @@
+import asyncio
 import json
+import logging
+import time
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -9,107 +12,255 @@ from channels.generic.websocket import (  # type: ignore[import-untyped]
 )
 from django.conf import settings
 
-from chat import protocol
-from chat.history import MessageHistory
+from chat import images, layer, post, protocol, reading
+from chat.local_rooms import LocalRooms
 from chat.models import Message, Room
-from chat.protocol import CloseCode, ErrorCode, ProtocolError
+from chat.people import Person
+from chat.protocol import CloseCode, FloodError, ProtocolError
+from chat.rate import FrameRate
+
+logger = logging.getLogger(__name__)
 
 
-class RoomConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
-    """One socket of one user in one room."""
+class PersonConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
+    """One socket of one person: what all kinds of sockets have in common.
+
+    A kind of socket says in ``enter`` what happens first and in ``act`` what a frame does.
+    """
+
+    person: Person
+    group: str
 
     async def connect(self) -> None:
-        """Let a user into the room and tell what was said."""
+        """Let a person in, or say why not."""
         # Accepted before it may be refused: a close before that is an HTTP 403, of which a browser
         # tells its page only 1006, the same as for a network failure.
         await self.accept()
-        if not self.scope["user"].is_authenticated:
-            await self._refuse(CloseCode.LOGIN_REQUIRED, "Log in first.")
-        name = self.scope["url_route"]["kwargs"]["room"]
-        room = await database_sync_to_async(Room.objects.filter(name=name).first)()
-        if room is None:
-            await self._refuse(CloseCode.UNKNOWN_ROOM, "There is no such room.")
-        self.room: Room = room
-        self.history = MessageHistory(room.pk)
-        self.group = f"chat.room.{name}"
-        # Joined before the history is read: a message in between arrives twice, by both ways, and
-        # the client drops one; the other way round it would be lost.
-        await self.channel_layer.group_add(self.group, self.channel_name)
-        await self._send_history()
+        person: Person | None = self.scope["user"]
+        if person is None:
+            await self._end(CloseCode.LOGIN_REQUIRED, "Log in first.")
+        else:
+            self.person = person
+            self.rate = FrameRate(time.monotonic())
+            await self.enter()
 
-    async def disconnect(self, code: int) -> None:
-        """Leave the room."""
-        await self.channel_layer.group_discard(self.group, self.channel_name)
+    async def enter(self) -> None:
+        """Start the conversation with a person who is known."""
+        raise NotImplementedError
+
+    async def act(self, text: str | None, content: bytes | None) -> None:
+        """Do what a frame asks for; a ``ProtocolError`` becomes the answer."""
+        raise NotImplementedError
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """Do what a frame of the client asks for, or tell what is wrong with it."""
+        wait = self.rate.take(time.monotonic())
+        if self.rate.abused:
+            await self._end(CloseCode.ABUSE, "Too many frames, although they were refused.")
         try:
-            if text_data is None:
-                raise ProtocolError(ErrorCode.BINARY, "Binary frames are not understood.")
-            action = protocol.parse_frame(text_data)
+            if wait:
+                raise FloodError(wait, protocol.client_id_of(text_data))
+            await self.act(text_data, bytes_data)
         except ProtocolError as error:
             await self._send_frame(error.frame())
-            return
-        message = await database_sync_to_async(self.history.append)(
-            user=self.scope["user"],
-            text=action.message,
-            worker=settings.CHANNELS_KIT_WORKER,
-        )
-        frame: protocol.MessageFrame = {"type": "message", **self._body(message)}
-        # Encoded once here instead of once a socket: a room may have thousands.
-        event = {"type": "chat.message", "frame": json.dumps(frame)}
-        await self.channel_layer.group_send(self.group, event)
 
-    async def chat_message(self, event: dict[str, Any]) -> None:
-        """Pass on what someone said in the room."""
-        await self.send(text_data=event["frame"])
+    async def dispatch(self, message: dict[str, Any]) -> None:
+        """Handle an event of the client or of the channel layer.
 
-    async def _refuse(self, code: CloseCode, reason: str) -> None:
+        Channels looks after old database connections before each event, in the one thread that all
+        queries of the process share. An event of the layer touches no database here, and comes to
+        thousands of sockets at once: it does not wait for that thread.
+        """
+        if message["type"].startswith("websocket."):
+            await super().dispatch(message)
+        else:
+            await getattr(self, message["type"].replace(".", "_"))(message)
+
+    async def person_refused(self, event: dict[str, Any]) -> None:
+        """Close the socket if it is of the person who may stay no longer."""
+        if event["user"] == self.person.id:
+            await self._end(CloseCode(event["code"]), event["reason"])
+
+    async def join_group(self) -> None:
+        """Become a member of the group, or stay one."""
+        await self.channel_layer.group_add(self.group, self.channel_name)
+
+    async def _leave_group(self) -> None:
+        try:
+            async with asyncio.timeout(layer.TIMEOUT):
+                await self.channel_layer.group_discard(self.group, self.channel_name)
+        except Exception as error:
+            # Its expiry does it. The class only: the text may hold a URL with a password.
+            logger.warning("could not leave %s: %s", self.group, type(error).__name__)
+
+    async def _end(self, code: CloseCode, reason: str) -> None:
         await self.close(code, reason)
-        # Nothing the client still sends gets here, and disconnect() would have nothing to undo.
+        # Nothing the client still sends gets here.
         raise StopConsumer
 
-    async def _send_history(self) -> None:
-        """Send what the client does not know, a page at a time so that memory stays bounded."""
-        query = parse_qs(self.scope["query_string"].decode("latin-1"))
+    async def _send_frame(self, frame: Any) -> None:
+        await self.send(text_data=json.dumps(frame))
+
+
+class RoomConsumer(PersonConsumer):
+    """One socket of one person in one room.
+
+    Args:
+        rooms: the sockets of this process.
+    """
+
+    def __init__(self, rooms: LocalRooms) -> None:
+        super().__init__()
+        self.rooms = rooms
+        # Whether the person has been let in, and has to be let out.
+        self.entered = False
+        # The highest number that has come to this socket by the layer.
+        self.heard = 0
+        # When this socket last told that its person types, by the monotonic clock.
+        self.typed_at = float("-inf")
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one socket from its handshake to its end."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            # Not in disconnect(): that one is not called where a handler fails, or where the layer
+            # does, and a socket that is still listed here would keep its person in the room.
+            if self.entered:
+                await self._leave()
+
+    async def enter(self) -> None:
+        """Let a person into the room and tell what was said and who is there."""
+        name = self.scope["url_route"]["kwargs"]["room"]
+        rooms = Room.objects.open_to(self.person.id).only("name")
+        room = await database_sync_to_async(rooms.filter(name=name).first)()
+        if room is None:
+            await self._end(CloseCode.UNKNOWN_ROOM, "There is no such room, or it is private.")
+        self.room: Room = room
+        self.room_id: int = room.pk
+        self.group = layer.room_group(name)
+        # Joined before the history is read: a message in between arrives twice, by both ways, and
+        # the client drops one; the other way round it would be lost.
+        self.entered = True
+        await self.join_group()
+        position = await self._send_history()
+        await self.rooms.join(self, position)
+
+    async def act(self, text: str | None, content: bytes | None) -> None:
+        """Do what a frame of the client asks for."""
+        try:
+            if text is None:
+                await self._take_image(content or b"")
+            else:
+                await self._take_action(text)
+        except Room.DoesNotExist:
+            await self._end(CloseCode.UNKNOWN_ROOM, "The room has been deleted.")
+
+    async def room_frame(self, event: dict[str, Any]) -> None:
+        """Pass on what is for everyone in the room."""
+        self.heard = max(self.heard, event["sequence"])
+        await self.send(text_data=event["frame"])
+
+    async def room_typing(self, event: dict[str, Any]) -> None:
+        """Pass on that somebody else types."""
+        if event["user"] != self.person.id:
+            await self.send(text_data=event["frame"])
+
+    async def room_person(self, event: dict[str, Any]) -> None:
+        """Pass on that somebody else has come or gone."""
+        self.rooms.heard(self.room_id, event["kind"], event["name"])
+        if event["name"] != self.person.name:
+            await self.send(text_data=event["frame"])
+
+    async def _take_action(self, text: str) -> None:
+        match protocol.parse_frame(text):
+            case protocol.Send(message, client_id):
+                await self._say(message, client_id)
+            case protocol.History(first, last):
+                await self._send_range(first, last)
+            case protocol.Read(sequence):
+                await database_sync_to_async(reading.note)(self.room_id, self.person.id, sequence)
+            case protocol.Typing():
+                await self._type()
+            case protocol.Ping():
+                await self._send_frame({"type": "pong"})
+
+    async def _say(self, text: str, client_id: str | None) -> None:
+        posted = await self._store(text, client_id=client_id)
+        if posted.is_new:
+            await post.tell(posted.body)
+        else:
+            await self._send_frame(post.message_frame(posted.body))
+
+    async def _take_image(self, content: bytes) -> None:
+        image = await asyncio.to_thread(images.examine, content)
+        posted = await self._store("", image=image)
+        await post.tell(posted.body)
+        if posted.image_id is not None:
+            await layer.ask_for_thumbnail(posted.image_id)
+
+    async def _store(self, text: str, **message: Any) -> post.Posted:
+        posted: post.Posted = await database_sync_to_async(post.store)(
+            self.room, self.person, text, **message
+        )
+        return posted
+
+    async def _type(self) -> None:
+        now = time.monotonic()
+        if now - self.typed_at < protocol.TYPING_INTERVAL:
+            return
+        self.typed_at = now
+        frame = json.dumps({"type": "typing", "user": self.person.name})
+        event = {"type": "room.typing", "user": self.person.id, "frame": frame}
+        await layer.tell(self.group, event)
+
+    async def _leave(self) -> None:
+        try:
+            await self.rooms.leave(self)
+        except Exception:
+            # The next heartbeat of this process, or its end, removes the row.
+            logger.exception("could not note that somebody has left")
+        await self._leave_group()
+
+    async def _send_history(self) -> int:
+        """Send what the client does not know; return the number up to which it knows everything.
+
+        A page at a time, so that memory stays bounded.
+        """
+        query = parse_qs(self.scope["query_string"].decode("latin-1"), keep_blank_values=True)
         try:
             known = protocol.parse_after(query.get("after", [None])[-1])
         except ProtocolError as error:
             await self._send_frame(error.frame())
             known = None
-        if known is None:
-            messages = await database_sync_to_async(self.history.latest)(
-                protocol.HISTORY_ON_CONNECT
-            )
-            await self._send_page(messages)
-            return
         while True:
-            messages = await database_sync_to_async(self.history.after)(
-                known, protocol.HISTORY_PAGE
+            page: reading.Page = await database_sync_to_async(reading.page)(self.room_id, known)
+            await self._send_frame(
+                {
+                    "type": "history",
+                    "messages": self._bodies(page.messages),
+                    "sequence": page.known,
+                    "worker": settings.CHANNELS_KIT_WORKER,
+                }
             )
-            await self._send_page(messages)
-            if len(messages) < protocol.HISTORY_PAGE:
-                return
-            known = messages[-1].sequence
+            if page.is_last:
+                return page.known
+            known = page.known
 
-    async def _send_page(self, messages: list[Message]) -> None:
-        frame: protocol.HistoryFrame = {
+    async def _send_range(self, first: int, last: int) -> None:
+        messages, newest = await database_sync_to_async(reading.between)(self.room_id, first, last)
+        frame: protocol.RangeFrame = {
             "type": "history",
-            "messages": [self._body(message) for message in messages],
-            "sequence": messages[-1].sequence if messages else self.room.last_sequence,
+            "from": first,
+            "to": last,
+            "messages": self._bodies(messages),
+            "sequence": newest,
             "worker": settings.CHANNELS_KIT_WORKER,
         }
         await self._send_frame(frame)
 
-    def _body(self, message: Message) -> protocol.MessageBody:
-        return {
-            "sequence": message.sequence,
-            "room": self.room.name,
-            "user": message.user.get_username(),
-            "message": message.text,
-            "sent_at": message.sent_at.isoformat(),
-            "worker": message.worker,
-        }
-
-    async def _send_frame(self, frame: protocol.HistoryFrame | protocol.ErrorFrame) -> None:
-        await self.send(text_data=json.dumps(frame))
+    def _bodies(self, messages: list[Message]) -> list[protocol.MessageBody]:
+        return [
+            post.message_body(message, self.room.name, message.user.get_username())
+            for message in messages
+        ]

@@ -1,9 +1,12 @@
-"""The application as a server sees it: pages over HTTP, rooms over WebSockets."""
+"""The application as a server sees it: pages over HTTP, rooms over WebSockets, work by channels."""
 
 import os
 
-from channels.auth import AuthMiddlewareStack  # type: ignore[import-untyped]
-from channels.routing import ProtocolTypeRouter, URLRouter  # type: ignore[import-untyped]
+from channels.routing import (  # type: ignore[import-untyped]
+    ChannelNameRouter,
+    ProtocolTypeRouter,
+    URLRouter,
+)
 from channels.security.websocket import (  # type: ignore[import-untyped]
     AllowedHostsOriginValidator,
     WebsocketDenier,
@@ -18,7 +21,8 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 # Sets Django up; what imports models can be imported only after it.
 pages = get_asgi_application()
 
-from chat.routing import websocket_urlpatterns  # noqa: E402
+from chat.authentication import SocketAuthentication  # noqa: E402
+from chat.routing import channels, websocket_urlpatterns  # noqa: E402
 
 try:
     _ = settings.SECRET_KEY
@@ -29,14 +33,21 @@ except ImproperlyConfigured:
         " (or DJANGO_DEBUG=1 for development)."
     ) from None
 
+if not settings.JWT_KEY:
+    raise ImproperlyConfigured(
+        "JWT_KEY is not set; allowed is a random text of at least 32 characters, the same on every"
+        " worker and another than SECRET_KEY (or DJANGO_DEBUG=1 for development)."
+    )
+
 application = ProtocolTypeRouter(
     {
         "http": pages,
         "websocket": AllowedHostsOriginValidator(
-            AuthMiddlewareStack(
+            SocketAuthentication(
                 # The last one refuses what no application serves; without it the router raises.
                 URLRouter([*websocket_urlpatterns, re_path("", WebsocketDenier.as_asgi())])
             )
         ),
+        "channel": ChannelNameRouter(channels),
     }
 )

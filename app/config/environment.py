@@ -19,6 +19,12 @@ All queries of a process share one thread, so one that waits for an unreachable 
 socket of the process; libpq's own limit is about two minutes.
 """
 
+POOL_TIMEOUT = 10
+"""Seconds a query waits for a connection of the pool while others have them all."""
+
+POOL_MAX_IDLE = 300
+"""Seconds after which a connection of the pool that nobody used is closed."""
+
 
 class Environment:
     """Reads typed values from a mapping of strings.
@@ -41,6 +47,26 @@ class Environment:
                 f"{name}={value!r} has {len(value)} characters; at most {max_length} are allowed."
             )
         return value
+
+    def secret(self, name: str, default: str, *, min_length: int) -> str:
+        """Return a secret or the default; not shorter than ``min_length`` characters."""
+        return self._long_enough(name, self._variables.get(name) or default, min_length)
+
+    def secrets(self, name: str, *, min_length: int) -> list[str]:
+        """Return a list of secrets, none shorter than ``min_length`` characters."""
+        return [self._long_enough(name, secret, min_length) for secret in self.words(name)]
+
+    def number(self, name: str, default: int, *, lowest: int, highest: int) -> int:
+        """Return a whole number, or the default; from ``lowest`` to ``highest``, both allowed."""
+        value = self._variables.get(name) or str(default)
+        # Nine digits: int() refuses thousands of them with an error of its own.
+        number = int(value) if value.isascii() and value.isdecimal() and len(value) < 10 else -1
+        if not lowest <= number <= highest:
+            raise ImproperlyConfigured(
+                f"{name}={value!r} is not allowed; allowed are whole numbers from {lowest}"
+                f" to {highest}."
+            )
+        return number
 
     def flag(self, name: str, *, default: bool = False) -> bool:
         """Return whether a variable is 1; only 0 and 1 are allowed."""
@@ -77,8 +103,14 @@ class Environment:
                 )
         return origins
 
-    def database(self, name: str, *, default: Path) -> dict[str, Any]:
-        """Return Django's settings of a database from its URL, of SQLite at ``default`` without."""
+    def database(self, name: str, *, default: Path, pool_size: int) -> dict[str, Any]:
+        """Return Django's settings of a database from its URL, of SQLite at ``default`` without.
+
+        Args:
+            name: the variable with the URL.
+            default: the file of the SQLite without one.
+            pool_size: how many connections a process may have to PostgreSQL.
+        """
         url = self._variables.get(name) or f"sqlite:///{default}"
         allowed = "postgres://user:password@host:port/name or sqlite:////absolute/path"
         scheme = url.partition(":")[0]
@@ -94,13 +126,35 @@ class Environment:
         if scheme != "sqlite":
             options = database.setdefault("OPTIONS", {})
             options.setdefault("connect_timeout", CONNECT_TIMEOUT)
+            # Every request has a thread of its own, and would have its own connection.
+            options["pool"] = {
+                "min_size": 0,
+                "max_size": pool_size,
+                "timeout": POOL_TIMEOUT,
+                "max_idle": POOL_MAX_IDLE,
+            }
+            # A connection is tried before it is used: after a restart of PostgreSQL all are dead.
+            database["CONN_HEALTH_CHECKS"] = True
         return database
 
     def channel_layer(self, name: str) -> dict[str, Any]:
         """Return Django's settings of a channel layer from its URL, of one in memory without."""
-        url = self._variables.get(name)
+        url = self._redis(name)
         if not url:
             return {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+        return {
+            "BACKEND": "channels_redis.core.RedisChannelLayer",
+            "CONFIG": {"hosts": [url]},
+        }
+
+    def broker(self, name: str) -> str:
+        """Return the URL of the Redis that is Celery's broker, nothing without."""
+        return self._redis(name)
+
+    def _redis(self, name: str) -> str:
+        url = self._variables.get(name, "")
+        if not url:
+            return ""
         allowed = "redis://user:password@host:port/0 (rediss:// with TLS)"
         scheme = url.partition(":")[0]
         if scheme not in {"redis", "rediss"}:
@@ -113,7 +167,12 @@ class Environment:
         database = parts.path.removeprefix("/") if complete else ""
         if not complete or (database and not database.isdecimal()):
             raise ImproperlyConfigured(f"{name} is not the URL of a Redis; allowed is {allowed}.")
-        return {
-            "BACKEND": "channels_redis.core.RedisChannelLayer",
-            "CONFIG": {"hosts": [url]},
-        }
+        return url
+
+    def _long_enough(self, name: str, secret: str, min_length: int) -> str:
+        if secret and len(secret) < min_length:
+            raise ImproperlyConfigured(
+                f"{name} has a secret of {len(secret)} characters;"
+                f" allowed are {min_length} or more."
+            )
+        return secret

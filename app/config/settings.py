@@ -3,11 +3,17 @@
 | variable | value | unset |
 |---|---|---|
 | SECRET_KEY | long, random, the same on every worker | needed unless DJANGO_DEBUG=1 |
+| SECRET_KEY_FALLBACKS | former SECRET_KEYs that still verify, comma between | none |
+| JWT_KEY | signs tokens; random, from 32 characters, the same on every worker | as SECRET_KEY |
+| JWT_KEY_FALLBACKS | former JWT_KEYs that still verify, comma between | none |
+| JWT_LIFETIME | seconds in which a token is valid, 1 to 2592000 | 3600 |
 | DJANGO_DEBUG | 0 or 1 | 0 |
 | ALLOWED_HOSTS | host names, comma between | none (with DJANGO_DEBUG=1: this machine) |
 | CSRF_TRUSTED_ORIGINS | origins with scheme, comma between | none |
 | DATABASE_URL | postgres://user:password@host:port/name | SQLite, app/db.sqlite3 |
+| DATABASE_POOL_SIZE | connections of one process to PostgreSQL, 1 to 100 | 4 |
 | CHANNEL_LAYER_URL | redis://user:password@host:port/0 | in memory: one process only |
+| BROKER_URL | redis://user:password@host:port/0, for Celery | tasks run at once, in the process |
 | CHANNELS_KIT_WORKER | the name messages carry of the worker that took them | hostname:pid |
 | SECURE_COOKIES | 1 where the edge speaks TLS | 0 |
 | STATIC_ROOT | where collectstatic writes and WhiteNoise reads | app/staticfiles |
@@ -27,9 +33,25 @@ DEBUG = _env.flag("DJANGO_DEBUG")
 # Not demanded here: what signs nothing (collectstatic while a release is built, type checks, tests)
 # needs no secret. Django refuses an empty key on its first use, and config.asgi at the start.
 SECRET_KEY = _env.text("SECRET_KEY", "only-for-development" if DEBUG else "")
+SECRET_KEY_FALLBACKS = _env.words("SECRET_KEY_FALLBACKS")
+# Shorter ones are weaker than the hash they are used with, SHA-256.
+_JWT_KEY_MIN_LENGTH = 32
+JWT_KEY = _env.secret(
+    "JWT_KEY",
+    "only-for-development-and-never-elsewhere" if DEBUG else "",
+    min_length=_JWT_KEY_MIN_LENGTH,
+)
+JWT_KEY_FALLBACKS = _env.secrets("JWT_KEY_FALLBACKS", min_length=_JWT_KEY_MIN_LENGTH)
+JWT_LIFETIME = _env.number("JWT_LIFETIME", 3600, lowest=1, highest=30 * 86400)
 ALLOWED_HOSTS = _env.hosts("ALLOWED_HOSTS")
 CSRF_TRUSTED_ORIGINS = _env.origins("CSRF_TRUSTED_ORIGINS")
-DATABASES = {"default": _env.database("DATABASE_URL", default=BASE_DIR / "db.sqlite3")}
+DATABASES = {
+    "default": _env.database(
+        "DATABASE_URL",
+        default=BASE_DIR / "db.sqlite3",
+        pool_size=_env.number("DATABASE_POOL_SIZE", 4, lowest=1, highest=100),
+    )
+}
 CHANNEL_LAYERS = {"default": _env.channel_layer("CHANNEL_LAYER_URL")}
 CHANNELS_KIT_WORKER = _env.text(
     "CHANNELS_KIT_WORKER", f"{socket.gethostname()}:{os.getpid()}", max_length=100
@@ -92,6 +114,23 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
+
+CELERY_BROKER_URL = _env.broker("BROKER_URL")
+CELERY_TASK_ALWAYS_EAGER = not CELERY_BROKER_URL
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    # A task that is not acknowledged in this time is run again: above the longest delay, 3600 s.
+    "visibility_timeout": 2 * 3600,
+    "socket_connect_timeout": 5,
+}
+# Once it is done, not before: a task whose worker dies is run again, and is made for that.
+CELERY_TASK_ACKS_LATE = True
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_SERIALIZER = "json"
+CELERY_ACCEPT_CONTENT = ["json"]
+# The logging below is for all processes.
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_WORKER_REDIRECT_STDOUTS = False
 
 LANGUAGE_CODE = "en"
 USE_TZ = True

@@ -1,7 +1,12 @@
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 from channels.db import database_sync_to_async  # type: ignore[import-untyped]
+from channels.layers import (  # type: ignore[import-untyped]
+    InMemoryChannelLayer,
+    channel_layers,
+    get_channel_layer,
+)
 from django.contrib.auth.models import User
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -9,6 +14,21 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from chat.history import MessageHistory
 from chat.models import Room
 from tests.chat.sockets import Sockets
+
+
+@pytest.fixture(autouse=True)
+def fresh_layer() -> Iterator[None]:
+    """Give each test a channel layer of its own: one of Redis belongs to an event loop."""
+    channel_layers.backends.clear()
+    yield
+    channel_layers.backends.clear()
+
+
+@pytest.fixture
+def in_memory() -> None:
+    """Skip a test that looks into the layer, or breaks it, where that is a real Redis."""
+    if not isinstance(get_channel_layer(), InMemoryChannelLayer):
+        pytest.skip("looks into the layer in memory")
 
 
 @pytest.fixture
@@ -31,7 +51,12 @@ def bob(transactional_db: None) -> User:
 def say(lobby: Room, ada: User) -> Callable[[str], int]:
     """Store a message of ada's and return its number."""
     history = MessageHistory(lobby.pk)
-    return lambda text: history.append(user=ada, text=text, worker="a-worker").sequence
+
+    def say(text: str) -> int:
+        message, _ = history.append(user_id=ada.pk, text=text, worker="a-worker")
+        return message.sequence
+
+    return say
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
@@ -36,18 +37,21 @@ def test_hosts_and_origins() -> None:
 
 
 def test_database_without_a_url_is_sqlite() -> None:
-    database = Environment({}).database("V", default=Path("/srv/db.sqlite3"))
+    database = Environment({}).database("V", default=Path("/srv/db.sqlite3"), pool_size=4)
     assert database["ENGINE"] == "django.db.backends.sqlite3"
     assert database["NAME"] == "/srv/db.sqlite3"
 
 
 def test_database_postgres() -> None:
     url = "postgres://ada:p%40ss@db1:5433/chat?sslmode=require"
-    database = Environment({"V": url}).database("V", default=Path("/x"))
+    database = Environment({"V": url}).database("V", default=Path("/x"), pool_size=7)
     assert database["ENGINE"] == "django.db.backends.postgresql"
     assert (database["USER"], database["PASSWORD"]) == ("ada", "p@ss")
     assert (database["HOST"], database["PORT"], database["NAME"]) == ("db1", 5433, "chat")
     assert database["CONN_MAX_AGE"] == 0
+    assert database["CONN_HEALTH_CHECKS"] is True
+    pool = database["OPTIONS"].pop("pool")
+    assert (pool["min_size"], pool["max_size"]) == (0, 7)
     assert database["OPTIONS"] == {"connect_timeout": 5, "sslmode": "require"}
 
 
@@ -69,20 +73,33 @@ def test_channel_layer() -> None:
         ("hosts", "a.example/chat", r"V='a.example/chat'.*without scheme"),
         ("origins", "a.example", r"V='a.example'.*https://chat.example.com"),
         ("database", "mysql://u:hidden@h/n", r"V has the scheme 'mysql'.*postgres://"),
-        ("database", "hidden", r"V has the scheme 'hidden'"),
+        ("database", "unknown", r"V has the scheme 'unknown'"),
         ("database", "postgres://u:hidden@h:port/n", r"V is not a URL.*postgres://"),
         ("database", "postgres://u:hidden@h", r"V names no database.*postgres://"),
         ("channel_layer", "amqp://u:hidden@h", r"V has the scheme 'amqp'.*redis://"),
         ("channel_layer", "redis://u:hidden@", r"V is not the URL.*redis://"),
         ("channel_layer", "redis://u:hidden@h:x/0", r"V is not the URL.*redis://"),
         ("channel_layer", "redis://u:hidden@h/zero", r"V is not the URL.*redis://"),
+        ("broker", "amqp://u:hidden@h", r"V has the scheme 'amqp'.*redis://"),
+        ("secret", "hidden", r"V has a secret of 6 characters.*7 or more"),
+        ("secrets", "long enough,hidden", r"V has a secret of 6 characters.*7 or more"),
+        ("number", "0", r"V='0'.*from 1 to 100"),
+        ("number", "101", r"V='101'.*from 1 to 100"),
+        ("number", "-1", r"V='-1'.*from 1 to 100"),
+        ("number", "1.5", r"V='1.5'.*from 1 to 100"),
+        ("number", "9" * 5000, r"V='9+'.*from 1 to 100"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(kind: str, value: str, words: str) -> None:
-    arguments = {"default": Path("/x")} if kind == "database" else {}
+    needed: dict[str, dict[str, Any]] = {
+        "database": {"default": Path("/x"), "pool_size": 4},
+        "secret": {"default": "", "min_length": 7},
+        "secrets": {"min_length": 7},
+        "number": {"default": 1, "lowest": 1, "highest": 100},
+    }
     with pytest.raises(ImproperlyConfigured, match=words) as error:
-        getattr(Environment({"V": value}), kind)("V", **arguments)
-    if "@" in value:
+        getattr(Environment({"V": value}), kind)("V", **needed.get(kind, {}))
+    if "hidden" in value:
         assert "hidden" not in str(error.value)
 
 
@@ -107,7 +124,34 @@ def test_serving_needs_a_secret_key() -> None:
     refused = serve()
     assert refused.returncode == 1
     assert "ImproperlyConfigured: SECRET_KEY is not set" in refused.stderr
-    assert serve(SECRET_KEY="x").returncode == 0
+    assert serve(SECRET_KEY="x", JWT_KEY="y" * 32).returncode == 0
+
+
+def test_serving_needs_a_key_for_tokens() -> None:
+    refused = serve(SECRET_KEY="x")
+    assert refused.returncode == 1
+    assert "ImproperlyConfigured: JWT_KEY is not set" in refused.stderr
+
+
+def test_development_needs_no_keys() -> None:
+    assert serve(DJANGO_DEBUG="1").returncode == 0
+
+
+def test_number() -> None:
+    assert Environment({"V": "7"}).number("V", 3, lowest=1, highest=9) == 7
+    assert Environment({}).number("V", 3, lowest=1, highest=9) == 3
+
+
+def test_secrets() -> None:
+    variables = {"KEY": "0123456789", "KEYS": "abcdefghij, klmnopqrst"}
+    assert Environment(variables).secret("KEY", "", min_length=10) == "0123456789"
+    assert Environment({}).secret("KEY", "", min_length=10) == ""
+    assert Environment(variables).secrets("KEYS", min_length=10) == ["abcdefghij", "klmnopqrst"]
+
+
+def test_broker() -> None:
+    assert Environment({"V": "redis://r:6379/1"}).broker("V") == "redis://r:6379/1"
+    assert Environment({}).broker("V") == ""
 
 
 def test_query_strings_stay_out_of_the_log() -> None:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import settings
@@ -114,3 +115,84 @@ def test_the_admin_cannot_write_a_message(client: Client) -> None:
     assert client.get("/admin/chat/message/").status_code == 200
     assert client.get("/admin/chat/room/").status_code == 200
     assert client.get("/admin/chat/message/add/").status_code == 403
+
+
+def new_room(client: Client, title: str, **fields: str) -> Room:
+    """Make a room with the form of the list, and return it."""
+    response = client.post("/", {"title": title, **fields})
+    assert response.status_code == 302
+    name = response.headers["Location"].removeprefix("/rooms/").removesuffix("/")
+    return Room.objects.get(name=name)
+
+
+def test_a_new_room_has_a_name_made_of_its_title(member: Client) -> None:
+    room = new_room(member, "The Analytical Engine!")
+    assert (room.name, room.is_private) == ("the-analytical-engine", False)
+    assert room.created_by == User.objects.get(username="ada")
+    assert member.get(room.get_absolute_url()).status_code == 200
+
+
+@pytest.mark.parametrize("title", ["Tea", "\N{SNOWMAN}", "x" * 100])
+def test_two_rooms_of_one_title_have_two_names(member: Client, title: str) -> None:
+    first, second = new_room(member, title), new_room(member, title)
+    assert first.name != second.name
+    assert len(second.name) <= 64
+
+
+@pytest.mark.parametrize("title", ["", "  ", "x" * 101])
+def test_a_room_needs_a_title(member: Client, title: str) -> None:
+    response = member.post("/", {"title": title})
+    assert response.status_code == 200
+    assert response.context["form"].errors.keys() == {"title"}
+
+
+def test_a_private_room_is_shown_to_its_members_alone(member: Client) -> None:
+    room = new_room(member, "Cellar", is_private="on")
+    assert room.name in [room.name for room in member.get("/").context["rooms"]]
+    for is_staff in (False, True):
+        stranger = Client()
+        user = User.objects.create_user(f"staff-{is_staff}", is_staff=is_staff)
+        stranger.force_login(user)
+        assert room.name not in [room.name for room in stranger.get("/").context["rooms"]]
+        assert stranger.get(room.get_absolute_url()).status_code == 404
+        change = {"username": user.username, "action": "add"}
+        assert stranger.post("/rooms/cellar/members/", change).status_code == 404
+
+
+def test_a_public_room_has_no_members_to_change(member: Client, room: Room) -> None:
+    change = {"username": "ada", "action": "add"}
+    assert member.post("/rooms/lobby/members/", change).status_code == 404
+
+
+def test_members_add_members_and_who_made_the_room_removes_them(member: Client) -> None:
+    room = new_room(member, "Cellar", is_private="on")
+    bob, _ = User.objects.create_user("bob"), User.objects.create_user("carl")
+
+    def change(client: Client, username: str, action: str) -> list[str]:
+        """Return the names of the members after it, as the room's page then shows them."""
+        response = client.post(
+            "/rooms/cellar/members/", {"username": username, "action": action}, follow=True
+        )
+        assert response.status_code == 200
+        assert len(response.context["messages"]) == 1
+        members: list[str] = response.context["members"]
+        return members
+
+    assert change(member, "bob", "add") == ["ada", "bob"]
+    other = Client()
+    other.force_login(bob)
+    assert change(other, "carl", "add") == ["ada", "bob", "carl"]
+    assert change(other, "carl", "remove") == ["ada", "bob", "carl"]
+    assert change(member, "carl", "remove") == ["ada", "bob"]
+    assert change(member, "nobody", "add") == ["ada", "bob"]
+    assert change(member, "bob", "dance") == ["ada", "bob"]
+    assert room.members.count() == 2
+
+
+def test_the_list_takes_the_same_queries_for_many_rooms(
+    member: Client, django_assert_num_queries: Any
+) -> None:
+    Room.objects.bulk_create(Room(name=f"room-{n}", title=f"Room {n}") for n in range(20))
+    # The session, the user, and the rooms.
+    with django_assert_num_queries(3):
+        assert len(member.get("/").context["rooms"]) >= 20

@@ -23,7 +23,7 @@ async def test_everyone_in_the_room_hears_the_sender_too(
     first, _ = await sockets.join(ada)
     second, _ = await sockets.join(bob)
     await first.say("Hello <b>Bob</b> 👋")
-    heard = [await socket.receive() for socket in (first, second)]
+    heard = [await socket.receive_until("message") for socket in (first, second)]
     assert heard[0] == heard[1]
     assert heard[0].pop("sent_at").endswith("+00:00")
     assert heard[0] == {
@@ -47,6 +47,7 @@ async def test_another_room_hears_nothing(sockets: Sockets, ada: User, bob: User
     assert await second.receives_nothing()
 
 
+@pytest.mark.usefixtures("in_memory")
 async def test_one_who_left_is_out_of_the_group(sockets: Sockets, ada: User, bob: User) -> None:
     await sockets.join(ada)
     second, _ = await sockets.join(bob)
@@ -103,11 +104,11 @@ async def test_one_who_missed_much_gets_it_in_pages(
     monkeypatch.setattr(protocol, "HISTORY_PAGE", 2)
     for number in range(1, 6):
         await database_sync_to_async(say)(f"message {number}")
-    socket, first = await sockets.join(ada, "?after=0")
-    pages = [first, await socket.receive(), await socket.receive()]
+    socket = await sockets.open(ada, "?after=0")
+    pages = [await socket.receive() for _ in range(3)]
     assert [[m["sequence"] for m in page["messages"]] for page in pages] == [[1, 2], [3, 4], [5]]
     assert [page["sequence"] for page in pages] == [2, 4, 5]
-    assert await socket.receives_nothing()
+    assert (await socket.receive())["type"] == "presence"
 
 
 async def test_nothing_falls_between_joining_and_history(
@@ -117,15 +118,16 @@ async def test_nothing_falls_between_joining_and_history(
     first, _ = await sockets.join(ada)
     send_history = RoomConsumer._send_history
 
-    async def meanwhile(consumer: RoomConsumer) -> None:
-        await send_history(consumer)
+    async def meanwhile(consumer: RoomConsumer) -> int:
+        position = await send_history(consumer)
         await first.say("meanwhile")
-        await first.receive()
+        await first.receive_until("message")
+        return position
 
     monkeypatch.setattr(RoomConsumer, "_send_history", meanwhile)
     second, history = await sockets.join(bob)
     assert history["messages"] == []
-    assert (await second.receive())["message"] == "meanwhile"
+    assert (await second.receive_until("message"))["message"] == "meanwhile"
 
 
 @pytest.mark.parametrize("after", ["x", "-1", "1.5", "9" * 19, "9" * 5000, "%D9%A3"])
@@ -133,7 +135,8 @@ async def test_an_invalid_after_is_told_and_ignored(
     sockets: Sockets, ada: User, say: Callable[[str], int], after: str
 ) -> None:
     await database_sync_to_async(say)("hello")
-    socket, error = await sockets.join(ada, f"?after={after}")
+    socket = await sockets.open(ada, f"?after={after}")
+    error = await socket.receive()
     assert (error["type"], error["code"]) == ("error", "invalid_after")
     assert (await socket.receive())["sequence"] == 1
 
@@ -162,7 +165,20 @@ async def test_the_largest_after_is_within_what_databases_compare(
         (json.dumps({"action": "send", "message": "x" * 2001}), "message_too_long"),
         ('{"action": "send", "message": "a\\u0000b"}', "invalid_text"),
         ('{"action": "send", "message": "\\ud800"}', "invalid_text"),
-        (b"\x00", "binary_not_understood"),
+        (b"\x00", "not_an_image"),
+        (b"", "not_an_image"),
+        ('{"action": "send", "message": "x", "client_id": 1}', "wrong_type"),
+        ('{"action": "send", "message": "x", "client_id": ""}', "invalid_client_id"),
+        ('{"action": "send", "message": "x", "client_id": "\\u0000"}', "invalid_client_id"),
+        ('{"action": "read"}', "wrong_type"),
+        ('{"action": "read", "sequence": -1}', "wrong_type"),
+        ('{"action": "read", "sequence": true}', "wrong_type"),
+        ('{"action": "history"}', "invalid_range"),
+        ('{"action": "history", "from": 2, "to": 1}', "invalid_range"),
+        ('{"action": "history", "from": 1, "to": 202}', "invalid_range"),
+        ('{"action": "history", "from": -1, "to": 1}', "invalid_range"),
+        ('{"action": "history", "from": "1", "to": 1}', "invalid_range"),
+        ('{"action": "history", "from": 1, "to": 1e999}', "invalid_range"),
     ],
 )
 async def test_a_mistake_is_told_and_the_socket_stays_open(
@@ -194,9 +210,9 @@ async def test_a_stranger_sees_4001(sockets: Sockets) -> None:
     assert event == {"type": "websocket.close", "code": 4001, "reason": "Log in first."}
 
 
-async def test_an_unknown_room_is_4004(sockets: Sockets, ada: User) -> None:
+async def test_an_unknown_room_is_4003(sockets: Sockets, ada: User) -> None:
     event = await closed_after_accept(await sockets.make("/ws/chat/attic/", ada))
-    assert event == {"type": "websocket.close", "code": 4004, "reason": "There is no such room."}
+    assert (event["type"], event["code"]) == ("websocket.close", 4003)
 
 
 @pytest.mark.parametrize("origin", [b"https://evil.example", None])

@@ -1,0 +1,98 @@
+"""Who opens a socket: the user of a session's cookie, or of a token."""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from importlib import import_module
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from channels.db import database_sync_to_async  # type: ignore[import-untyped]
+from django.conf import settings
+from django.contrib.auth import (
+    BACKEND_SESSION_KEY,
+    HASH_SESSION_KEY,
+    SESSION_KEY,
+    get_user_model,
+    load_backend,
+)
+from django.http import parse_cookie
+from django.utils.crypto import constant_time_compare
+
+from chat import tokens
+from chat.people import Person
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class SocketAuthentication:
+    """Puts the person who opens a socket into ``scope["user"]``, None where there is none.
+
+    This stands in for Channels' ``AuthMiddlewareStack``, for two reasons. That one keeps the
+    session, the user, the cookies and all headers in the scope for as long as the socket is open,
+    several kilobytes each. And it does not know SECRET_KEY_FALLBACKS: while that key is exchanged,
+    it would end every session that was opened under the old one. Here a session is only read; it is
+    not renewed either, as Django's own ``get_user`` does then, for a socket can set no cookie.
+
+    Args:
+        application: what is run with the scope.
+    """
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application for one socket."""
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+        token = query.pop("token", None)
+        cookies = _cookies(scope)
+        # Written into the server's own scope on purpose: the server holds it as long as the socket
+        # is open, and headers are most of it. Without its token no log can show the query either.
+        scope["headers"] = []
+        scope["query_string"] = urlencode(query).encode("latin-1")
+        if token is not None:
+            person = await database_sync_to_async(_person_of_token)(token)
+        else:
+            person = await database_sync_to_async(_person_of_session)(cookies)
+        scope["user"] = person
+        del cookies, query, token
+        await self._application(scope, receive, send)
+
+
+def _cookies(scope: Scope) -> dict[str, str]:
+    for name, value in scope["headers"]:
+        if name == b"cookie":
+            return parse_cookie(value.decode("latin-1"))
+    return {}
+
+
+def _person_of_token(token: str) -> Person | None:
+    try:
+        return tokens.verify(token)
+    except tokens.InvalidToken:
+        return None
+
+
+def _person_of_session(cookies: dict[str, str]) -> Person | None:
+    """Return whose session it is, as ``django.contrib.auth.get_user`` finds out."""
+    session = import_module(settings.SESSION_ENGINE).SessionStore(
+        cookies.get(settings.SESSION_COOKIE_NAME)
+    )
+    try:
+        user_id = get_user_model()._meta.pk.to_python(session[SESSION_KEY])
+        backend_path = session[BACKEND_SESSION_KEY]
+    except KeyError:
+        return None
+    if backend_path not in settings.AUTHENTICATION_BACKENDS:
+        return None
+    # Returns no user who is not active.
+    user = load_backend(backend_path).get_user(user_id)
+    if user is None:
+        return None
+    # The hash of the user's password, by which a new password ends the sessions of the old one.
+    session_hash = session.get(HASH_SESSION_KEY, "")
+    valid = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
+    if not any(constant_time_compare(session_hash, candidate) for candidate in valid):
+        return None
+    return Person(user.pk, user.get_username())

@@ -1,0 +1,140 @@
+"""Who is in a room, over all workers: rows in the database, kept alive by heartbeats.
+
+Every function uses the database and blocks. A row stands for a person with sockets in a room
+through one worker process. A process that goes away without a word leaves its rows behind; the
+others find them by its heartbeat, which has stopped.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.contrib.auth.models import User
+from django.db import transaction
+from django.db.models.functions import Now
+
+from chat.models import Presence, Room, WorkerInstance
+
+BEAT_SECONDS = 5.0
+"""Seconds from one heartbeat to the next."""
+
+DEAD_SECONDS = 15.0
+"""Seconds after its last heartbeat in which a worker process counts as alive."""
+
+
+@dataclass(frozen=True)
+class Gone:
+    """A person whose last socket in a room has gone, with the worker that held it.
+
+    Attributes:
+        room: the room's name.
+        user: the user's name.
+    """
+
+    room: str
+    user: str
+
+
+@dataclass(frozen=True)
+class Beat:
+    """What one heartbeat found.
+
+    Attributes:
+        gone: to be told to their rooms, by this worker alone.
+        positions: the number of the newest message, by room.
+        people: the sorted names of those who are there, by room.
+    """
+
+    gone: list[Gone]
+    positions: dict[int, int]
+    people: dict[int, list[str]]
+
+
+def enter(instance: str, room_id: int, user_id: int) -> bool:
+    """Note that a person has come into a room; return whether no worker had them there before."""
+    with transaction.atomic():
+        WorkerInstance.objects.update_or_create(name=instance, defaults={"beat_at": Now()})
+        _lock(user_id)
+        first = not Presence.objects.filter(room_id=room_id, user_id=user_id).exists()
+        Presence.objects.get_or_create(instance_id=instance, room_id=room_id, user_id=user_id)
+        return first
+
+
+def leave(instance: str, room_id: int, user_id: int) -> bool:
+    """Note that a person has left a room; return whether no worker has them there any more."""
+    with transaction.atomic():
+        _lock(user_id)
+        there = Presence.objects.filter(room_id=room_id, user_id=user_id)
+        deleted, _ = there.filter(instance_id=instance).delete()
+        return deleted > 0 and not there.exists()
+
+
+def people(room_id: int) -> list[str]:
+    """Return the sorted names of those who are in a room."""
+    return _people([room_id])[room_id]
+
+
+def beat(instance: str, here: Mapping[int, set[int]]) -> Beat:
+    """Show that a worker process lives, and look after those that do not.
+
+    Args:
+        instance: the name of the process.
+        here: who has sockets in which room through it; its rows are brought in line with that.
+    """
+    with transaction.atomic():
+        # The write first: on SQLite it keeps two processes from sweeping at the same time.
+        WorkerInstance.objects.update_or_create(name=instance, defaults={"beat_at": Now()})
+        _align(instance, here)
+        gone = _sweep()
+        rooms = Room.objects.filter(pk__in=here).values_list("pk", "last_sequence")
+        return Beat(gone, dict(rooms), _people(list(here)))
+
+
+def _lock(user_id: int) -> None:
+    """Let only one worker at a time see a person come or go: else two could be the first."""
+    # Without the key: messages of the same person, which refer to the row, are not held up.
+    list(User.objects.select_for_update(no_key=True).filter(pk=user_id).values("pk"))
+
+
+def _align(instance: str, here: Mapping[int, set[int]]) -> None:
+    """Undo what a failed query or a sweep during a long pause has left behind."""
+    wanted = {(room_id, user_id) for room_id, users in here.items() for user_id in users}
+    own = Presence.objects.filter(instance_id=instance)
+    rows = {
+        (room_id, user_id): pk for pk, room_id, user_id in own.values_list("pk", "room", "user")
+    }
+    own.filter(pk__in=[pk for key, pk in rows.items() if key not in wanted]).delete()
+    Presence.objects.bulk_create(
+        [
+            Presence(instance_id=instance, room_id=room_id, user_id=user_id)
+            for room_id, user_id in wanted - rows.keys()
+        ],
+        ignore_conflicts=True,
+    )
+
+
+def _sweep() -> list[Gone]:
+    """Remove the processes without a heartbeat; return who is gone with them."""
+    dead = WorkerInstance.objects.filter(beat_at__lt=Now() - timedelta(seconds=DEAD_SECONDS))
+    # Another worker that has the same row in hand tells of it: it is skipped here.
+    names = list(dead.select_for_update(skip_locked=True).values_list("name", flat=True))
+    if not names:
+        return []
+    rows = Presence.objects.filter(instance__in=names)
+    swept = set(rows.values_list("room", "user", "room__name", "user__username"))
+    rows.delete()
+    WorkerInstance.objects.filter(name__in=names).delete()
+    there = set(
+        Presence.objects.filter(
+            room__in={row[0] for row in swept}, user__in={row[1] for row in swept}
+        ).values_list("room", "user")
+    )
+    return [Gone(room, user) for *key, room, user in sorted(swept) if tuple(key) not in there]
+
+
+def _people(room_ids: list[int]) -> dict[int, list[str]]:
+    rows = Presence.objects.filter(room__in=room_ids).values_list("room", "user__username")
+    people: dict[int, list[str]] = {room_id: [] for room_id in room_ids}
+    for room_id, name in sorted(set(rows)):
+        people[room_id].append(name)
+    return people

@@ -1,0 +1,27 @@
+import logging
+
+from celery import shared_task  # type: ignore[import-untyped]
+from django.contrib.auth.models import User
+from django.db import OperationalError
+
+from chat.models import Room
+from chat.people import Person
+from chat.post import post
+
+logger = logging.getLogger(__name__)
+
+
+@shared_task(  # type: ignore[untyped-decorator]
+    ignore_result=True, autoretry_for=(OperationalError,), retry_backoff=True
+)
+def post_later(room_id: int, user_id: int, text: str, client_id: str) -> None:
+    """Say something in a room, once, however often the task runs.
+
+    What its sender may no longer say is dropped.
+    """
+    user = User.objects.filter(pk=user_id, is_active=True).first()
+    room = Room.objects.open_to(user_id).filter(pk=room_id).first()
+    if user is None or room is None:
+        logger.warning("user %d may not enter room %d any more: message dropped", user_id, room_id)
+        return
+    post(room, Person(user.pk, user.get_username()), text, client_id=client_id)
