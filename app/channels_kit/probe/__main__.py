@@ -1,4 +1,4 @@
-"""`python -m channels_kit.probe matrix`: prove that messages arrive, from the command line."""
+"""`python -m channels_kit.probe matrix|talk`: prove that messages arrive, from the command line."""
 
 import argparse
 import asyncio
@@ -11,6 +11,7 @@ from channels_kit.probe.address import UsageError, check_base
 from channels_kit.probe.matrix import Target, prove
 from channels_kit.probe.progress import progress_on
 from channels_kit.probe.report import render_text, write_json
+from channels_kit.probe.talk import command
 
 TOKEN_VARIABLE = "CHANNELS_KIT_PROBE_TOKEN"  # noqa: S105 - a variable's name
 
@@ -32,40 +33,67 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json is not None and not options.json.parent.is_dir():
         parser.error(f"--json: there is no directory {options.json.parent}")
     try:
-        report = asyncio.run(
-            prove(
-                options.worker,
-                token=read_token(options.token_file),
-                edge=options.edge,
-                edge_sockets=options.edge_sockets,
-                rounds=options.rounds,
-                timeout=options.timeout,
-                origin=options.origin,
-                progress=progress_on(sys.stderr),
-            )
-        )
+        proved = options.run(options)
     except UsageError as error:
         parser.error(str(error))
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    print(render_text(report, colour=colour))  # noqa: T201 - what the program is for
-    if options.json is not None:
-        try:
-            write_json(report, options.json)
-        except OSError as error:
-            parser.error(f"--json: {error}")
-    return EXIT_PROVED if report.ok else EXIT_NOT_PROVED
+    return EXIT_PROVED if proved else EXIT_NOT_PROVED
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the command line: one verb so far."""
+    """Return the command line; each verb sets `run`, which says whether it is proved."""
     parser = argparse.ArgumentParser(prog="python -m channels_kit.probe")
-    matrix = parser.add_subparsers(required=True, metavar="VERB").add_parser(
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    matrix = verbs.add_parser(
         "matrix",
         help="every worker sends, every worker receives",
         description="Open WebSockets to every worker, send from each, account for every delivery.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_matrix_arguments(matrix)
+    matrix.set_defaults(run=run_matrix)
+    talk = verbs.add_parser(
+        "talk",
+        help="clients of the application talk, whatever happens to it",
+        description="Talk in the application's rooms as its clients do; account for every message.",
+        epilog=command.EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_arguments(talk)
+    talk.set_defaults(run=command.run)
+    return parser
+
+
+def run_matrix(options: argparse.Namespace) -> bool:
+    """Prove delivery between workers, print and write the report; return whether it is proved.
+
+    Raises:
+        UsageError: an argument makes no sense, or the report cannot be written.
+    """
+    report = asyncio.run(
+        prove(
+            options.worker,
+            token=read_token(options.token_file),
+            edge=options.edge,
+            edge_sockets=options.edge_sockets,
+            rounds=options.rounds,
+            timeout=options.timeout,
+            origin=options.origin,
+            progress=progress_on(sys.stderr),
+        )
+    )
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    print(render_text(report, colour=colour))  # noqa: T201 - what the program is for
+    if options.json is not None:
+        try:
+            write_json(report, options.json)
+        except OSError as error:
+            raise UsageError(f"--json: {error}") from error
+    return report.ok
+
+
+def add_matrix_arguments(matrix: argparse.ArgumentParser) -> None:
+    """Give a parser the arguments of `matrix`."""
     matrix.add_argument(
         "--worker",
         action="append",
@@ -94,7 +122,6 @@ def build_parser() -> argparse.ArgumentParser:
     matrix.add_argument(
         "--token-file", metavar="FILE", help="read the token there, - for standard input"
     )
-    return parser
 
 
 def read_token(file: str | None) -> str:

@@ -35,10 +35,14 @@ def check_base(url: str) -> str:
 
 def socket_url(base: str, run: str, endpoint: str) -> str:
     """Return where the socket `endpoint` of the run `run` is opened."""
+    return websocket_url(base, probe_path(run, endpoint))
+
+
+def websocket_url(base: str, path: str) -> str:
+    """Return where `path`, with its query if it has one, is opened at the server behind `base`."""
     parts = urlsplit(base)
     scheme = _WEBSOCKET_SCHEMES[parts.scheme]
-    path = parts.path.rstrip("/") + probe_path(run, endpoint)
-    return SplitResult(scheme, parts.netloc, path, "", "").geturl()
+    return SplitResult(scheme, parts.netloc, parts.path.rstrip("/"), "", "").geturl() + path
 
 
 def http_url(base: str, path: str) -> str:

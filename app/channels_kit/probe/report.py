@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -38,9 +38,18 @@ def write_json(report: Report, path: Path) -> None:
     Raises:
         OSError: the file cannot be written.
     """
+    write_content(as_json(report), path)
+
+
+def write_content(content: Mapping[str, object], path: Path) -> None:
+    """Write JSON to a file that is there as a whole or not at all.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        unfinished.write_text(json.dumps(as_json(report), indent=2) + "\n")
+        unfinished.write_text(json.dumps(content, indent=2) + "\n")
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

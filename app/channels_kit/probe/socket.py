@@ -55,7 +55,7 @@ class ProbeSocket:
         connection: ClientConnection | None = None
         try:
             async with deadline:
-                connection = await _Connect(
+                connection = await Connect(
                     url,
                     origin=Origin(origin),
                     additional_headers={"Authorization": f"Bearer {token}"},
@@ -108,10 +108,11 @@ class ProbeSocket:
         await self.connection.close()
 
 
-class _Connect(connect):
+class Connect(connect):
     """Takes a redirect for an answer: another address would be proved than the one given."""
 
     def process_redirect(self, exc: Exception) -> Exception | str:
+        """Return what is raised."""
         return exc
 
 

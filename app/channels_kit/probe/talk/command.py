@@ -1,0 +1,130 @@
+"""`python -m channels_kit.probe talk`, from its arguments to its exit code."""
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+from pathlib import Path
+
+from channels_kit.probe.adapter import load_adapter
+from channels_kit.probe.address import UsageError
+from channels_kit.probe.progress import progress_on
+from channels_kit.probe.report import write_content
+from channels_kit.probe.talk.conversation import talk
+from channels_kit.probe.talk.outcome import Outcome
+from channels_kit.probe.talk.plan import Plan
+from channels_kit.probe.talk.report import as_json, render_text
+
+EPILOG = """\
+Passwords come from a file or from standard input, a JSON object {"name": "password", ...};
+never from an argument, which every user of the machine could read.
+SIGTERM or SIGINT stops the sending; what was sent is still waited for and reported.
+Exit code: 0 proved, 1 not proved, 2 wrong usage.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Give a parser the arguments of `talk`."""
+    parser.add_argument(
+        "--url",
+        action="append",
+        required=True,
+        help="the edge, or a worker; once for each. Clients go to the next when they come back",
+    )
+    parser.add_argument(
+        "--room", action="append", required=True, metavar="NAME", help="once for each room"
+    )
+    parser.add_argument(
+        "--adapter",
+        required=True,
+        metavar="MODULE:CLASS",
+        help="the application's protocol, such as chat.probe_adapter:RoomAdapter",
+    )
+    parser.add_argument(
+        "--credentials",
+        required=True,
+        metavar="FILE",
+        help="users and passwords, - for standard input",
+    )
+    parser.add_argument("--clients", type=int, default=200, metavar="N", help="default: 200")
+    for name, default, unit in (
+        ("rate", Plan.rate, "messages a second, of all clients together"),
+        ("duration", Plan.duration, "seconds of sending"),
+        (
+            "settle",
+            Plan.settle,
+            "seconds to wait for clients to come in, and for what was sent, at most",
+        ),
+        ("connect-rate", Plan.connect_rate, "handshakes a second, at most"),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            type=float,
+            default=default,
+            metavar="NUMBER",
+            help=f"{unit} (default: {default:g})",
+        )
+    parser.add_argument("--origin", help="the Origin header (default: that of the URL)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything found there")
+
+
+def run(options: argparse.Namespace) -> bool:
+    """Hold the conversation, print and write its report; return whether delivery is proved.
+
+    Raises:
+        UsageError: an argument makes no sense, or the report cannot be written.
+    """
+    plan = Plan(
+        urls=options.url,
+        rooms=options.room,
+        users=read_users(options.credentials),
+        adapter=load_adapter(options.adapter),
+        clients=options.clients,
+        rate=options.rate,
+        duration=options.duration,
+        settle=options.settle,
+        connect_rate=options.connect_rate,
+        origin=options.origin,
+    )
+    outcome = asyncio.run(_talk_until_a_signal(plan))
+    print(render_text(outcome))  # noqa: T201 - what the program is for
+    if options.json is not None:
+        try:
+            write_content(as_json(outcome), options.json)
+        except OSError as error:
+            raise UsageError(f"--json: {error}") from error
+    return outcome.ok
+
+
+def read_users(file: str) -> dict[str, str]:
+    """Return the password of each user, from a file or from standard input for `-`.
+
+    Raises:
+        UsageError: there are none; no password is repeated.
+    """
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text()
+        users = json.loads(text)
+    except OSError as error:
+        raise UsageError(f"--credentials: {error}") from error
+    except ValueError:
+        users = None
+    if (
+        not isinstance(users, dict)
+        or not users
+        or not all(isinstance(password, str) for password in users.values())
+    ):
+        source = "standard input" if file == "-" else file
+        raise UsageError(
+            f'--credentials: {source} is not a JSON object {{"name": "password", ...}}'
+        )
+    return users
+
+
+async def _talk_until_a_signal(plan: Plan) -> Outcome:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return await talk(plan, stop=stop, progress=progress_on(sys.stderr))

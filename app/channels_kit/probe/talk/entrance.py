@@ -1,0 +1,76 @@
+"""How clients come in: handshakes at a pace the machine can bear, one login for each user."""
+
+import asyncio
+from collections.abc import Mapping
+from time import time
+
+from channels_kit.probe.adapter import Adapter, Login, LoginRefused
+
+LOGINS_AT_ONCE = 4
+"""A password's hash is slow on purpose: more logins at once would only starve the worker."""
+
+LEAST_VALIDITY = 60.0
+"""Seconds that a login has to be good for; one with less is made anew."""
+
+
+class Pace:
+    """Lets one through at a time, so many a second.
+
+    Args:
+        rate: how many a second.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self.interval = 1 / rate
+        # When the next may pass, in seconds of the loop's clock.
+        self.next = 0.0
+
+    async def wait(self) -> None:
+        """Return when it is one's turn, first come first served."""
+        now = asyncio.get_running_loop().time()
+        turn = max(self.next, now)
+        self.next = turn + self.interval
+        await asyncio.sleep(turn - now)
+
+
+class Logins:
+    """The users of a conversation, and what each was let in with.
+
+    Args:
+        users: the password of each.
+        adapter: knows how to log in.
+    """
+
+    def __init__(self, users: Mapping[str, str], adapter: Adapter) -> None:
+        self.users = users
+        self.adapter = adapter
+        self._logins: dict[str, Login] = {}
+        # Why a user is not let in: asked once, not once for each of the user's clients.
+        self._refusals: dict[str, str] = {}
+        # One login at a time for each user: whoever waits takes what the first was given.
+        self._locks = {user: asyncio.Lock() for user in users}
+        self._threads = asyncio.Semaphore(LOGINS_AT_ONCE)
+
+    async def token(self, base: str, user: str) -> str:
+        """Return a token of the user that is good for a while, from the server `base` if need be.
+
+        Raises:
+            LoginRefused: the user is not let in.
+            OSError: there was no answer.
+        """
+        async with self._locks[user]:
+            if user in self._refusals:
+                raise LoginRefused(self._refusals[user])
+            login = self._logins.get(user)
+            if login is None or login.expires_at < time() + LEAST_VALIDITY:
+                async with self._threads:
+                    login = await self._log_in(base, user)
+                self._logins[user] = login
+            return login.token
+
+    async def _log_in(self, base: str, user: str) -> Login:
+        try:
+            return await asyncio.to_thread(self.adapter.log_in, base, user, self.users[user])
+        except LoginRefused as error:
+            self._refusals[user] = str(error)
+            raise

@@ -1,0 +1,56 @@
+"""What a conversation is to be: who talks, where, how much and for how long."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from channels_kit.probe.adapter import Adapter
+from channels_kit.probe.address import UsageError, check_base
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A conversation.
+
+    Attributes:
+        urls: base URLs of the edge or of workers; clients are spread over them, and go to the
+            next one whenever they come back.
+        rooms: the rooms' names; clients are spread over them.
+        users: the password of each user; clients are spread over them.
+        adapter: the application's protocol.
+        clients: how many, at least 1.
+        rate: messages a second, of all clients together.
+        duration: seconds of sending.
+        settle: seconds after which nothing more is waited for: while the clients come in, and
+            after the last message.
+        connect_rate: handshakes a second, at most; those after a fault too.
+        origin: the Origin header; None for that of each URL.
+
+    Raises:
+        UsageError: a value makes no sense.
+    """
+
+    urls: Sequence[str]
+    rooms: Sequence[str]
+    users: Mapping[str, str] = field(repr=False)
+    adapter: Adapter
+    clients: int = 200
+    rate: float = 20.0
+    duration: float = 120.0
+    settle: float = 60.0
+    connect_rate: float = 50.0
+    origin: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.urls or not self.rooms or not self.users:
+            raise UsageError("a URL, a room and a user are needed, at least one of each")
+        for url in self.urls:
+            check_base(url)
+        if self.clients < len(self.rooms):
+            raise UsageError(
+                f"{self.clients} clients for {len(self.rooms)} rooms; allowed: one a room or more"
+            )
+        for name in ("rate", "duration", "settle", "connect_rate"):
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise UsageError(f"{name} is {value:g}; allowed: a number above 0")

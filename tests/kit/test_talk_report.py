@@ -1,0 +1,124 @@
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from channels_kit.probe.talk import ClientOutcome, Outcome
+from channels_kit.probe.talk.report import MOST_FAULTS, as_json, render_text
+
+WELL = ClientOutcome(
+    name="client-1",
+    room="red",
+    user="alice",
+    failure=None,
+    first=0,
+    last=2,
+    delivered=2,
+    lost=(),
+    twice=(),
+    out_of_order=(),
+    disagreements=(),
+    dropped=1,
+    gaps_asked=2,
+    sent_again=3,
+    closes={1006: 2, 1012: 1},
+    failed_attempts={"answered 502": 4},
+    refusals={"flood": 5},
+    away=(0.5, 1.5),
+)
+
+
+def outcome(*clients: ClientOutcome, **changes: Any) -> Outcome:
+    values: dict[str, Any] = {
+        "run": "run",
+        "seconds": 60.0,
+        "sent": 2,
+        "delivered": 2,
+        "never_stored": {},
+        "stored_twice": {},
+        "connected_latencies": [0.002],
+        "other_latencies": [1.25],
+        "clients": clients or (WELL,),
+        **changes,
+    }
+    return Outcome(**values)
+
+
+def test_the_text_of_a_proof() -> None:
+    assert render_text(outcome()) == (
+        "talk: 1 client in 1 room, 2 messages sent in 60 s, 2 of 2 deliveries\n"
+        "  latency while connected: p50 2.0 ms, p99 2.0 ms, max 2.0 ms;"
+        " overall: p50 2.0 ms, p99 1250.0 ms, max 1250.0 ms\n"
+        "  connections lost: 3 (1006: 2, 1012: 1); not let in: 4 (answered 502: 4);"
+        " away: p50 500.0 ms, p99 1500.0 ms, max 1500.0 ms\n"
+        "  copies dropped: 1; gaps asked for: 2; sent again: 3; frames refused: 5 (flood: 5)\n"
+        "\n"
+        "Proved. Every message of 2 came to every client once and in order,"
+        " over 3 lost connections."
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault", "advice"),
+    [
+        ({"failure": "closed with 4003"}, "closed with 4003", "may alice log in"),
+        ({"first": None}, "never came into the room: 4 (answered 502: 4)", "/-/ready"),
+        ({"lost": (3, 5, 6, 7)}, "lost 4: 3, 5-7", "first client-1 number 3"),
+        ({"twice": (3,)}, "delivered again 1: 3", "a fault of the probe's own client"),
+        ({"out_of_order": (3,)}, "out of order 1: 3", "a fault of the probe's own client"),
+        ({"disagreements": (3,)}, "told otherwise than others: 3", "the same database"),
+    ],
+)
+def test_any_fault_of_a_client_is_no_proof_and_is_named(
+    changes: dict[str, Any], fault: str, advice: str
+) -> None:
+    found = outcome(replace(WELL, **changes))
+    assert not found.ok
+    lines = render_text(found).splitlines()
+    assert f"  client-1 (alice in red): {fault}" in lines
+    assert lines[-1].startswith("Not proved. ")
+    assert advice in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"never_stored": {"run-1": "client-1"}}, "message run-1 of client-1: nobody was"),
+        ({"stored_twice": {"run-1": (4, 9)}}, "message run-1: stored 2 times, as 4, 9"),
+        ({"sent": 0}, "stopped before a message was sent"),
+    ],
+)
+def test_any_fault_of_a_message_is_no_proof_and_is_named(
+    changes: dict[str, Any], words: str
+) -> None:
+    found = outcome(**changes)
+    assert not found.ok
+    assert words in render_text(found)
+
+
+def test_what_is_lost_was_expected() -> None:
+    assert outcome(WELL, replace(WELL, lost=(1, 2, 3))).expected == 5
+
+
+def test_more_faults_than_anybody_reads_are_counted() -> None:
+    clients = [replace(WELL, name=f"client-{number}", lost=(1,)) for number in range(50)]
+    lines = render_text(outcome(*clients)).splitlines()
+    assert sum("lost 1: 1" in line for line in lines) == MOST_FAULTS
+    assert f"  and {50 - MOST_FAULTS} faults more; --json has all" in lines
+
+
+def test_many_numbers_are_cut_short() -> None:
+    text = render_text(outcome(replace(WELL, lost=tuple(range(1, 40, 2)))))
+    assert "lost 20: 1, 3, 5, 7, 9, ...\n" in text
+
+
+def test_json_holds_everything() -> None:
+    content = as_json(outcome(replace(WELL, lost=(3,)), stored_twice={"run-1": (4, 9)}))
+    assert content["ok"] is False
+    assert content["stored_twice"] == {"run-1": (4, 9)}
+    assert content["closes"] == {1006: 2, 1012: 1}
+    assert content["latency_connected_milliseconds"] == {"p50": 2.0, "p99": 2.0, "max": 2.0}
+    [client] = content["clients"]  # type: ignore[misc]
+    assert client["lost"] == (3,)  # type: ignore[has-type]
+    assert client["away"] == (0.5, 1.5)  # type: ignore[has-type]
+    assert client["ok"] is False  # type: ignore[has-type]
