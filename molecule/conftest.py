@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from harness.cluster import Cluster
+from harness.pages import ARGUMENTS, CHROMIUM, PATIENCE
+from playwright.sync_api import Browser, expect, sync_playwright
 
 CLUSTER = pytest.StashKey[Cluster]()
 DEFAULT_SCENARIO = Path(__file__).parent / "default"
@@ -27,6 +29,18 @@ def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         del request.session.stash[CLUSTER]
         for host in found.hosts:
             found.ssh(host, options=("-O", "exit"))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A real browser."""
+    if not CHROMIUM.exists():
+        pytest.fail(f"{CHROMIUM} is missing: apt-get install chromium")
+    expect.set_options(timeout=PATIENCE * 1000)
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield started
+        started.close()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -34,6 +34,7 @@ EDGE_HOST_PORT = 80
 
 # Variables of the roles that have no default: made up once for this cluster.
 SECRETS = (
+    "channels_jwt_key",
     "channels_probe_token",
     "channels_secret_key",
     "postgres_password",

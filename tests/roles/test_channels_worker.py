@@ -1,5 +1,7 @@
 """The module channels_worker: a systemctl of the tests' own, a real process, a real server."""
 
+import os
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -65,8 +67,10 @@ class Worker:
     ) -> Tree:
         (self.directory / "calls").unlink(missing_ok=True)
         arguments = {
-            "workers": [{"port": port, "url": self.url, "name": f"app1:{port}"} for port in ports],
-            "revision": revision,
+            "units": [
+                {"unit": f"channels-web@{port}.service", "url": self.url, "revision": revision}
+                for port in ports
+            ],
             "timeout": timeout,
             "restart": restart,
         }
@@ -150,6 +154,7 @@ def test_a_worker_of_another_revision_waits_for_its_turn(
     worker.state("active", process.pid)
     answer = worker.run(restart=False)
     assert (answer["changed"], answer["started"], answer["restarted"]) == (False, [], [])
+    assert answer["outdated"] == [UNIT]
     assert worker.calls() == []
 
 
@@ -263,6 +268,26 @@ def test_it_waits_until_the_worker_is_ready(worker: Worker) -> None:
     assert worker.asked == ["/-/ready"] * 2
 
 
+def test_a_unit_that_answers_nobody_is_ready_when_it_is_connected(
+    worker: Worker, process: subprocess.Popen[bytes]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        waits = {"unit": UNIT, "revision": "old", "connected_to": port}
+        worker.state("active", process.pid)
+        answer = run_module(MODULE, {"units": [waits], "timeout": 0})
+        assert f"{UNIT} is not ready after 0 s" in answer["msg"]
+        assert f"its process, {process.pid}, has no connection to port {port}" in answer["msg"]
+
+        with socket.create_connection(("127.0.0.1", port)):
+            # Somebody is connected, but not the unit's process.
+            assert run_module(MODULE, {"units": [waits], "timeout": 0})["failed"] is True
+            # And now the process that holds the connection is the unit's.
+            worker.state("active", os.getpid())
+            own = {**waits, "revision": ""}
+            assert run_module(MODULE, {"units": [own], "timeout": 0})["changed"] is False
+
+
 def test_a_worker_that_never_gets_ready_fails_with_its_own_words(worker: Worker) -> None:
     worker.state("inactive")
     worker.answers = [(503, b"no answer from Redis")]
@@ -308,13 +333,12 @@ def test_what_systemd_refuses_fails_with_the_journal(worker: Worker, verb: str) 
 def test_its_documentation_names_its_arguments() -> None:
     said = documentation(MODULE)["options"]
     assert {name: option["type"] for name, option in said.items()} == {
-        "workers": "list",
-        "revision": "str",
+        "units": "list",
         "timeout": "int",
         "restart": "bool",
     }
     required = sorted(name for name, option in said.items() if option.get("required"))
     assert run_module(MODULE, {})["msg"] == f"missing required arguments: {', '.join(required)}"
-    everything = {"workers": [], "revision": "new", "timeout": 1, "restart": False, "typo": 1}
+    everything = {"units": [], "timeout": 1, "restart": False, "typo": 1}
     supported = run_module(MODULE, everything)["msg"].partition("Supported parameters include: ")[2]
     assert supported.rstrip(".").split(", ") == sorted(said)

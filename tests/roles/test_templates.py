@@ -22,6 +22,7 @@ from .house import ROLE_NAMES, ROLES, Tree, defaults
 from .rendered import RELEASE, Cluster, Written, render
 
 SECRETS = {
+    "channels_jwt_key": "jwt-key" + "".join(map(chr, range(0x21, 0x7F))).replace(",", ""),
     "channels_probe_token": "probe-token.of_the~tests",
     # All that preflight allows in a secret.
     "channels_secret_key": "secret-key" + "".join(map(chr, range(0x21, 0x7F))),
@@ -165,9 +166,11 @@ def test_every_host_gets_the_files_of_its_roles(clusters: dict[str, Cluster]) ->
         "/etc/systemd/system/channels-firewall.service",
     }
     app = {
-        "/etc/channels/web.env",
+        "/etc/channels/application.env",
         "/usr/local/sbin/channels-manage",
+        "/etc/systemd/system/channels-celery.service",
         "/etc/systemd/system/channels-web@.service",
+        "/etc/systemd/system/channels-worker@.service",
     }
     edge = {"/etc/nginx/nginx.conf"}
     data = {
@@ -188,13 +191,13 @@ def test_every_host_gets_the_files_of_its_roles(clusters: dict[str, Cluster]) ->
                 | (data if host == DATA[name] else set())
             ), f"{name}: {host}"
     templates = {path.name for role in ROLE_NAMES for path in (ROLES / role).glob("templates/*")}
-    # Two instances of Redis have each redis.conf and users.acl.
-    assert len(templates) == len(common | app | edge | data) - 2
+    # Two instances of Redis have each redis.conf and users.acl; process.j2 is a part of units.
+    assert len(templates) == len(common | app | edge | data) - 2 + 1
 
 
 def test_no_file_holds_what_a_template_has_left_over(clusters: dict[str, Cluster]) -> None:
     for name, host, file in every_file(clusters):
-        if "web.env" not in file.path:
+        if "application.env" not in file.path:
             assert not re.search(r"\{\{|\}\}|\{%|%\}|\bNone\b|\bUndefined\b", file.content), (
                 f"{name}: {host}: {file.path}"
             )
@@ -213,7 +216,7 @@ def test_a_secret_stands_only_in_files_that_others_cannot_read(
                 found.add(file.path)
                 assert file.secret, f"{name}: {host}: the diff of {file.path} shows it"
                 assert file.mode.endswith("00"), f"{name}: {host}: others read {file.path}"
-    assert found == {"/etc/channels/web.env"}
+    assert found == {"/etc/channels/application.env"}
 
 
 def test_what_has_a_checker_is_checked(clusters: dict[str, Cluster]) -> None:
@@ -223,7 +226,9 @@ def test_what_has_a_checker_is_checked(clusters: dict[str, Cluster]) -> None:
         "/etc/nginx/nginx.conf",
         "/etc/postgresql/15/main/conf.d/channels-kit.conf",
         "/etc/systemd/system/channels-firewall.service",
+        "/etc/systemd/system/channels-celery.service",
         "/etc/systemd/system/channels-web@.service",
+        "/etc/systemd/system/channels-worker@.service",
         "/usr/local/sbin/channels-manage",
     }
 
@@ -499,14 +504,16 @@ def test_a_worker_listens_where_the_edge_looks_for_it(
     edges = {address_of(name, edge) for edge in EDGES[name]}
     assert set(option(command, "--forwarded-allow-ips").split(",")) == edges
     assert f"CHANNELS_KIT_WORKER={host}:%i" in unit["Service"]["Environment"]
-    assert unit["Service"]["EnvironmentFile"] == ["/etc/channels/web.env"]
+    assert unit["Service"]["EnvironmentFile"] == ["/etc/channels/application.env"]
     assert unit["Service"]["User"] == ["channels"]
     assert unit["Service"]["WorkingDirectory"] == ["/srv/channels/current/app"]
     assert "--no-access-log" in command
 
 
 def web_env(clusters: dict[str, Cluster], name: str) -> dict[str, str]:
-    return parse_environment_file(clusters[name][APPS[name][0]]["/etc/channels/web.env"].content)
+    return parse_environment_file(
+        clusters[name][APPS[name][0]]["/etc/channels/application.env"].content
+    )
 
 
 def test_the_environment_means_what_the_operator_wrote(clusters: dict[str, Cluster]) -> None:
@@ -527,7 +534,7 @@ def test_the_application_is_told_its_secrets_as_they_are(
     assert read["SECRET_KEY"] == SECRETS["channels_secret_key"]
     assert read["CHANNELS_KIT_PROBE_TOKEN"] == SECRETS["channels_probe_token"]
     assert read["ALLOWED_HOSTS"].split(",")[0] == "chat.example.org"
-    file = clusters[name][APPS[name][0]]["/etc/channels/web.env"]
+    file = clusters[name][APPS[name][0]]["/etc/channels/application.env"]
     assert (file.mode, file.owner, file.group, file.secret) == ("0600", "root", "root", True)
 
 
@@ -558,19 +565,38 @@ def test_the_urls_lead_to_the_data(clusters: dict[str, Cluster], name: str, vari
 def test_every_worker_of_a_cluster_has_the_same_environment(
     clusters: dict[str, Cluster], name: str, host: str
 ) -> None:
-    """But for the revision, which the unit, with the host's own address, is a part of."""
-    read = parse_environment_file(clusters[name][host]["/etc/channels/web.env"].content)
-    first = web_env(clusters, name)
-    assert re.fullmatch(rf"{RELEASE['id']}-[0-9a-f]{{8}}", read.pop("CHANNELS_KIT_REVISION"))
-    first.pop("CHANNELS_KIT_REVISION")
-    assert read == first
+    read = parse_environment_file(clusters[name][host]["/etc/channels/application.env"].content)
+    assert read == web_env(clusters, name)
+
+
+UNITS = {
+    "channels-web@.service": "-m uvicorn channels_kit.serving.asgi:application",
+    "channels-worker@.service": "manage.py runworker %i",
+    "channels-celery.service": "-m celery --app config worker",
+}
+
+
+@every_app
+@pytest.mark.parametrize("unit", UNITS)
+def test_every_process_says_which_revision_it_is_and_may_do_as_little(
+    clusters: dict[str, Cluster], name: str, host: str, unit: str
+) -> None:
+    service = parse_unit(clusters[name][host][f"/etc/systemd/system/{unit}"].content)["Service"]
+    assert UNITS[unit] in service["ExecStart"][0]
+    (revision,) = (line for line in service["Environment"] if "REVISION" in line)
+    assert re.fullmatch(rf"CHANNELS_KIT_REVISION={RELEASE['id']}-[0-9a-f]{{8}}", revision)
+    assert service["EnvironmentFile"] == ["/etc/channels/application.env"]
+    assert service["LimitNOFILE"] == [str(NOFILE[name])]
+    assert service["NoNewPrivileges"] == ["yes"]
+    assert service["ProtectSystem"] == ["strict"]
+    assert service["User"] == ["channels"]
 
 
 def test_management_commands_run_as_the_workers_do(clusters: dict[str, Cluster]) -> None:
     file = clusters["minimal"]["one"]["/usr/local/sbin/channels-manage"]
     assert file.mode == "0755"
     assert file.content.startswith("#!/bin/sh\n")
-    assert "--property=EnvironmentFile=/etc/channels/web.env" in file.content
+    assert "--property=EnvironmentFile=/etc/channels/application.env" in file.content
     assert "--uid=channels" in file.content
     assert "/srv/channels/releases/$2" in file.content
 

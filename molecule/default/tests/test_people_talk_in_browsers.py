@@ -1,83 +1,36 @@
 import uuid
-from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
-import pytest
 from harness.ansible import ROOT
 from harness.cluster import Cluster
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from harness.pages import enter, say, worker_of
+from harness.wait import eventually
+from playwright.sync_api import Browser, Page, expect
 
-CHROMIUM = "/usr/bin/chromium"
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 SCREENSHOTS = ROOT / ".staging" / "molecule-default"
-# Seconds; Playwright counts milliseconds.
-PATIENCE = 15
 # Reloads until two people are on two workers; least_conn needs hardly any.
 RELOADS = 10
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not Path(CHROMIUM).exists():
-        pytest.fail(f"{CHROMIUM} is missing: apt-get install chromium")
-    expect.set_options(timeout=PATIENCE * 1000)
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield started
-        started.close()
-
-
-def enter(browser: Browser, cluster: Cluster, user: str, problems: list[str]) -> Page:
-    """Log a user in as a person does, and go to the lobby."""
-    page = browser.new_context(viewport={"width": 900, "height": 700}).new_page()
-    page.set_default_timeout(PATIENCE * 1000)
-    page.on("pageerror", lambda error: problems.append(f"{user}: {error}"))
-    page.on(
-        "console",
-        lambda said: problems.append(f"{user}: {said.text}") if said.type == "error" else None,
-    )
-    page.goto(f"{cluster.origin}/login/")
-    page.get_by_label("Name").fill(user)
-    page.get_by_label("Password").fill(cluster.users[user])
-    page.get_by_role("button", name="Log in").click()
-    page.get_by_role("link", name="Lobby").click()
-    expect(page.locator("#state")).to_have_text("Connected")
-    return page
-
-
-def worker_of(page: Page) -> str:
-    """Return the worker that the page says it is served by."""
-    expect(page.locator("#state")).to_have_text("Connected")
-    return page.locator("#detail .worker").inner_text()
-
-
-def say(page: Page, text: str) -> None:
-    page.get_by_placeholder("Message to Lobby").fill(text)
-    page.keyboard.press("Enter")
+def enter_on_two_workers(
+    browser: Browser, cluster: Cluster, problems: list[str], closing: ExitStack
+) -> tuple[Page, Page]:
+    """Let alice and bob in, and reload bob's page until another worker serves it."""
+    alice, bob = (enter(browser, cluster, user, problems) for user in ("alice", "bob"))
+    for page in (alice, bob):
+        closing.callback(page.context.close)
+    for _ in range(RELOADS):
+        if worker_of(alice) != worker_of(bob):
+            return alice, bob
+        bob.reload()
+    raise AssertionError(f"after {RELOADS} reloads both are on {worker_of(bob)}")
 
 
 def test_alice_and_bob_talk_through_different_workers(cluster: Cluster, browser: Browser) -> None:
     problems: list[str] = []
     with ExitStack() as closing:
-        alice, bob = (enter(browser, cluster, user, problems) for user in ("alice", "bob"))
-        for page in (alice, bob):
-            closing.callback(page.context.close)
-        for _ in range(RELOADS):
-            if worker_of(alice) != worker_of(bob):
-                break
-            bob.reload()
+        alice, bob = enter_on_two_workers(browser, cluster, problems, closing)
         workers = {"alice": worker_of(alice), "bob": worker_of(bob)}
-        assert len(set(workers.values())) == 2, f"after {RELOADS} reloads: {workers}"
         assert set(workers.values()) <= {worker.name for worker in cluster.workers}
 
         said = {user: f"{user} says {uuid.uuid4().hex[:8]}" for user in workers}
@@ -94,3 +47,32 @@ def test_alice_and_bob_talk_through_different_workers(cluster: Cluster, browser:
         assert problems == []
         alice.screenshot(path=SCREENSHOTS / "alice.png")
         bob.screenshot(path=SCREENSHOTS / "bob.png")
+
+
+def texts_of(page: Page, marker: str) -> list[str]:
+    """Return the messages that the page shows, in its order, of those with a marker."""
+    return page.locator("#messages > li .text", has_text=marker).all_inner_texts()
+
+
+def test_a_killed_worker_costs_nobody_a_message(cluster: Cluster, browser: Browser) -> None:
+    marker = uuid.uuid4().hex[:8]
+    said = [f"{marker} {number}" for number in range(12)]
+    with ExitStack() as closing:
+        alice, bob = enter_on_two_workers(browser, cluster, [], closing)
+        served_by = {worker.name: worker for worker in cluster.workers}
+        killed = served_by[worker_of(bob)]
+        for number, text in enumerate(said):
+            if number == 4:
+                process = cluster.process_of(killed)
+                cluster.hosts[killed.host].check_output("kill -KILL %s", process)
+            # Bob types on whether he is connected or not.
+            say(alice if number % 2 else bob, text)
+        for page in (alice, bob):
+            eventually(lambda: texts_of(page, marker), lambda shown: len(shown) >= 12, "all texts")  # noqa: B023
+            assert sorted(texts_of(page, marker)) == sorted(said)
+        assert texts_of(alice, marker) == texts_of(bob, marker), "in another order"
+        # Each one's own words stay in the order they were said in.
+        for mine in (said[::2], said[1::2]):
+            assert [text for text in texts_of(alice, marker) if text in mine] == mine
+        worker_of(bob)
+    cluster.wait_until_ready()

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
+from cluster import SECRETS
 from harness.cluster import Cluster
 from harness.wait import eventually
 from websockets.exceptions import InvalidStatus
@@ -44,9 +45,9 @@ def files_with_secrets(cluster: Cluster, host: str, user: str) -> list[str]:
 
 
 def test_every_secret_is_long_enough_to_be_looked_for(cluster: Cluster) -> None:
-    assert len(cluster.secrets) == 7
+    assert len(cluster.secrets) == len(SECRETS) + 2
     assert all(len(secret) >= 16 for secret in cluster.secrets.values())
-    assert len(set(cluster.secrets.values())) == 7
+    assert len(set(cluster.secrets.values())) == len(SECRETS) + 2
 
 
 @pytest.mark.parametrize("host", HOSTS)
@@ -75,7 +76,7 @@ def test_on_no_command_line(cluster: Cluster, host: str) -> None:
 @pytest.mark.parametrize("host", HOSTS)
 def test_in_no_file_but_the_environment_of_the_workers(cluster: Cluster, host: str) -> None:
     assert files_with_secrets(cluster, host, "nobody") == []
-    holders = ["/etc/channels/web.env"] if host in cluster.group("channels") else []
+    holders = ["/etc/channels/application.env"] if host in cluster.group("channels") else []
     assert files_with_secrets(cluster, host, "root") == holders
     for path in holders:
         file = cluster.hosts[host].file(path)

@@ -1,44 +1,43 @@
-"""Ansible module: run workers on a revision."""
+"""Ansible module: run the application's units on a revision."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: channels_worker
-short_description: Run workers on a revision
+short_description: Run the application's units on a revision
 description:
-  - Enables the units of workers, starts at once all that do not run, restarts one after the other
-    those whose process was started with another revision, and waits until each is ready. Asks the
-    processes and not files, so an interrupted run is completed by the next one.
+  - Enables units, starts at once all that do not run, restarts one after the other those whose
+    process was started with another revision, and waits until each is ready. Asks the processes
+    and not files, so an interrupted run is completed by the next one.
 options:
-  workers:
+  units:
     description: >-
-      The workers, each with its port, which names its unit C(channels-web@PORT.service), and the
-      url where it answers, without a path.
+      The units. unit is its name; revision what its process must have been started with, in
+      C(CHANNELS_KIT_REVISION); url where a worker answers, without a path, and is asked whether it
+      is ready; connected_to, for one that answers nobody, the port of the server it takes its work
+      from, to which it is connected when it is ready.
     type: list
     elements: dict
     required: true
-  revision:
-    description: What a process must have been started with, in C(CHANNELS_KIT_REVISION).
-    type: str
-    required: true
   timeout:
-    description: Seconds to wait until a worker is ready.
+    description: Seconds to wait until a unit is ready.
     type: int
     required: true
   restart:
-    description: Whether a worker that runs on another revision is restarted.
+    description: Whether a unit that runs on another revision is restarted.
     type: bool
     default: true
 """
 
 RETURN = r"""
 outdated:
-  description: The ports of workers that run on another revision, where restart is false.
+  description: The units that run on another revision, where restart is false.
   type: list
-  elements: int
+  elements: str
   returned: always
 """
 
+import contextlib
 import http.client
 import time
 import urllib.error
@@ -75,25 +74,47 @@ def readiness(url: str) -> tuple[bool, str]:
         return False, str(error)
 
 
-class Worker:
-    """One worker: its unit, and what runs there."""
+def is_connected(process: str, port: int) -> bool:
+    """Return whether a process holds a TCP connection to a port of another one."""
+    held = set()
+    tables = []
+    with contextlib.suppress(OSError):  # it has gone meanwhile
+        for file in Path("/proc", process, "fd").iterdir():
+            with contextlib.suppress(OSError):  # this one has been closed
+                held.add(str(file.readlink()))
+        tables = [Path("/proc", process, "net", name).read_text() for name in ("tcp", "tcp6")]
+    for line in (line.split() for table in tables for line in table.splitlines()[1:]):
+        # proc_pid_net(5): remote address, state (01: established), inode.
+        remote, state, inode = line[2], line[3], line[9]
+        if state == "01" and int(remote[-4:], 16) == port and f"socket:[{inode}]" in held:
+            return True
+    return False
 
-    def __init__(self, module: AnsibleModule, port: int, url: str) -> None:
+
+class Unit:
+    """One unit, and what runs there."""
+
+    def __init__(self, module: AnsibleModule, wanted: dict[str, Any]) -> None:
         self.module = module
-        self.port = port
-        self.unit = f"channels-web@{port}.service"
-        self.url = url
-        shown = self.systemctl("show", "--property=MainPID,ActiveState,UnitFileState", self.unit)
-        state = dict(line.split("=", 1) for line in shown.splitlines())
+        self.name: str = wanted["unit"]
+        self.wanted: str = wanted["revision"]
+        self.url: str | None = wanted.get("url")
+        self.connected_to = int(wanted.get("connected_to", 0))
+        state = self.state()
         # One whose start is under way, too: systemd would join a second start to the first.
         self.active = state["ActiveState"] in ("active", "activating")
         self.enabled = state["UnitFileState"] == "enabled"
         # What the process that runs was started with; empty where none runs.
         self.revision = running_revision(state["MainPID"]) if self.active else ""
 
+    def state(self) -> dict[str, str]:
+        """Return what systemd knows of it."""
+        shown = self.systemctl("show", "--property=MainPID,ActiveState,UnitFileState", self.name)
+        return dict(line.split("=", 1) for line in shown.splitlines())
+
     def fail(self, what: str) -> None:
         """Fail with the end of the unit's journal."""
-        journalctl = ["journalctl", "--no-pager", "--lines=40", "--output=cat", "--unit", self.unit]
+        journalctl = ["journalctl", "--no-pager", "--lines=40", "--output=cat", "--unit", self.name]
         _, journal, _ = self.module.run_command(journalctl)
         self.module.fail_json(msg=f"{what}\nIts journal ends with:\n{journal}")
 
@@ -101,52 +122,59 @@ class Worker:
         """Run systemctl and return what it printed."""
         code, out, err = self.module.run_command(["systemctl", *arguments])
         if code:
-            self.fail(f"{self.unit}: systemctl {arguments[0]} failed: {err.strip()}")
+            self.fail(f"{self.name}: systemctl {arguments[0]} failed: {err.strip()}")
         return str(out)
 
+    def readiness(self) -> tuple[bool, str]:
+        """Return whether it is ready, and what says so."""
+        if self.url:
+            ready, answer = readiness(self.url)
+            return ready, f"{self.url}/-/ready says: {answer}"
+        process = self.state()["MainPID"]
+        return (
+            is_connected(process, self.connected_to),
+            f"its process, {process}, has no connection to port {self.connected_to}",
+        )
+
     def wait_until_ready(self, seconds: int) -> None:
-        """Wait for a 200 from its readiness; fail with what it says instead."""
+        """Wait until it is ready; fail with what it says instead."""
         deadline = time.monotonic() + seconds
-        ready, answer = readiness(self.url)
+        ready, answer = self.readiness()
         while not ready and time.monotonic() < deadline:
             time.sleep(0.2)
-            ready, answer = readiness(self.url)
+            ready, answer = self.readiness()
         if not ready:
-            self.fail(
-                f"{self.unit} is not ready after {seconds} s; {self.url}/-/ready says: {answer}"
-            )
+            self.fail(f"{self.name} is not ready after {seconds} s; {answer}")
 
 
 def main() -> None:
     """Act on the module's arguments."""
     module = AnsibleModule(
         argument_spec={
-            "workers": {"type": "list", "elements": "dict", "required": True},
-            "revision": {"type": "str", "required": True},
+            "units": {"type": "list", "elements": "dict", "required": True},
             "timeout": {"type": "int", "required": True},
             "restart": {"type": "bool", "default": True},
         },
         supports_check_mode=True,
     )
-    revision: str = module.params["revision"]
     seconds: int = module.params["timeout"]
-    workers = [Worker(module, worker["port"], worker["url"]) for worker in module.params["workers"]]
+    units = [Unit(module, wanted) for wanted in module.params["units"]]
 
-    enable = [worker for worker in workers if not worker.enabled]
-    start = [worker for worker in workers if not worker.active]
-    outdated = [worker for worker in workers if worker.active and worker.revision != revision]
+    enable = [unit for unit in units if not unit.enabled]
+    start = [unit for unit in units if not unit.active]
+    outdated = [unit for unit in units if unit.active and unit.revision != unit.wanted]
     restart = outdated if module.params["restart"] else []
-    touched = [worker for worker in workers if worker in enable + start + restart]
+    touched = [unit for unit in units if unit in enable + start + restart]
     result: dict[str, Any] = {
         "changed": bool(touched),
-        "started": [worker.unit for worker in start],
-        "restarted": [worker.unit for worker in restart],
-        "outdated": [worker.port for worker in outdated if worker not in restart],
+        "started": [unit.name for unit in start],
+        "restarted": [unit.name for unit in restart],
+        "outdated": [unit.name for unit in outdated if unit not in restart],
         "diff": {
             "before": "".join(
-                f"{each.unit}: {each.revision or 'not running'}\n" for each in touched
+                f"{unit.name}: {unit.revision or 'not running'}\n" for unit in touched
             ),
-            "after": "".join(f"{each.unit}: {revision}\n" for each in touched),
+            "after": "".join(f"{unit.name}: {unit.wanted}\n" for unit in touched),
         },
     }
     if module.check_mode:
@@ -155,16 +183,16 @@ def main() -> None:
     if touched:
         touched[0].systemctl("daemon-reload")
     if enable:
-        enable[0].systemctl("enable", *(worker.unit for worker in enable))
+        enable[0].systemctl("enable", *(unit.name for unit in enable))
     if start:
-        start[0].systemctl("start", *(worker.unit for worker in start))
-    for worker in restart:
-        worker.systemctl("restart", worker.unit)
-        worker.wait_until_ready(seconds)
+        start[0].systemctl("start", *(unit.name for unit in start))
+    for unit in restart:
+        unit.systemctl("restart", unit.name)
+        unit.wait_until_ready(seconds)
     # Those that a run before this one has touched and not waited for, too.
-    for worker in workers:
-        if worker in start or worker.revision == revision:
-            worker.wait_until_ready(seconds)
+    for unit in units:
+        if unit in start or unit.revision == unit.wanted:
+            unit.wait_until_ready(seconds)
     module.exit_json(**result)
 
 
