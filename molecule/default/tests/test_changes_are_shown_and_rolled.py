@@ -38,10 +38,8 @@ def test_a_new_limit_changes_what_depends_on_it_and_nothing_else(
         "Base | Apply what has changed",
     }
     app = base | {
-        # The environment names the revision, which the unit is a part of.
-        "Release | Write the environment and provide the management commands",
-        "Start | Write the unit",
-        "Roll | Run the worker on this revision",
+        "Start | Write the units",
+        "Roll | Run the unit on this revision",
     }
     redis = {"Configure | Write the instances' configuration", "Redis | Restart what has changed"}
     nginx = {"Nginx | Check the configuration and put it in place", "Nginx | Reload it"}
