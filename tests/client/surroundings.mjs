@@ -1,6 +1,10 @@
 /** What a browser gives to the modules under test, under the tests' control: nothing really waits. */
 
+import { webcrypto } from "node:crypto";
 import { RoomConnection } from "../../app/chat/static/chat/connection.js";
+
+// A browser has it, and Node since 19.
+globalThis.crypto ??= webcrypto;
 
 /** The server's end of a socket that a client opened. */
 class FakeSocket {
