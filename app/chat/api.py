@@ -94,10 +94,7 @@ def messages(request: HttpRequest, name: str) -> HttpResponse:
 
 def _read(request: HttpRequest, room: Room, person: Person) -> HttpResponse:
     page = reading.page(room.pk, protocol.parse_after(request.GET.get("after")))
-    bodies = [
-        post.message_body(message, room.name, message.user.get_username())
-        for message in page.messages
-    ]
+    bodies = post.message_bodies(page.messages, room.name)
     return JsonResponse({"messages": bodies, "sequence": page.known})
 
 
@@ -123,10 +120,10 @@ def _say(request: HttpRequest, room: Room, person: Person) -> HttpResponse:
 
 
 class _Csrf(CsrfViewMiddleware):
-    """Django's check, with an answer of the API."""
+    """Django's check, with an error of the API."""
 
     def _reject(self, request: HttpRequest, reason: str) -> HttpResponse:
-        return _error(403, "csrf_failed", reason)
+        raise ApiError(403, "csrf_failed", "The session's CSRF token is missing or wrong.")
 
 
 def _caller(request: HttpRequest) -> Person:
@@ -141,9 +138,7 @@ def _caller(request: HttpRequest) -> Person:
     if not request.user.is_authenticated:
         raise ApiError(401, "login_required", "Log in first, or send a token.")
     # The view is exempt, so that a token needs none; what is checked here is any that is not.
-    refusal = _Csrf(_nothing).process_view(request, _nothing, (), {})
-    if refusal is not None:
-        raise ApiError(403, "csrf_failed", "The session's CSRF token is missing or wrong.")
+    _Csrf(_nothing).process_view(request, _nothing, (), {})
     return Person(request.user.pk, request.user.get_username())
 
 

@@ -14,7 +14,7 @@ from django.conf import settings
 
 from chat import images, layer, post, protocol, reading
 from chat.local_rooms import LocalRooms
-from chat.models import Message, Room
+from chat.models import Room
 from chat.people import Person
 from chat.protocol import CloseCode, FloodError, ProtocolError
 from chat.rate import FrameRate
@@ -29,7 +29,18 @@ class PersonConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     """
 
     person: Person
-    group: str
+    # Empty until ``enter`` lets the person in; then they have to be let out.
+    group = ""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one socket from its handshake to its end."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            # Not in disconnect(): that one is not called where the server ends the socket, where a
+            # handler fails, or where the layer does.
+            if self.group:
+                await self.leave()
 
     async def connect(self) -> None:
         """Let a person in, or say why not."""
@@ -85,7 +96,8 @@ class PersonConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         """Become a member of the group, or stay one."""
         await self.channel_layer.group_add(self.group, self.channel_name)
 
-    async def _leave_group(self) -> None:
+    async def leave(self) -> None:
+        """Let out a person who has been let in."""
         try:
             async with asyncio.timeout(layer.TIMEOUT):
                 await self.channel_layer.group_discard(self.group, self.channel_name)
@@ -112,22 +124,10 @@ class RoomConsumer(PersonConsumer):
     def __init__(self, rooms: LocalRooms) -> None:
         super().__init__()
         self.rooms = rooms
-        # Whether the person has been let in, and has to be let out.
-        self.entered = False
         # The highest number that has come to this socket by the layer.
         self.heard = 0
         # When this socket last told that its person types, by the monotonic clock.
         self.typed_at = float("-inf")
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve one socket from its handshake to its end."""
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            # Not in disconnect(): that one is not called where a handler fails, or where the layer
-            # does, and a socket that is still listed here would keep its person in the room.
-            if self.entered:
-                await self._leave()
 
     async def enter(self) -> None:
         """Let a person into the room and tell what was said and who is there."""
@@ -141,7 +141,6 @@ class RoomConsumer(PersonConsumer):
         self.group = layer.room_group(name)
         # Joined before the history is read: a message in between arrives twice, by both ways, and
         # the client drops one; the other way round it would be lost.
-        self.entered = True
         await self.join_group()
         position = await self._send_history()
         await self.rooms.join(self, position)
@@ -214,13 +213,14 @@ class RoomConsumer(PersonConsumer):
         event = {"type": "room.typing", "user": self.person.id, "frame": frame}
         await layer.tell(self.group, event)
 
-    async def _leave(self) -> None:
+    async def leave(self) -> None:
+        """Let out a person; a socket that stayed listed would keep them in the room."""
         try:
             await self.rooms.leave(self)
         except Exception:
             # The next heartbeat of this process, or its end, removes the row.
             logger.exception("could not note that somebody has left")
-        await self._leave_group()
+        await super().leave()
 
     async def _send_history(self) -> int:
         """Send what the client does not know; return the number up to which it knows everything.
@@ -238,7 +238,7 @@ class RoomConsumer(PersonConsumer):
             await self._send_frame(
                 {
                     "type": "history",
-                    "messages": self._bodies(page.messages),
+                    "messages": post.message_bodies(page.messages, self.room.name),
                     "sequence": page.known,
                     "worker": settings.CHANNELS_KIT_WORKER,
                 }
@@ -253,14 +253,8 @@ class RoomConsumer(PersonConsumer):
             "type": "history",
             "from": first,
             "to": last,
-            "messages": self._bodies(messages),
+            "messages": post.message_bodies(messages, self.room.name),
             "sequence": newest,
             "worker": settings.CHANNELS_KIT_WORKER,
         }
         await self._send_frame(frame)
-
-    def _bodies(self, messages: list[Message]) -> list[protocol.MessageBody]:
-        return [
-            post.message_body(message, self.room.name, message.user.get_username())
-            for message in messages
-        ]

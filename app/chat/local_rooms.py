@@ -141,16 +141,13 @@ class LocalRooms:
         """Do what one heartbeat does."""
         # What the room had at the last heartbeat has come to every socket by now, or its group has
         # forgotten the socket, as it does when the layer's Redis restarts.
+        all_again = time.monotonic() >= self._rejoin_at
         forgotten = [
             (socket, room.position)
             for room in self._rooms.values()
             for socket in room.sockets
-            if socket.heard < room.position
+            if all_again or socket.heard < room.position
         ]
-        if time.monotonic() >= self._rejoin_at:
-            forgotten = [
-                (socket, room.position) for room in self._rooms.values() for socket in room.sockets
-            ]
         here = {room_id: room.users() for room_id, room in self._rooms.items()}
         found: presence.Beat = await database_sync_to_async(presence.beat)(self.instance, here)
         await asyncio.gather(
@@ -160,7 +157,8 @@ class LocalRooms:
                 for gone in found.gone
             ),
         )
-        await self._rejoin(forgotten)
+        if await self._rejoin(forgotten) and all_again:
+            self._rejoin_at = time.monotonic() + REJOIN_SECONDS
 
     async def _beat_forever(self) -> None:
         while True:
@@ -193,8 +191,12 @@ class LocalRooms:
             room.doubts = differing
         await _deliver(frames)
 
-    async def _rejoin(self, forgotten: list[tuple[RoomSocket, int]]) -> None:
-        """Have sockets join their groups again, each with the number that it is told otherwise."""
+    async def _rejoin(self, forgotten: list[tuple[RoomSocket, int]]) -> bool:
+        """Have sockets join their groups again; return whether all of them have.
+
+        Args:
+            forgotten: each with the number up to which it is told without the layer.
+        """
         for socket, position in forgotten:
             try:
                 await socket.join_group()
@@ -202,10 +204,9 @@ class LocalRooms:
                 # The class only: the text of an error may hold a URL with a password. The others
                 # would fail as well; the next heartbeat tries again.
                 logger.warning("could not join %s again: %s", socket.group, type(error).__name__)
-                return
+                return False
             socket.heard = max(socket.heard, position)
-        if time.monotonic() >= self._rejoin_at:
-            self._rejoin_at = time.monotonic() + REJOIN_SECONDS
+        return True
 
 
 async def _deliver(frames: Iterable[tuple[RoomSocket, str]]) -> None:

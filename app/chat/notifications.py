@@ -12,15 +12,6 @@ from chat.protocol import ErrorCode, ProtocolError
 class NotificationConsumer(PersonConsumer):
     """One socket for all that concerns one person, in whatever page they are."""
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve one socket from its handshake to its end."""
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            # Not in disconnect(): that one is not called where it is the server that ends.
-            if hasattr(self, "group"):
-                await self._leave_group()
-
     async def enter(self) -> None:
         """Listen for what concerns the person."""
         self.group = layer.user_group(self.person.id)

@@ -1,6 +1,7 @@
 """Saying something in a room, from wherever: a socket, the HTTP API, a command, a task."""
 
 import json
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -115,6 +116,11 @@ def message_body(message: Message, room: str, user: str) -> MessageBody:
         with suppress(Image.DoesNotExist):
             body["image"] = image_body(message.image)
     return body
+
+
+def message_bodies(messages: Iterable[Message], room: str) -> list[MessageBody]:
+    """Return messages of a room, with their users loaded, as clients get them."""
+    return [message_body(message, room, message.user.get_username()) for message in messages]
 
 
 def image_body(image: Image) -> ImageBody:
