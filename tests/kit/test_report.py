@@ -138,7 +138,7 @@ def test_json_holds_everything(tmp_path: Path) -> None:
     found = report("a", "b", faults={("1", "2"): {"delivered": 0, "latencies": ()}})
     file = tmp_path / "report.json"
     file.write_text("an older one, longer than nothing")
-    write_json(found, file)
+    write_json(as_json(found), file)
     assert list(tmp_path.iterdir()) == [file]
     content = json.loads(file.read_text())
     assert content == as_json(found)
@@ -170,7 +170,7 @@ def test_a_file_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> Non
     file = tmp_path / "report.json"
     file.mkdir()
     with pytest.raises(IsADirectoryError):
-        write_json(report("a"), file)
+        write_json(as_json(report("a")), file)
     assert list(tmp_path.iterdir()) == [file]
 
 

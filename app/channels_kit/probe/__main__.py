@@ -10,7 +10,7 @@ from pathlib import Path
 from channels_kit.probe.address import UsageError, check_base
 from channels_kit.probe.matrix import Target, prove
 from channels_kit.probe.progress import progress_on
-from channels_kit.probe.report import render_text, write_json
+from channels_kit.probe.report import as_json, render_text, write_json
 from channels_kit.probe.talk import command
 
 TOKEN_VARIABLE = "CHANNELS_KIT_PROBE_TOKEN"  # noqa: S105 - a variable's name
@@ -33,14 +33,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.json is not None and not options.json.parent.is_dir():
         parser.error(f"--json: there is no directory {options.json.parent}")
     try:
-        proved = options.run(options)
+        proved, content = options.run(options)
     except UsageError as error:
         parser.error(str(error))
+    if options.json is not None:
+        try:
+            write_json(content, options.json)
+        except OSError as error:
+            parser.error(f"--json: {error}")
     return EXIT_PROVED if proved else EXIT_NOT_PROVED
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the command line; each verb sets `run`, which says whether it is proved."""
+    """Return the command line; each verb sets `run`.
+
+    That prints a report for people, and returns whether it is proved and a report for programs.
+    """
     parser = argparse.ArgumentParser(prog="python -m channels_kit.probe")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     matrix = verbs.add_parser(
@@ -61,14 +69,17 @@ def build_parser() -> argparse.ArgumentParser:
     )
     command.add_arguments(talk)
     talk.set_defaults(run=command.run)
+    for verb in (matrix, talk):
+        verb.add_argument("--origin", help="the Origin header (default: that of the URL)")
+        verb.add_argument("--json", type=Path, metavar="FILE", help="write everything found there")
     return parser
 
 
-def run_matrix(options: argparse.Namespace) -> bool:
-    """Prove delivery between workers, print and write the report; return whether it is proved.
+def run_matrix(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
+    """Prove delivery between workers; print the report and return it.
 
     Raises:
-        UsageError: an argument makes no sense, or the report cannot be written.
+        UsageError: an argument makes no sense.
     """
     report = asyncio.run(
         prove(
@@ -84,12 +95,7 @@ def run_matrix(options: argparse.Namespace) -> bool:
     )
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     print(render_text(report, colour=colour))  # noqa: T201 - what the program is for
-    if options.json is not None:
-        try:
-            write_json(report, options.json)
-        except OSError as error:
-            raise UsageError(f"--json: {error}") from error
-    return report.ok
+    return report.ok, as_json(report)
 
 
 def add_matrix_arguments(matrix: argparse.ArgumentParser) -> None:
@@ -117,8 +123,6 @@ def add_matrix_arguments(matrix: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="for opening the sockets, and for each round (default: 10)",
     )
-    matrix.add_argument("--origin", help="the Origin header (default: that of the URL)")
-    matrix.add_argument("--json", type=Path, metavar="FILE", help="write everything found there")
     matrix.add_argument(
         "--token-file", metavar="FILE", help="read the token there, - for standard input"
     )

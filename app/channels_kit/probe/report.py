@@ -32,16 +32,7 @@ def as_json(report: Report) -> dict[str, object]:
     return {"ok": report.ok, "parts": [_part_as_json(part) for part in report.parts]}
 
 
-def write_json(report: Report, path: Path) -> None:
-    """Write the report to a file that is there as a whole or not at all.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    write_content(as_json(report), path)
-
-
-def write_content(content: Mapping[str, object], path: Path) -> None:
+def write_json(content: Mapping[str, object], path: Path) -> None:
     """Write JSON to a file that is there as a whole or not at all.
 
     Raises:

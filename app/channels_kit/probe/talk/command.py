@@ -10,7 +10,6 @@ from pathlib import Path
 from channels_kit.probe.adapter import load_adapter
 from channels_kit.probe.address import UsageError
 from channels_kit.probe.progress import progress_on
-from channels_kit.probe.report import write_content
 from channels_kit.probe.talk.conversation import talk
 from channels_kit.probe.talk.outcome import Outcome
 from channels_kit.probe.talk.plan import Plan
@@ -65,15 +64,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="NUMBER",
             help=f"{unit} (default: {default:g})",
         )
-    parser.add_argument("--origin", help="the Origin header (default: that of the URL)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything found there")
 
 
-def run(options: argparse.Namespace) -> bool:
-    """Hold the conversation, print and write its report; return whether delivery is proved.
+def run(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
+    """Hold the conversation; print its report and return it.
 
     Raises:
-        UsageError: an argument makes no sense, or the report cannot be written.
+        UsageError: an argument makes no sense.
     """
     plan = Plan(
         urls=options.url,
@@ -89,12 +86,7 @@ def run(options: argparse.Namespace) -> bool:
     )
     outcome = asyncio.run(_talk_until_a_signal(plan))
     print(render_text(outcome))  # noqa: T201 - what the program is for
-    if options.json is not None:
-        try:
-            write_content(as_json(outcome), options.json)
-        except OSError as error:
-            raise UsageError(f"--json: {error}") from error
-    return outcome.ok
+    return outcome.ok, as_json(outcome)
 
 
 def read_users(file: str) -> dict[str, str]:
