@@ -1,23 +1,36 @@
 """The end of sockets whose person may stay no longer: no more in one room, or nowhere."""
 
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
+from asgiref.sync import async_to_sync
 from django.db import transaction
 
 from chat import layer
-from chat.models import Presence
+from chat.models import Presence, Room
 from chat.protocol import CloseCode
 
 
-def end_in_room(room: str, user_id: int) -> None:
-    """Close a user's sockets in a room that they may enter no more, once that is committed."""
-    event = _event(user_id, CloseCode.UNKNOWN_ROOM, "You are no longer a member of this room.")
-    layer.tell_on_commit(layer.room_group(room), event)
+def end_for_others(room: Room) -> None:
+    """Close the sockets of all who are no members of a room, once it is committed as private."""
+    transaction.on_commit(partial(_end_for_others, room.pk))
+
+
+def end_in_room(room: Room) -> None:
+    """Close all sockets in a room that is deleted, once that is committed."""
+    event = _closed_event((), "The room has been deleted.")
+    layer.tell_on_commit(layer.room_group(room.name), event)
 
 
 def end_everywhere(user_id: int) -> None:
     """Close all sockets of a user who may log in no more, once that is committed."""
-    event = _event(user_id, CloseCode.LOGIN_REQUIRED, "Your account is not active.")
+    event = {
+        "type": "person.refused",
+        "user": user_id,
+        "code": CloseCode.LOGIN_REQUIRED.value,
+        "reason": "Your account is not active.",
+    }
     names = Presence.objects.filter(user_id=user_id).values_list("room__name", flat=True)
     with transaction.atomic():
         for name in names.distinct():
@@ -25,5 +38,16 @@ def end_everywhere(user_id: int) -> None:
         layer.tell_on_commit(layer.user_group(user_id), event)
 
 
-def _event(user_id: int, code: CloseCode, reason: str) -> dict[str, Any]:
-    return {"type": "person.refused", "user": user_id, "code": code.value, "reason": reason}
+def _end_for_others(room_id: int) -> None:
+    # Read here: the admin saves a room first, and its members in the same transaction after it.
+    room = Room.objects.filter(pk=room_id, is_private=True).first()
+    if room is not None:
+        event = _closed_event(
+            room.members.values_list("pk", flat=True), "You are not a member of this room."
+        )
+        async_to_sync(layer.tell)(layer.room_group(room.name), event)
+
+
+def _closed_event(members: Iterable[int], reason: str) -> dict[str, Any]:
+    """Return the event that ends the sockets of a room, but not those of its members."""
+    return {"type": "room.closed", "members": list(members), "reason": reason}

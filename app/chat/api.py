@@ -54,6 +54,10 @@ def api(*methods: str) -> Callable[[View], View]:
                 response = _error(error.status, error.code, str(error))
             except ProtocolError as error:
                 response = _error(400, error.code.value, str(error))
+            except Room.DoesNotExist:
+                # Or no more: it may be deleted while the request is answered.
+                text = "There is no such room, or it is private."
+                response = _error(404, "unknown_room", text)
             if response.status_code == 401:
                 response.headers["WWW-Authenticate"] = "Bearer"
             if response.status_code == 405:
@@ -86,9 +90,7 @@ def token(request: HttpRequest) -> HttpResponse:
 def messages(request: HttpRequest, name: str) -> HttpResponse:
     """Read a room's messages, or say something in it now or later."""
     person = _caller(request)
-    room = Room.objects.open_to(person.id).filter(name=name).first()
-    if room is None:
-        raise ApiError(404, "unknown_room", "There is no such room, or it is private.")
+    room = Room.objects.open_to(person.id).get(name=name)
     return (_read if request.method == "GET" else _say)(request, room, person)
 
 

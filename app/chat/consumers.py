@@ -93,17 +93,32 @@ class PersonConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             await self._end(CloseCode(event["code"]), event["reason"])
 
     async def join_group(self) -> None:
-        """Become a member of the group, or stay one."""
-        await self.channel_layer.group_add(self.group, self.channel_name)
+        """Become a member of the group."""
+        async with asyncio.timeout(layer.TIMEOUT):
+            await self.channel_layer.group_add(self.group, self.channel_name)
 
-    async def leave(self) -> None:
-        """Let out a person who has been let in."""
+    async def rejoin_group(self) -> bool:
+        """Be a member again if the layer has forgotten it; return whether it could be told."""
+        try:
+            await self.join_group()
+        except Exception as error:
+            # The class only: the text of an error may hold a URL with a password.
+            logger.warning("could not join %s again: %s", self.group, type(error).__name__)
+            return False
+        return True
+
+    async def leave_group(self) -> None:
+        """Be a member of the group no more, whether this socket was one or not."""
         try:
             async with asyncio.timeout(layer.TIMEOUT):
                 await self.channel_layer.group_discard(self.group, self.channel_name)
         except Exception as error:
             # Its expiry does it. The class only: the text may hold a URL with a password.
             logger.warning("could not leave %s: %s", self.group, type(error).__name__)
+
+    async def leave(self) -> None:
+        """Let out a person who has been let in."""
+        await self.leave_group()
 
     async def _end(self, code: CloseCode, reason: str) -> None:
         await self.close(code, reason)
@@ -170,6 +185,11 @@ class RoomConsumer(PersonConsumer):
         self.rooms.heard(self.room_id, event["kind"], event["name"])
         if event["name"] != self.person.name:
             await self.send(text_data=event["frame"])
+
+    async def room_closed(self, event: dict[str, Any]) -> None:
+        """Close the socket unless it is of a member, who may stay."""
+        if self.person.id not in event["members"]:
+            await self._end(CloseCode.UNKNOWN_ROOM, event["reason"])
 
     async def _take_action(self, text: str) -> None:
         match protocol.parse_frame(text):

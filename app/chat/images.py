@@ -78,11 +78,12 @@ def make_thumbnail(content: bytes) -> bytes:
         Exception: whatever Pillow's reader raises for an image that is broken behind its header.
     """
     with _open(content) as image:
-        # Smaller first: a JPEG is then decoded at a fraction of its size.
-        image.thumbnail((THUMBNAIL_MAX_PIXELS, THUMBNAIL_MAX_PIXELS))
-        upright = ImageOps.exif_transpose(image)
-        kept = "RGBA" if upright.has_transparency_data else "RGB"
-        small = upright.convert("RGB" if image.format == "JPEG" else kept)
+        colours = "RGBA" if image.has_transparency_data else "RGB"
+        # Numbers of a palette have no mean: Pillow would shrink these by leaving pixels out.
+        small = image.convert(colours) if image.mode in ("1", "P") else image
+        # Before anything else is done with it: a JPEG is then decoded at a fraction of its size.
+        small.thumbnail((THUMBNAIL_MAX_PIXELS, THUMBNAIL_MAX_PIXELS))
+        small = ImageOps.exif_transpose(small).convert(colours)
         # Some of Pillow's writers take comments and profiles from here.
         small.info = {}
         thumbnail = BytesIO()

@@ -37,8 +37,11 @@ class RoomSocket(Protocol):
     async def send(self, text_data: str) -> None:
         """Send a frame."""
 
-    async def join_group(self) -> None:
-        """Become a member of the room's group, or stay one."""
+    async def rejoin_group(self) -> bool:
+        """Be a member of the room's group again; return whether the layer could be told."""
+
+    async def leave_group(self) -> None:
+        """Be a member of the room's group no more, whether it was one or not."""
 
 
 @dataclass
@@ -107,9 +110,9 @@ class LocalRooms:
 
     async def leave(self, socket: RoomSocket) -> None:
         """Let go of a socket, one that was never taken in too."""
-        room = self._rooms.get(socket.room_id)
-        if room is None or socket not in room.sockets:
+        if not self._has(socket):
             return
+        room = self._rooms[socket.room_id]
         room.sockets.remove(socket)
         if not room.sockets:
             del self._rooms[socket.room_id]
@@ -160,6 +163,10 @@ class LocalRooms:
         if await self._rejoin(forgotten) and all_again:
             self._rejoin_at = time.monotonic() + REJOIN_SECONDS
 
+    def _has(self, socket: RoomSocket) -> bool:
+        room = self._rooms.get(socket.room_id)
+        return room is not None and socket in room.sockets
+
     async def _beat_forever(self) -> None:
         while True:
             await asyncio.sleep(presence.BEAT_SECONDS)
@@ -198,13 +205,12 @@ class LocalRooms:
             forgotten: each with the number up to which it is told without the layer.
         """
         for socket, position in forgotten:
-            try:
-                await socket.join_group()
-            except Exception as error:
-                # The class only: the text of an error may hold a URL with a password. The others
-                # would fail as well; the next heartbeat tries again.
-                logger.warning("could not join %s again: %s", socket.group, type(error).__name__)
+            if not await socket.rejoin_group():
+                # The others would fail as well; the next heartbeat tries again.
                 return False
+            if not self._has(socket):
+                # It has ended meanwhile, and left before it became a member again.
+                await socket.leave_group()
             socket.heard = max(socket.heard, position)
         return True
 

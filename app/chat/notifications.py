@@ -1,11 +1,9 @@
-import time
 from typing import Any
 
 from django.conf import settings
 
 from chat import layer, protocol
 from chat.consumers import PersonConsumer
-from chat.local_rooms import REJOIN_SECONDS
 from chat.protocol import ErrorCode, ProtocolError
 
 
@@ -15,8 +13,6 @@ class NotificationConsumer(PersonConsumer):
     async def enter(self) -> None:
         """Listen for what concerns the person."""
         self.group = layer.user_group(self.person.id)
-        # When this socket has last joined its group, by the monotonic clock.
-        self.joined_at = time.monotonic()
         await self.join_group()
         await self._send_frame({"type": "ready", "worker": settings.CHANNELS_KIT_WORKER})
 
@@ -25,10 +21,9 @@ class NotificationConsumer(PersonConsumer):
         action = protocol.parse_frame(text) if text is not None else None
         if not isinstance(action, protocol.Ping):
             raise ProtocolError(ErrorCode.UNKNOWN_ACTION, 'Only "ping" is understood here.')
-        # The layer forgets a member after a day; a client that stays has long sent a ping by then.
-        if time.monotonic() - self.joined_at >= REJOIN_SECONDS:
-            self.joined_at = time.monotonic()
-            await self.join_group()
+        # Nothing else would tell that the layer has forgotten this socket, as it does after a day
+        # and when its Redis restarts: most of the time nothing is to be heard here.
+        await self.rejoin_group()
         await self._send_frame({"type": "pong"})
 
     async def person_frame(self, event: dict[str, Any]) -> None:

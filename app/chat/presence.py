@@ -84,10 +84,11 @@ def beat(instance: str, here: Mapping[int, set[int]]) -> Beat:
     with transaction.atomic():
         # The write first: on SQLite it keeps two processes from sweeping at the same time.
         WorkerInstance.objects.update_or_create(name=instance, defaults={"beat_at": Now()})
-        _align(instance, here)
+        # Without rooms that have been deleted: a row for one would undo the whole heartbeat.
+        rooms = dict(Room.objects.filter(pk__in=here).values_list("pk", "last_sequence"))
+        _align(instance, {room_id: here[room_id] for room_id in rooms})
         gone = _sweep()
-        rooms = Room.objects.filter(pk__in=here).values_list("pk", "last_sequence")
-        return Beat(gone, dict(rooms), _people(list(here)))
+        return Beat(gone, rooms, _people(list(here)))
 
 
 def _lock(user_id: int) -> None:
@@ -104,10 +105,17 @@ def _align(instance: str, here: Mapping[int, set[int]]) -> None:
         (room_id, user_id): pk for pk, room_id, user_id in own.values_list("pk", "room", "user")
     }
     own.filter(pk__in=[pk for key, pk in rows.items() if key not in wanted]).delete()
+    missing = wanted - rows.keys()
+    if not missing:
+        return
+    # As without deleted rooms, so without deleted users.
+    users = User.objects.filter(pk__in={user_id for _, user_id in missing})
+    known = set(users.values_list("pk", flat=True))
     Presence.objects.bulk_create(
         [
             Presence(instance_id=instance, room_id=room_id, user_id=user_id)
-            for room_id, user_id in wanted - rows.keys()
+            for room_id, user_id in missing
+            if user_id in known
         ],
         ignore_conflicts=True,
     )

@@ -19,9 +19,9 @@ def post_later(room_id: int, user_id: int, text: str, client_id: str) -> None:
 
     What its sender may no longer say is dropped.
     """
-    user = User.objects.filter(pk=user_id, is_active=True).first()
-    room = Room.objects.open_to(user_id).filter(pk=room_id).first()
-    if user is None or room is None:
+    try:
+        user = User.objects.get(pk=user_id, is_active=True)
+        room = Room.objects.open_to(user_id).get(pk=room_id)
+        post(room, Person(user.pk, user.get_username()), text, client_id=client_id)
+    except (User.DoesNotExist, Room.DoesNotExist):
         logger.warning("user %d may not enter room %d any more: message dropped", user_id, room_id)
-        return
-    post(room, Person(user.pk, user.get_username()), text, client_id=client_id)

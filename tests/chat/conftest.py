@@ -63,7 +63,10 @@ def say(lobby: Room, ada: User) -> Callable[[str], int]:
 async def sockets(lobby: Room) -> AsyncIterator[Sockets]:
     sockets = Sockets()
     yield sockets
-    await sockets.close()
-    # SQLite's own close() spares a database in memory. An open connection left in the thread of all
-    # queries would meet a later test that may not touch the database, when Channels looks after it.
-    await database_sync_to_async(lambda: BaseDatabaseWrapper.close(connections["default"]))()
+    try:
+        await sockets.close()
+    finally:
+        # SQLite's own close() spares a database in memory. An open connection left in the thread of
+        # all queries would meet a later test that may not touch the database, when Channels looks
+        # after it.
+        await database_sync_to_async(lambda: BaseDatabaseWrapper.close(connections["default"]))()

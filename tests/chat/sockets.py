@@ -1,3 +1,4 @@
+import asyncio
 import json
 from typing import Any
 
@@ -143,6 +144,10 @@ class Sockets:
         return socket, first
 
     async def close(self) -> None:
-        """Close every socket."""
-        for socket in self._opened:
-            await socket.close()
+        """Close every socket; raise what one of them has failed with."""
+        closing = [socket.close() for socket in self._opened]
+        for result in await asyncio.gather(*closing, return_exceptions=True):
+            # Not the CancelledError of a socket that has waited for a frame in vain: its test tells
+            # of that, and pytest would skip all that is left to tear down, the database too.
+            if isinstance(result, Exception):
+                raise result

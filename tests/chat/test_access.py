@@ -1,8 +1,12 @@
 """Who may enter a private room, and what ends a socket whose person may stay no longer."""
 
+from collections.abc import Callable
+from contextlib import suppress
+
 import pytest
 from channels.db import database_sync_to_async  # type: ignore[import-untyped]
 from django.contrib.auth.models import User
+from django.db import transaction
 from django.test import Client
 
 from chat.models import Room
@@ -54,12 +58,92 @@ async def test_one_who_is_removed_is_out_at_once(
     await elsewhere.receive_until("message")
 
 
-async def test_one_who_is_deactivated_is_out_everywhere(
-    sockets: Sockets, cellar: Room, bob: User
+@pytest.mark.parametrize(
+    "remove",
+    [
+        lambda room, user: room.members.remove(user),
+        lambda room, user: room.members.clear(),
+        lambda room, user: user.rooms.remove(room),
+        lambda room, user: user.rooms.clear(),
+    ],
+)
+async def test_every_way_to_remove_a_member_ends_their_sockets(
+    sockets: Sockets, cellar: Room, bob: User, remove: Callable[[Room, User], None]
+) -> None:
+    socket, _ = await sockets.join(bob, room="cellar")
+    await database_sync_to_async(remove)(cellar, bob)
+    assert await socket.close_code() == 4003
+
+
+async def test_a_room_that_becomes_private_is_left_to_its_members(
+    sockets: Sockets, lobby: Room, ada: User, bob: User, client: Client
+) -> None:
+    stays, _ = await sockets.join(ada)
+    goes, _ = await sockets.join(bob)
+
+    @database_sync_to_async  # type: ignore[untyped-decorator]
+    def make_private() -> None:
+        client.force_login(User.objects.create_superuser("root"))
+        fields = {"name": "lobby", "title": "Lobby", "is_private": "on", "members": [ada.pk]}
+        response = client.post(f"/admin/chat/room/{lobby.pk}/change/", fields)
+        assert response.status_code == 302
+
+    await make_private()
+    assert await goes.close_code() == 4003
+    await stays.say("alone at last")
+    assert (await stays.receive_until("message"))["sequence"] == 1
+
+
+async def test_a_public_room_can_change_with_everyone_in_it(
+    sockets: Sockets, lobby: Room, ada: User
+) -> None:
+    socket, _ = await sockets.join(ada)
+    lobby.title = "The lobby"
+    await database_sync_to_async(lobby.save)()
+    await socket.say("still here")
+    assert (await socket.receive())["message"] == "still here"
+
+
+async def test_a_change_that_is_not_committed_ends_nothing(
+    sockets: Sockets, lobby: Room, ada: User, bob: User
+) -> None:
+    stays, _ = await sockets.join(ada)
+    goes, _ = await sockets.join(bob)
+
+    @database_sync_to_async  # type: ignore[untyped-decorator]
+    def fail_and_make_private() -> None:
+        lobby.is_private = True
+        with suppress(ZeroDivisionError), transaction.atomic():
+            lobby.save()
+            raise ZeroDivisionError
+        lobby.members.add(ada)
+        lobby.save()
+
+    await fail_and_make_private()
+    assert await goes.close_code() == 4003
+    await stays.say("still here")
+    assert (await stays.receive_until("message"))["sequence"] == 1
+
+
+async def test_a_room_that_is_deleted_ends_its_sockets(
+    sockets: Sockets, cellar: Room, ada: User, bob: User
+) -> None:
+    idle = [(await sockets.join(user, room="cellar"))[0] for user in (ada, bob)]
+    elsewhere, _ = await sockets.join(bob)
+    await database_sync_to_async(cellar.delete)()
+    assert [await socket.close_code() for socket in idle] == [4003, 4003]
+    await elsewhere.say("still here")
+    await elsewhere.receive_until("message")
+
+
+@pytest.mark.usefixtures("cellar")
+@pytest.mark.parametrize("change", ["deactivate", "delete"])
+async def test_one_who_may_not_log_in_any_more_is_out_everywhere(
+    sockets: Sockets, bob: User, change: str
 ) -> None:
     opened = [(await sockets.join(bob, room=room))[0] for room in ("lobby", "cellar")]
     bob.is_active = False
-    await database_sync_to_async(bob.save)()
+    await database_sync_to_async(bob.save if change == "deactivate" else bob.delete)()
     for socket in opened:
         assert await socket.close_code() == 4001
 

@@ -1,6 +1,7 @@
 import base64
 import json
 import logging
+import socket
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -15,8 +16,10 @@ from django.test import Client
 from pytest_django.fixtures import Settings
 
 from chat import tokens
+from chat.history import MessageHistory
 from chat.models import Message, Room
 from chat.tasks import post_later
+from config.celery import app as celery_app
 from tests.chat.sockets import Sockets
 
 PASSWORD = "enchantress-of-numbers"
@@ -263,6 +266,30 @@ def test_a_room_is_for_those_who_may_enter(
     assert status("/api/rooms/den/messages/") == (200 if method == "get" else 201)
 
 
+@pytest.fixture
+def deleted_meanwhile(lobby: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Delete the room after it has been found, and before anything is done in it."""
+    make = MessageHistory.__init__
+
+    def delete_and_make(history: MessageHistory, room_id: int) -> None:
+        Room.objects.filter(pk=room_id).delete()
+        make(history, room_id)
+
+    monkeypatch.setattr(MessageHistory, "__init__", delete_and_make)
+
+
+@pytest.mark.usefixtures("deleted_meanwhile")
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_a_room_that_is_deleted_meanwhile_is_unknown(
+    client: Client, ada: User, method: str
+) -> None:
+    client.force_login(ada)
+    content = {"message": "hello"}
+    response = client.get(LOBBY) if method == "get" else post(client, LOBBY, content)
+    assert response.status_code == 404
+    assert response.json()["code"] == "unknown_room"
+
+
 async def test_what_is_posted_is_said_in_the_room(
     sockets: Sockets, client: Client, ada: User, bob: User
 ) -> None:
@@ -368,6 +395,27 @@ def test_a_delayed_message_keeps_its_client_id(client: Client, lobby: Room, ada:
     assert Message.objects.get().client_id == "mine"
 
 
+@pytest.fixture
+def no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have tasks sent to a broker that is not there."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    monkeypatch.setitem(celery_app.conf, "task_always_eager", False)
+    monkeypatch.setitem(celery_app.conf, "broker_write_url", f"redis://127.0.0.1:{port}/0")
+    # Its connections are made once, to the broker there is at that time.
+    monkeypatch.setattr(celery_app.amqp, "_producer_pool", None)
+    monkeypatch.setattr(celery_app, "_pool", None)
+
+
+@pytest.mark.usefixtures("no_broker")
+def test_without_a_broker_no_message_is_delayed(client: Client, lobby: Room, ada: User) -> None:
+    client.force_login(ada)
+    response = post(client, LOBBY, {"message": "hello", "delay": 1})
+    assert response.status_code == 503
+    assert response.json() == {"code": "unavailable", "error": "Messages cannot be delayed now."}
+    assert post(client, LOBBY, {"message": "hello"}).status_code == 201
+
+
 @pytest.mark.parametrize("change", ["deactivate", "delete the room", "remove the member"])
 def test_a_delayed_message_of_who_may_say_it_no_longer_is_dropped(
     lobby: Room, ada: User, change: str, caplog: pytest.LogCaptureFixture
@@ -382,4 +430,12 @@ def test_a_delayed_message_of_who_may_say_it_no_longer_is_dropped(
             Room.objects.update(is_private=True)
     post_later(lobby_id, ada.pk, "hello", "mine")
     assert not Message.objects.exists()
+    assert "message dropped" in caplog.text
+
+
+@pytest.mark.usefixtures("deleted_meanwhile")
+def test_a_delayed_message_to_a_room_that_is_deleted_meanwhile_is_dropped(
+    lobby: Room, ada: User, caplog: pytest.LogCaptureFixture
+) -> None:
+    post_later(lobby.pk, ada.pk, "hello", "mine")
     assert "message dropped" in caplog.text

@@ -9,7 +9,7 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.test import Client
 
-from chat import post, protocol, reading
+from chat import layer, post, protocol, reading
 from chat.models import Message, Room
 from chat.people import Person
 from tests.chat.sockets import Socket, Sockets
@@ -182,10 +182,15 @@ async def test_what_has_been_read_is_not_new(
         {"action": "read", "sequence": 1},
     ],
 )
-async def test_a_room_that_is_deleted_ends_its_sockets(
-    sockets: Sockets, lobby: Room, ada: User, frame: dict[str, Any]
+async def test_who_was_not_told_that_a_room_is_deleted_finds_out(
+    sockets: Sockets,
+    lobby: Room,
+    ada: User,
+    frame: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     socket, _ = await sockets.join(ada)
+    monkeypatch.setattr(layer, "tell_on_commit", lambda *_: None)
     await database_sync_to_async(lobby.delete)()
     await socket.act(**frame)
     assert await socket.close_code() == 4003

@@ -15,6 +15,7 @@ from channels.layers import (  # type: ignore[import-untyped]
 from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
+from PIL.JpegImagePlugin import JpegImageFile
 
 from chat import images
 from chat.history import MessageHistory, NewImage
@@ -119,6 +120,8 @@ def test_the_size_is_that_of_the_upright_image(
         file("TIFF"),
         file("PNG")[:40],
         file("PNG").replace(b"IDAT", b"IDAX"),
+        # Another checksum of the pixels, before the last chunk, which has 12 bytes.
+        file("PNG")[:-16] + bytes(4) + file("PNG")[-12:],
         file("JPEG")[:20],
         file("GIF")[:8],
         file("WEBP")[:24],
@@ -193,6 +196,33 @@ def test_every_kind_of_pixels_has_a_thumbnail(kind: str, mode: str) -> None:
     images.examine(content)
     with PIL.Image.open(BytesIO(images.make_thumbnail(content))) as small:
         assert small.size == (480, 240)
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"), [("PNG", "1"), ("PNG", "P"), ("PNG", "RGB"), ("GIF", "P"), ("JPEG", "L")]
+)
+def test_a_thumbnail_of_fine_stripes_is_grey(kind: str, mode: str) -> None:
+    blue, yellow = (0, 0, 255), (255, 255, 0)
+    stripes = PIL.Image.new("RGB", (960, 480))
+    stripes.putdata([blue, yellow] * (960 * 480 // 2))
+    content = BytesIO()
+    stripes.convert(mode, dither=PIL.Image.Dither.NONE).save(content, format=kind)
+    with PIL.Image.open(BytesIO(images.make_thumbnail(content.getvalue()))) as small:
+        brightness = small.convert("L").tobytes()
+    assert 100 < min(brightness) <= max(brightness) < 156
+
+
+def test_a_jpeg_is_decoded_at_a_fraction_of_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    load = JpegImageFile.load
+
+    def note_and_load(image: JpegImageFile) -> Any:
+        sizes.append(image.size)
+        return load(image)
+
+    monkeypatch.setattr(JpegImageFile, "load", note_and_load)
+    images.make_thumbnail(file("JPEG", (3840, 3840)))
+    assert sizes[0] == (960, 960)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP"])

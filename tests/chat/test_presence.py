@@ -14,7 +14,7 @@ from channels.layers import (  # type: ignore[import-untyped]
 from django.contrib.auth.models import User
 from django.utils import timezone
 
-from chat import local_rooms, presence
+from chat import layer, local_rooms, presence
 from chat.local_rooms import REJOIN_SECONDS
 from chat.models import Presence, Room, WorkerInstance
 from tests.chat.clock import Clock
@@ -208,6 +208,24 @@ async def test_a_socket_joins_its_group_again_before_the_layer_forgets_it(
     assert (await socket.receive())["message"] == "still here"
 
 
+@pytest.mark.usefixtures("in_memory")
+async def test_a_socket_that_ends_while_it_joins_its_group_again_is_out(
+    sockets: Sockets, ada: User, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Worker()
+    socket, _ = await sockets.join(ada, worker=worker)
+    join = InMemoryChannelLayer.group_add
+
+    async def and_it_ends(*arguments: Any) -> None:
+        await socket.close()
+        await join(*arguments)
+
+    monkeypatch.setattr(InMemoryChannelLayer, "group_add", and_it_ends)
+    clock.now += REJOIN_SECONDS
+    await worker.rooms.beat()
+    assert not get_channel_layer().groups.get("chat.room.lobby")
+
+
 async def test_the_heart_goes_on_after_an_error(
     sockets: Sockets,
     ada: User,
@@ -229,6 +247,27 @@ async def test_the_heart_goes_on_after_an_error(
     await database_sync_to_async(say)("hello")
     assert (await socket.receive_until("position"))["sequence"] == 1
     assert "a heartbeat has failed" in caplog.text
+
+
+@pytest.mark.parametrize("deleted", ["room", "user"])
+async def test_the_heart_goes_on_when_a_room_or_a_user_is_deleted(
+    sockets: Sockets,
+    ada: User,
+    bob: User,
+    say: Callable[[str], int],
+    deleted: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    attic = await database_sync_to_async(Room.objects.create)(name="attic", title="Attic")
+    worker = Worker()
+    socket, _ = await sockets.join(ada, worker=worker)
+    await sockets.join(bob, room="attic", worker=worker)
+    # A socket that is not told stays.
+    monkeypatch.setattr(layer, "tell_on_commit", lambda *_: None)
+    await database_sync_to_async(attic.delete if deleted == "room" else bob.delete)()
+    await database_sync_to_async(say)("hello")
+    await worker.rooms.beat()
+    assert await socket.receive_until("position") == {"type": "position", "sequence": 1}
 
 
 async def test_the_heart_stops_with_the_last_socket(sockets: Sockets, ada: User) -> None:

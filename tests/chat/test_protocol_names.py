@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from chat import protocol
+from chat import protocol, rate
 
 PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
 
@@ -26,6 +26,9 @@ def test_the_limits() -> None:
     assert f"{protocol.HISTORY_PAGE} messages each" in PAGE
     assert f"the last {protocol.HISTORY_ON_CONNECT} messages" in PAGE
     assert f"1 to {protocol.DELAY_MAX} s" in PAGE
+    assert f"at most `from` + {protocol.HISTORY_RANGE}" in PAGE
+    assert f"{rate.FRAMES_PER_SECOND} frames a second, {rate.FRAMES_AT_ONCE} at once" in PAGE
+    assert f"The {rate.REFUSED_IN_A_ROW}th refused frame" in PAGE
 
 
 def test_the_close_codes_of_the_application() -> None:

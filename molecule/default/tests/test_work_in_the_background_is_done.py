@@ -3,6 +3,7 @@
 import json
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from harness.cluster import Cluster
@@ -10,7 +11,8 @@ from harness.pages import enter, worker_of
 from harness.wait import eventually
 from playwright.sync_api import Browser, Page, expect
 
-UNITS = ("channels-celery.service", "channels-worker@thumbnails.service")
+CELERY = "channels-celery.service"
+THUMBNAILS = "channels-worker@thumbnails.service"
 
 # Says something through the HTTP API of a worker, with a token.
 POST = """\
@@ -50,6 +52,19 @@ def other_host(cluster: Cluster, alice: Page) -> str:
     return next(host for host in cluster.group("channels") if host != served_by)
 
 
+@contextmanager
+def alone(cluster: Cluster, host: str, unit: str) -> Iterator[None]:
+    """Have a unit run on one app host alone for a while."""
+    others = [other for other in cluster.group("channels") if other != host]
+    for other in others:
+        cluster.hosts[other].check_output("systemctl stop %s", unit)
+    try:
+        yield
+    finally:
+        for other in others:
+            cluster.hosts[other].check_output("systemctl start %s", unit)
+
+
 def manage(cluster: Cluster, host: str, *arguments: str) -> str:
     """Run a management command of the application."""
     result = cluster.ssh(host, "sudo", "channels-manage", *arguments)
@@ -69,7 +84,7 @@ def post(cluster: Cluster, host: str, **message: object) -> int:
     return int(result.stdout)
 
 
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("unit", [CELERY, THUMBNAILS])
 def test_every_app_host_runs_the_unit(cluster: Cluster, unit: str) -> None:
     for host in cluster.group("channels"):
         state = cluster.show(host, unit, "ActiveState", "UnitFileState")
@@ -90,20 +105,12 @@ def test_a_message_of_the_api_is_seen(cluster: Cluster, alice: Page, other_host:
     expect(shown.locator(".worker")).to_have_text(f"{other_host}:8001")
 
 
-@pytest.fixture
-def only_the_other_host_has_celery(cluster: Cluster, other_host: str) -> Iterator[None]:
-    (host,) = (host for host in cluster.group("channels") if host != other_host)
-    cluster.hosts[host].check_output("systemctl stop channels-celery.service")
-    yield
-    cluster.hosts[host].check_output("systemctl start channels-celery.service")
-
-
-@pytest.mark.usefixtures("only_the_other_host_has_celery")
 def test_a_delayed_message_is_seen(cluster: Cluster, alice: Page, other_host: str) -> None:
     text = f"delayed {uuid.uuid4().hex[:8]}"
-    assert post(cluster, other_host, message=text, delay=1) == 202
     shown = alice.locator("#messages > li", has_text=text)
-    expect(shown).to_have_count(1)
+    with alone(cluster, other_host, CELERY):
+        assert post(cluster, other_host, message=text, delay=1) == 202
+        expect(shown).to_have_count(1)
     expect(shown.locator(".worker")).to_have_text(f"{other_host}:celery")
 
 
@@ -117,27 +124,21 @@ def test_the_new_status_of_an_order_is_seen(cluster: Cluster, alice: Page) -> No
         expect(toast).to_contain_text("is now paid")
 
 
-@pytest.fixture
-def only_the_other_host_makes_thumbnails(cluster: Cluster, other_host: str) -> Iterator[None]:
-    (host,) = (host for host in cluster.group("channels") if host != other_host)
-    cluster.hosts[host].check_output("systemctl stop channels-worker@thumbnails.service")
-    yield
-    cluster.hosts[host].check_output("systemctl start channels-worker@thumbnails.service")
-
-
-@pytest.mark.usefixtures("only_the_other_host_makes_thumbnails")
-def test_an_image_is_shown_with_its_thumbnail(alice: Page) -> None:
+def test_an_image_is_shown_with_its_thumbnail(
+    cluster: Cluster, alice: Page, other_host: str
+) -> None:
     before = alice.locator("#messages > li img").count()
     picture = alice.screenshot()
-    alice.locator("#file").set_input_files(
-        {"name": "screen.png", "mimeType": "image/png", "buffer": picture}
-    )
     images = alice.locator("#messages > li img")
-    expect(images).to_have_count(before + 1)
-    # 480 pixels: the thumbnail, and not the original, which is 900 wide.
-    width = eventually(
-        lambda: images.last.evaluate("image => image.naturalWidth"),
-        lambda width: width == 480,
-        "the thumbnail is shown",
-    )
+    with alone(cluster, other_host, THUMBNAILS):
+        alice.locator("#file").set_input_files(
+            {"name": "screen.png", "mimeType": "image/png", "buffer": picture}
+        )
+        expect(images).to_have_count(before + 1)
+        # 480 pixels: the thumbnail, and not the original, which is 900 wide.
+        width = eventually(
+            lambda: images.last.evaluate("image => image.naturalWidth"),
+            lambda width: width == 480,
+            "the thumbnail is shown",
+        )
     assert width == 480

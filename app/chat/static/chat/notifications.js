@@ -12,15 +12,36 @@ const toasts = document.querySelector("#toasts");
 const socket = new ReconnectingSocket(() => socketUrl(toasts.dataset.socket), {
   state() {},
   frame(frame) {
-    if (frame.type === NotificationType.ORDER_UPDATE) {
+    if (frame.type === NotificationType.READY) {
+      catchUp();
+    } else if (frame.type === NotificationType.ORDER_UPDATE) {
       updateRow(frame);
       showToast(frame);
     }
   },
 });
 
+/** What was told while nobody listened is in the page as it is now: take its rows that are newer. */
+async function catchUp() {
+  if (!document.querySelector("[data-order]")) {
+    return;
+  }
+  const response = await fetch(location.href);
+  const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  for (const row of page.querySelectorAll("[data-order]")) {
+    const shown = document.querySelector(`[data-order="${row.dataset.order}"]`);
+    if (shown && updatedAt(row) > updatedAt(shown)) {
+      shown.replaceWith(row);
+    }
+  }
+}
+
+function updatedAt(row) {
+  return Date.parse(row.querySelector("time").dateTime);
+}
+
 /** Bring an order's row up to date where the page has it. */
-function updateRow({ order, status, updated_at: updatedAt }) {
+function updateRow({ order, status, updated_at: moment }) {
   const row = document.querySelector(`[data-order="${order}"]`);
   if (!row) {
     return;
@@ -29,7 +50,7 @@ function updateRow({ order, status, updated_at: updatedAt }) {
   pill.dataset.status = status;
   pill.textContent = label(status);
   const time = row.querySelector("time");
-  time.dateTime = updatedAt;
+  time.dateTime = moment;
   time.textContent = "just now";
   const select = row.querySelector("select");
   if (select) {
