@@ -7,6 +7,7 @@ PREFIX = "/-/"
 
 LIVE = "/-/live"
 READY = "/-/ready"
+METRICS = "/-/metrics"
 
 _NAME = "[A-Za-z0-9._:-]{1,100}"
 _PROBE = re.compile(rf"/-/probe/(?P<run>{_NAME})/(?P<endpoint>{_NAME})/")

@@ -1,4 +1,4 @@
-"""Real processes on ephemeral ports: a Redis, and workers under Uvicorn."""
+"""Real processes on ephemeral ports: a Redis, and workers under each server."""
 
 import os
 import re
@@ -6,8 +6,10 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
-from contextlib import ExitStack
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
@@ -89,17 +91,33 @@ class Redis(Process):
         self.directory.cleanup()
 
 
-class Worker(Process):
-    """One Uvicorn that serves the tests' application inside the kit's wrapper."""
+# The command lines of the units, with little time to stop.
+_COMMANDS = {
+    "uvicorn": (
+        "uvicorn channels_kit.serving.asgi:application --host 127.0.0.1 --port 0 --backlog 4096"
+        " --ws channels_kit.serving.uvicorn_websocket:WebSocketProtocol"
+        " --ws-per-message-deflate false --ws-max-size 1048576 --timeout-keep-alive 75"
+        " --timeout-graceful-shutdown 2 --proxy-headers --forwarded-allow-ips 127.0.0.1,::1"
+        " --no-access-log --log-level warning"
+    ),
+    **{
+        server: (
+            f"channels_kit.serving.{server} --host 127.0.0.1 --port 0 --ws-max-size 1048576"
+            " --timeout-graceful-shutdown 2 --forwarded-allow-ips 127.0.0.1,::1"
+        )
+        for server in ("daphne", "hypercorn")
+    },
+}
+SERVERS = tuple(_COMMANDS)
 
-    def __init__(self, name: str, environment: dict[str, str]) -> None:
+
+class Worker(Process):
+    """One server that serves the tests' application inside the kit's wrapper."""
+
+    def __init__(self, name: str, environment: dict[str, str], server: str = "uvicorn") -> None:
         self.name = name
         super().__init__(
-            [
-                sys.executable,
-                *("-m", "uvicorn", "channels_kit.serving.asgi:application"),
-                *("--host", "127.0.0.1", "--port", "0"),
-            ],
+            [sys.executable, "-m", *_COMMANDS[server].split()],
             {
                 "PATH": os.environ["PATH"],
                 "PYTHONPATH": f"{APP}{os.pathsep}{SERVED}",
@@ -111,19 +129,44 @@ class Worker(Process):
             },
         )
 
-    @property
+    @cached_property
     def port(self) -> int:
-        return int(self.wait_for(r"running on http://127\.0\.0\.1:(\d+)")[1])
+        """Where it listens, as the kernel has it: not every server says so."""
+        deadline = time.monotonic() + 20
+        while self.popen.poll() is None and time.monotonic() < deadline:
+            for port in listening(self.popen.pid):
+                return port
+            time.sleep(0.01)
+        raise AssertionError("it does not listen:\n" + "".join(self.output))
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def ws_url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}"
+
+
+def listening(process: int) -> Iterator[int]:
+    """Yield the ports of 127.0.0.1 on which a process listens."""
+    held = set()
+    for file in Path(f"/proc/{process}/fd").iterdir():
+        with suppress(OSError):  # it has been closed
+            held.add(str(file.readlink()))
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        # proc_pid_net(5): local address, state (0A: listening), inode.
+        _, local, _, state, *_ = fields = line.split()
+        if state == "0A" and f"socket:[{fields[9]}]" in held:
+            yield int(local.partition(":")[2], 16)
+
 
 class Cluster:
     """Workers that share a Redis."""
 
-    def __init__(self, redis: Redis, token: str, names: Sequence[str]) -> None:
+    def __init__(
+        self, redis: Redis, token: str, names: Sequence[str], server: str = "uvicorn"
+    ) -> None:
         self.redis = redis
         self.stack = ExitStack()
         environment = {
@@ -131,7 +174,9 @@ class Cluster:
             "CHANNELS_KIT_HANDSHAKE_TIMEOUT": "0.2",
             "SERVED_REDIS": redis.url,
         }
-        self.workers = [self.stack.enter_context(Worker(name, environment)) for name in names]
+        self.workers = [
+            self.stack.enter_context(Worker(name, environment, server)) for name in names
+        ]
 
     @property
     def arguments(self) -> list[str]:

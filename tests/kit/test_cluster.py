@@ -106,7 +106,14 @@ def test_ready_and_live(cluster: Cluster) -> None:
     for worker in cluster.workers:
         assert read(f"{worker.url}/-/live") == (
             200,
-            {"status": "live", "worker": worker.name, "revision": "r1"},
+            {
+                "status": "live",
+                "worker": worker.name,
+                "revision": "r1",
+                "draining": False,
+                "sockets": 0,
+                "requests": 0,
+            },
         )
         status, content = read(f"{worker.url}/-/ready")
         assert status == 200

@@ -17,6 +17,13 @@ from .communicators import Communicator, Socket, request
 
 TOKEN = "a-token-of-the-tests"
 SOON = 0.05
+IDLE = {
+    "worker": "app1:8001",
+    "revision": "r1",
+    "draining": False,
+    "sockets": 0,
+    "requests": 0,
+}
 AUTHORIZED = [(b"authorization", f"Bearer {TOKEN}".encode())]
 
 
@@ -62,8 +69,7 @@ async def test_live() -> None:
     assert response.status == 200
     assert json.loads(response.body) == {
         "status": "live",
-        "worker": "app1:8001",
-        "revision": "r1",
+        **IDLE,
     }
     assert response.headers[b"cache-control"] == b"no-store"
     assert response.headers[b"content-type"] == b"application/json"
@@ -104,8 +110,7 @@ async def test_ready_says_what_was_found(
     assert response.status == status
     assert json.loads(response.body) == {
         "status": word,
-        "worker": "app1:8001",
-        "revision": "r1",
+        **IDLE,
         "checks": {
             "channel_layer": {
                 "ok": ok,

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from channels_kit.serving.handshake import HandshakeDeadline
+from channels_kit.serving.settings import ServingSettings
+from channels_kit.serving.sockets import Sockets
 from channels_kit.serving.types import ASGIApplication, Receive, Scope, Send
 
 from .communicators import Communicator
@@ -15,7 +16,12 @@ DENIAL: dict[str, Any] = {"extensions": {"websocket.http.response": {}}}
 
 
 def communicate(application: ASGIApplication, scope: dict[str, Any] | None = None) -> Communicator:
-    return Communicator(HandshakeDeadline(application, SOON), {**SCOPE, **(scope or {})})
+    sockets = Sockets(ServingSettings("unused:unused", "app1:8001", handshake_timeout=SOON))
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        await sockets.serve(application, scope, receive, send)
+
+    return Communicator(serve, {**SCOPE, **(scope or {})})
 
 
 class Silent:

@@ -23,8 +23,20 @@ async def respond(
         headers: headers on top of the usual ones.
     """
     body = json.dumps(content).encode()
+    await respond_with(scope, send, status, body, b"application/json", headers)
+
+
+async def respond_with(
+    scope: Scope,
+    send: Send,
+    status: int,
+    body: bytes,
+    content_type: bytes,
+    headers: Mapping[bytes, bytes] | None = None,
+) -> None:
+    """Answer an HTTP request with a body of any type; the other arguments are `respond`'s."""
     all_headers = {
-        b"content-type": b"application/json",
+        b"content-type": content_type,
         b"content-length": b"%d" % len(body),
         b"cache-control": b"no-store",
         **(headers or {}),
@@ -41,7 +53,13 @@ async def refuse(receive: Receive, send: Send) -> None:
     await send({"type": "websocket.close"})
 
 
-async def refuse_with_status(scope: Scope, send: Send, status: int, reason: str) -> None:
+async def refuse_with_status(
+    scope: Scope,
+    send: Send,
+    status: int,
+    reason: str,
+    headers: Mapping[bytes, bytes] | None = None,
+) -> None:
     """Refuse a WebSocket's handshake with `status`, or with 403 where the server cannot.
 
     Source: https://asgi.readthedocs.io/en/latest/extensions.html#websocket-denial-response
@@ -53,7 +71,10 @@ async def refuse_with_status(scope: Scope, send: Send, status: int, reason: str)
         {
             "type": "websocket.http.response.start",
             "status": status,
-            "headers": [(b"content-type", b"text/plain; charset=utf-8")],
+            "headers": [
+                (b"content-type", b"text/plain; charset=utf-8"),
+                *(headers or {}).items(),
+            ],
         }
     )
     await send({"type": "websocket.http.response.body", "body": f"{reason}\n".encode()})

@@ -17,6 +17,9 @@ REVISION = "CHANNELS_KIT_REVISION"
 PROBE_TOKEN = "CHANNELS_KIT_PROBE_TOKEN"  # noqa: S105 - a variable's name
 HANDSHAKE_TIMEOUT = "CHANNELS_KIT_HANDSHAKE_TIMEOUT"
 READY_TIMEOUT = "CHANNELS_KIT_READY_TIMEOUT"
+MAX_SOCKETS = "CHANNELS_KIT_MAX_SOCKETS"
+DRAIN_PACE = "CHANNELS_KIT_DRAIN_PACE"
+DRAIN_WINDOW = "CHANNELS_KIT_DRAIN_WINDOW"
 
 _APPLICATION_ALLOWED = "module:attribute, for example config.asgi:application"
 
@@ -46,6 +49,9 @@ class ServingSettings:
         handshake_timeout: seconds the application has to accept or refuse a WebSocket.
         ready_timeout: seconds for each readiness check, and for each step of the probe
             endpoint through the channel layer.
+        max_sockets: WebSockets above which more are refused, so that another worker takes them.
+        drain_pace: WebSockets that a worker which drains closes per second, on average.
+        drain_window: seconds in which it has closed all of them, faster where it must.
     """
 
     application: str
@@ -54,6 +60,9 @@ class ServingSettings:
     probe_token: str = field(default="", repr=False)
     handshake_timeout: float = 10.0
     ready_timeout: float = 3.0
+    max_sockets: int = 10_000
+    drain_pace: float = 50.0
+    drain_window: float = 60.0
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "ServingSettings":
@@ -69,6 +78,9 @@ class ServingSettings:
             probe_token=_probe_token(environment),
             handshake_timeout=_seconds(environment, HANDSHAKE_TIMEOUT, cls.handshake_timeout),
             ready_timeout=_seconds(environment, READY_TIMEOUT, cls.ready_timeout),
+            max_sockets=_max_sockets(environment),
+            drain_pace=_number(environment, DRAIN_PACE, cls.drain_pace, "sockets a second"),
+            drain_window=_seconds(environment, DRAIN_WINDOW, cls.drain_window),
         )
 
 
@@ -129,16 +141,25 @@ def _probe_token(environment: Mapping[str, str]) -> str:
     return value
 
 
+def _max_sockets(environment: Mapping[str, str]) -> int:
+    value = environment.get(MAX_SOCKETS, "") or str(ServingSettings.max_sockets)
+    if not re.fullmatch("[1-9][0-9]{0,8}", value):
+        raise SettingsError(MAX_SOCKETS, repr(value), "a number of sockets above 0, such as 10000")
+    return int(value)
+
+
 def _seconds(environment: Mapping[str, str], variable: str, default: float) -> float:
+    return _number(environment, variable, default, "seconds")
+
+
+def _number(environment: Mapping[str, str], variable: str, default: float, of: str) -> float:
     value = environment.get(variable, "")
     if not value:
         return default
     try:
-        seconds = float(value)
+        number = float(value)
     except ValueError:
-        seconds = math.nan
-    if not (math.isfinite(seconds) and seconds > 0):
-        raise SettingsError(
-            variable, repr(value), f"a number of seconds above 0, such as {default:g}"
-        )
-    return seconds
+        number = math.nan
+    if not (math.isfinite(number) and number > 0):
+        raise SettingsError(variable, repr(value), f"a number of {of} above 0, such as {default:g}")
+    return number

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m channels_kit.serving.wait",
         description="Wait until an http:// URL answers 200. Silent where it does.",
     )
-    parser.add_argument("url", type=_http_url, help="such as http://127.0.0.1:8001/-/live")
+    parser.add_argument("url", type=http_url, help="such as http://127.0.0.1:8001/-/live")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds (default: 60)")
     options = parser.parse_args(arguments)
     if not options.timeout > 0:
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if status == HTTPStatus.OK:
             return 0
         if time.monotonic() + INTERVAL >= deadline:
-            print(  # noqa: T201 - a program's last words
+            print(
                 f"{options.url.geturl()} did not answer 200 within {options.timeout:g} s;"
                 f" the last answer: {answer}",
                 file=sys.stderr,
@@ -69,7 +69,12 @@ def ask(url: SplitResult, timeout: float) -> tuple[int | None, str]:
         connection.close()
 
 
-def _http_url(text: str) -> SplitResult:
+def http_url(text: str) -> SplitResult:
+    """Return the URL that an argument of a command line is.
+
+    Raises:
+        ArgumentTypeError: it is none, or not one of plain HTTP.
+    """
     url = urlsplit(text)
     # Asking for the port is what checks it.
     if url.scheme != "http" or not url.hostname or url.port == 0 or url.query:

@@ -1,14 +1,18 @@
 """The ASGI callable that stands around an operator's application."""
 
+import asyncio
 import hmac
+from contextlib import suppress
 
 from channels_kit import paths
 from channels_kit.serving.consumer import ProbeConsumer
-from channels_kit.serving.handshake import HandshakeDeadline
+from channels_kit.serving.drain import DRAIN_SIGNAL
+from channels_kit.serving.metrics import Metrics
 from channels_kit.serving.readiness import check_readiness
-from channels_kit.serving.responses import refuse, respond
+from channels_kit.serving.responses import refuse, respond, respond_with
 from channels_kit.serving.settings import ServingSettings
-from channels_kit.serving.types import ASGIApplication, Receive, Scope, Send
+from channels_kit.serving.sockets import Sockets
+from channels_kit.serving.types import ASGIApplication, Message, Receive, Scope, Send
 
 
 class Serving:
@@ -22,38 +26,75 @@ class Serving:
     def __init__(self, application: ASGIApplication, settings: ServingSettings) -> None:
         self.application = application
         self.settings = settings
-        # The same application, for its WebSockets.
-        self.websockets = HandshakeDeadline(application, settings.handshake_timeout)
+        self.sockets = Sockets(settings)
+        # HTTP requests that the application has in hand, but for those that came when the drain
+        # had begun: nginx sends more until the end, and no drain would come to one.
+        self.requests = 0
+        # None until the first call, before which there is no event loop.
+        self.metrics: Metrics | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
+        if self.metrics is None:
+            self.metrics = self.start()
         own = scope.get("path", "").startswith(paths.PREFIX)
         if scope["type"] == "http" and own:
-            await self.answer(scope, send)
+            await self.answer(scope, send, self.metrics)
+        elif scope["type"] == "http":
+            await self.request(scope, receive, send)
         elif scope["type"] == "websocket" and own:
             await self.probe(scope, receive, send)
         elif scope["type"] == "websocket":
-            await self.websockets(scope, receive, send)
+            await self.sockets.serve(self.application, scope, receive, send)
         else:
             await self.application(scope, receive, send)
 
-    async def answer(self, scope: Scope, send: Send) -> None:
+    def start(self) -> Metrics:
+        """Begin what takes a running event loop."""
+        # A loop outside the main thread takes no signals: a test's, or a development server's.
+        with suppress(ValueError, RuntimeError, NotImplementedError):
+            asyncio.get_running_loop().add_signal_handler(DRAIN_SIGNAL, self.sockets.drain)
+        return Metrics(self.sockets, self.settings.ready_timeout)
+
+    async def request(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have the application answer an HTTP request, the last of its connection in a drain."""
+
+        async def send_last(message: Message) -> None:
+            if message["type"] == "http.response.start" and self.sockets.draining:
+                # nginx keeps connections to send more on them.
+                headers = [*message.get("headers", []), (b"connection", b"close")]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        counted = not self.sockets.draining
+        self.requests += counted
+        try:
+            await self.application(scope, receive, send_last)
+        finally:
+            self.requests -= counted
+
+    async def answer(self, scope: Scope, send: Send, metrics: Metrics) -> None:
         """Answer an HTTP request to one of the wrapper's own paths."""
-        if scope["path"] not in (paths.LIVE, paths.READY):
+        if scope["path"] not in (paths.LIVE, paths.READY, paths.METRICS):
             await respond(scope, send, 404, {"error": "not found"})
         elif scope["method"] not in ("GET", "HEAD"):
             await respond(scope, send, 405, {"error": "GET or HEAD"}, {b"allow": b"GET, HEAD"})
         elif scope["path"] == paths.LIVE:
-            await respond(scope, send, 200, {"status": "live", **self.identity()})
-        else:
+            await respond(scope, send, 200, {"status": "live", **self.state()})
+        elif scope["path"] == paths.READY:
             await self.answer_ready(scope, send)
+        else:
+            await respond_with(scope, send, 200, await metrics.render(), metrics.content_type)
 
     async def answer_ready(self, scope: Scope, send: Send) -> None:
         """Check what the worker depends on and answer with what was found."""
+        if self.sockets.draining:
+            await respond(scope, send, 503, {"status": "not ready", **self.state()})
+            return
         readiness = await check_readiness(self.settings.ready_timeout)
         content = {
             "status": "ready" if readiness.ok else "not ready",
-            **self.identity(),
+            **self.state(),
             "checks": readiness.as_json(),
         }
         await respond(scope, send, 200 if readiness.ok else 503, content)
@@ -62,11 +103,12 @@ class Serving:
         """Serve a probe's socket, or refuse a WebSocket that is none."""
         names = paths.parse_probe_path(scope["path"])
         if names is None or not self.is_authorized(scope):
+            self.sockets.counts.refused["unauthorized"] += 1
             await refuse(receive, send)
             return
         run, endpoint = names
         consumer = ProbeConsumer(run=run, endpoint=endpoint, settings=self.settings)
-        await consumer(scope, receive, send)
+        await self.sockets.serve(consumer, scope, receive, send)
 
     def is_authorized(self, scope: Scope) -> bool:
         """Whether the handshake shows the token; never, where there is none."""
@@ -76,6 +118,12 @@ class Serving:
         shown = dict(scope["headers"]).get(b"authorization", b"")
         return hmac.compare_digest(shown, expected)
 
-    def identity(self) -> dict[str, str]:
-        """Return who answers."""
-        return {"worker": self.settings.worker, "revision": self.settings.revision}
+    def state(self) -> dict[str, object]:
+        """Return who answers, and what it has in hand."""
+        return {
+            "worker": self.settings.worker,
+            "revision": self.settings.revision,
+            "draining": self.sockets.draining,
+            "sockets": len(self.sockets),
+            "requests": self.requests,
+        }

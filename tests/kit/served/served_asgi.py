@@ -1,24 +1,116 @@
 """An operator's application that knows nothing of the kit."""
 
 import asyncio
+import logging
+import os
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import django
 
 django.setup()
 
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-async def application(
-    scope: dict[str, Any],
-    receive: Callable[[], Awaitable[dict[str, Any]]],
-    send: Callable[[dict[str, Any]], Awaitable[None]],
-) -> None:
+logger = logging.getLogger(__name__)
+
+LARGE = 16 * 2**20
+
+
+async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
     if scope["type"] == "http":
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"the application's own"})
+        await answer(scope, send)
     elif scope["type"] == "websocket":
-        # Neither accepts nor refuses.
-        await asyncio.Event().wait()
+        await SOCKETS.get(scope["path"], mute)(scope, receive, send)
     else:
         raise ValueError("no lifespan here, as with Channels' own router")
+
+
+async def answer(scope: dict[str, Any], send: Send) -> None:
+    body = b"the application's own"
+    if scope["path"] == "/slow/":
+        logger.warning("slow: begun")
+        await released()
+    elif scope["path"] == "/large/":
+        body = bytes(LARGE)
+    elif scope["path"] == "/client/":
+        body = repr((scope["client"][0], scope["scheme"])).encode()
+    headers = [(b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def mute(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    """Neither accepts nor refuses."""
+    await asyncio.Event().wait()
+
+
+async def still(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    """Accepts, and tells when it ends."""
+    await send({"type": "websocket.accept"})
+    while (event := await receive())["type"] != "websocket.disconnect":
+        pass
+    logger.warning("disconnected: %s", event["code"])
+
+
+async def late(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    """Accepts when it is told."""
+    logger.warning("late: begun")
+    await released()
+    await still(scope, receive, send)
+
+
+async def echo(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    """Says who the client is, then the length of each message."""
+    await send({"type": "websocket.accept"})
+    await send({"type": "websocket.send", "text": repr((scope["client"][0], scope["scheme"]))})
+    while (event := await receive())["type"] != "websocket.disconnect":
+        length = len(event.get("text") or event.get("bytes") or "")
+        await send({"type": "websocket.send", "text": str(length)})
+
+
+async def flood(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    """Sends more than a client that does not read can have, and never looks whether it closed."""
+    await send({"type": "websocket.accept"})
+    logger.warning("flood: begun")
+    await send({"type": "websocket.send", "bytes": bytes(LARGE)})
+    await send({"type": "websocket.send", "bytes": bytes(LARGE)})
+    while (event := await receive())["type"] != "websocket.disconnect":
+        pass
+    logger.warning("disconnected: %s", event["code"])
+
+
+async def refuse(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    """Refuses with a status, a header and a text of its own."""
+    headers = [(b"x-why", b"teapot")]
+    await send({"type": "websocket.http.response.start", "status": 418, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": b"short ", "more_body": True})
+    await send({"type": "websocket.http.response.body", "body": b"and stout"})
+
+
+async def leave(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    """Closes with a code that no client may send, and a reason."""
+    await send({"type": "websocket.accept"})
+    await send({"type": "websocket.close", "code": 1011, "reason": "an error of mine"})
+
+
+SOCKETS = {
+    "/still/": still,
+    "/late/": late,
+    "/echo/": echo,
+    "/flood/": flood,
+    "/refuse/": refuse,
+    "/leave/": leave,
+}
+
+
+async def released() -> None:
+    """Wait for what the test does, by a way that is open after SIGTERM too."""
+    while not is_released():  # noqa: ASYNC110 - a file is no event
+        await asyncio.sleep(0.01)
+
+
+def is_released() -> bool:
+    return Path(os.environ["SERVED_RELEASE"]).exists()

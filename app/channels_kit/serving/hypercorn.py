@@ -1,0 +1,63 @@
+"""Hypercorn, as `python -m channels_kit.serving.hypercorn --host ADDRESS --port PORT`.
+
+Hypercorn's own command line (0.18) sets no limit for messages (16 MiB), cannot tell the edge from
+the client, and agrees to every client's wish for compression, which takes 100 KiB of each socket.
+Imported by nothing: it takes Hypercorn, which a worker under another server does not have.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+from hypercorn.asyncio import serve
+from hypercorn.config import Config
+from hypercorn.protocol import ws_stream
+from hypercorn.typing import Framework
+from wsproto.connection import Connection
+
+from channels_kit.serving.forwarded import Forwarded
+from channels_kit.serving.server_options import (
+    BACKLOG,
+    KEEP_ALIVE,
+    PING_INTERVAL,
+    ServerOptions,
+)
+
+
+class Handshake(ws_stream.Handshake):
+    """Agrees to no extension; compression is the only one there is."""
+
+    def accept(
+        self, subprotocol: str | None, additional_headers: Iterable[tuple[bytes, bytes]]
+    ) -> tuple[int, list[tuple[bytes, bytes]], Connection]:
+        """Accept the handshake."""
+        self.extensions = None
+        return super().accept(subprotocol, additional_headers)
+
+
+def configure(options: ServerOptions) -> Config:
+    """Return Hypercorn's configuration."""
+    config = Config()
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    config.bind = f"{host}:{options.port}"
+    config.backlog = BACKLOG
+    config.keep_alive_timeout = KEEP_ALIVE
+    config.websocket_ping_interval = PING_INTERVAL
+    config.websocket_max_message_size = options.ws_max_size
+    config.graceful_timeout = options.timeout_graceful_shutdown
+    config.loglevel = "WARNING"
+    return config
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve until SIGTERM."""
+    options = ServerOptions.parse("channels_kit.serving.hypercorn", arguments)
+    from channels_kit.serving.asgi import application  # it needs the environment, --help does not
+
+    ws_stream.Handshake = Handshake  # type: ignore[misc]
+    framework = cast("Framework", Forwarded(application, options.forwarded_allow_ips))
+    asyncio.run(serve(framework, configure(options), mode="asgi"))
+
+
+if __name__ == "__main__":
+    main()

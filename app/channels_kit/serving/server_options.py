@@ -1,0 +1,56 @@
+"""How the kit runs a server whose own command line cannot say all of it."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+BACKLOG = 4096
+"""Connections that wait to be taken: all clients come back in the same second."""
+
+KEEP_ALIVE = 75
+"""Seconds an HTTP connection may idle; nginx keeps its own for 60 and must be the first to go."""
+
+PING_INTERVAL = 20
+"""Seconds between two pings to a client, and those it has to answer one."""
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """What a unit tells its server, under the names that Uvicorn has for it.
+
+    Attributes:
+        host: the address to listen on.
+        port: the port; 0 takes any.
+        ws_max_size: bytes of the largest message of a client.
+        forwarded_allow_ips: addresses of the edges, whose X-Forwarded-For and -Proto count.
+        timeout_graceful_shutdown: seconds that SIGTERM leaves to what is in hand.
+    """
+
+    host: str
+    port: int
+    ws_max_size: int
+    forwarded_allow_ips: frozenset[str]
+    timeout_graceful_shutdown: int
+
+    @classmethod
+    def parse(cls, program: str, arguments: Sequence[str] | None = None) -> "ServerOptions":
+        """Read the command line; argparse ends the process with 2 on wrong usage."""
+        parser = argparse.ArgumentParser(prog=f"python -m {program}")
+        parser.add_argument("--host", required=True, help="the address to listen on")
+        parser.add_argument("--port", type=int, required=True, help="the port")
+        parser.add_argument(
+            "--ws-max-size", type=int, default=2**20, help="bytes of a message (default: 1 MiB)"
+        )
+        parser.add_argument(
+            "--forwarded-allow-ips",
+            type=lambda text: frozenset(text.split(",")),
+            default=frozenset(),
+            help="the edges' addresses, comma between (default: none)",
+        )
+        parser.add_argument(
+            "--timeout-graceful-shutdown",
+            type=int,
+            default=10,
+            help="seconds for what is in hand at SIGTERM (default: 10)",
+        )
+        return cls(**vars(parser.parse_args(arguments)))

@@ -1,0 +1,299 @@
+"""The WebSockets of one worker: how they begin, how many there are, how they end.
+
+- A handshake that the application neither accepts nor refuses is cut. Uvicorn would wait for ever;
+  nginx gives up at its read timeout and tries the next worker, which hangs as well.
+- Above a number of sockets a worker refuses more, so that nginx tries the next one.
+- A worker that drains refuses new ones too, and closes those it has one after the other. A server
+  that stops closes all at once, and all their clients come back at once.
+
+Nothing here knows which ASGI server it runs in.
+"""
+
+import asyncio
+import logging
+import random
+from collections import Counter
+from collections.abc import Awaitable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from prometheus_client import Histogram
+
+from channels_kit.serving.responses import refuse_with_status
+from channels_kit.serving.settings import ServingSettings
+from channels_kit.serving.types import ASGIApplication, Message, Receive, Scope, Send
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# https://www.rfc-editor.org/rfc/rfc6455#section-7.4.1 and the registry it founds
+NO_STATUS = 1005
+ABNORMAL_CLOSURE = 1006
+SERVICE_RESTART = 1012
+FIRST_OF_APPLICATIONS = 3000
+
+RETRY_AFTER = 5
+"""Seconds after which a client that a worker has not taken may try again."""
+
+CLOSE_TIMEOUT = 3.0
+"""Seconds a client has to answer the drain's close; then the application is told without it.
+
+Hypercorn would wait for the answer for ever, and so would, under Uvicorn too, an application that
+sends to a client which does not read.
+"""
+
+REFUSALS = ("draining", "full", "late", "application", "undecided", "unauthorized")
+"""Why a handshake is not accepted: the worker drains, has no room, has cut the application; the
+application has refused, or ended without a word, or it is a probe's that shows no token."""
+
+_DECISIONS = {"websocket.accept", "websocket.close", "websocket.http.response.start"}
+
+
+@dataclass
+class SocketCounts:
+    """What has happened to the sockets of a worker since it started.
+
+    Attributes:
+        opened: handshakes accepted.
+        handshake_seconds: what each of them took.
+        refused: handshakes not accepted, by the reason.
+        closed: accepted sockets that have ended, by their close code. The codes that are for
+            applications to choose from are one where the client chose: it has 2000 of them.
+        received: messages of the clients.
+        sent: messages to the clients.
+    """
+
+    opened: int = 0
+    handshake_seconds: Histogram = field(
+        default_factory=lambda: Histogram(
+            "channels_kit_handshake_seconds",
+            "Time from a handshake until the application accepted it.",
+            registry=None,
+        )
+    )
+    refused: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(REFUSALS, 0)))
+    closed: Counter[int] = field(default_factory=Counter)
+    received: int = 0
+    sent: int = 0
+
+
+class Sockets:
+    """Runs the WebSockets of this worker.
+
+    Args:
+        settings: how this worker serves.
+    """
+
+    def __init__(self, settings: ServingSettings) -> None:
+        self.settings = settings
+        self.counts = SocketCounts()
+        self.draining = False
+        # From the start of a handshake until the application has ended.
+        self._sockets: set[_Socket] = set()
+        # Those that the drain closes, in this order.
+        self._leaving: asyncio.Queue[_Socket] = asyncio.Queue()
+        # What the drain runs; asyncio itself keeps no task from being collected.
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        """Return the number of sockets, those in their handshake too."""
+        return len(self._sockets)
+
+    async def serve(
+        self, application: ASGIApplication, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Serve one WebSocket with the application, or refuse it with 503."""
+        reason = self._refusal()
+        if reason is None:
+            socket = _Socket(self, receive, send)
+            self._sockets.add(socket)
+            try:
+                await socket.run(application, scope)
+            finally:
+                self._sockets.discard(socket)
+        else:
+            self.counts.refused[reason] += 1
+            retry = {b"retry-after": b"%d" % RETRY_AFTER}
+            await refuse_with_status(scope, send, 503, f"This worker is {reason}.", retry)
+
+    def drain(self) -> None:
+        """Take no socket any more, and close those there are; a second call changes nothing."""
+        if self.draining:
+            return
+        self.draining = True
+        open_sockets = [socket for socket in self._sockets if socket.is_open]
+        # In no order: the people of a room often came together.
+        random.shuffle(open_sockets)
+        for socket in open_sockets:
+            self._leaving.put_nowait(socket)
+        pace = max(self.settings.drain_pace, len(open_sockets) / self.settings.drain_window)
+        logger.warning("draining: %d sockets, %.1f a second", len(open_sockets), pace)
+        self._keep(self._close_in_turn(1 / pace))
+
+    def accepted(self, socket: "_Socket", seconds: float) -> None:
+        """Note that a handshake has been accepted, after so many seconds."""
+        self.counts.opened += 1
+        self.counts.handshake_seconds.observe(seconds)
+        if self.draining:
+            # Its handshake had begun before.
+            self._leaving.put_nowait(socket)
+
+    def _refusal(self) -> str | None:
+        if self.draining:
+            return "draining"
+        if len(self._sockets) >= self.settings.max_sockets:
+            return "full"
+        return None
+
+    async def _close_in_turn(self, interval: float) -> None:
+        """Close the sockets that leave, each at some moment of an interval of its own."""
+        now = asyncio.get_running_loop().time
+        begin = now()
+        while True:
+            socket = await self._leaving.get()
+            # Intervals in which nobody left are not made up for.
+            begin = max(begin, now() - interval)
+            moment = begin + random.random() * interval  # noqa: S311 - nobody's secret
+            await asyncio.sleep(moment - now())
+            begin += interval
+            # Not awaited: a client that does not read holds up no other.
+            self._keep(socket.close())
+
+    def _keep(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class _Socket:
+    """One WebSocket, between the server and the application."""
+
+    __slots__ = (
+        "calls",
+        "deadline",
+        "decided",
+        "is_open",
+        "patience",
+        "server_receive",
+        "server_send",
+        "sockets",
+        "started",
+    )
+
+    def __init__(self, sockets: Sockets, receive: Receive, send: Send) -> None:
+        self.sockets = sockets
+        self.server_receive = receive
+        self.server_send = send
+        self.started = asyncio.get_running_loop().time()
+        # Ends the application's task; taken back at its decision.
+        self.deadline = asyncio.timeout_at(self.started + sockets.settings.handshake_timeout)
+        # Whether the application accepted or refused the handshake.
+        self.decided = False
+        # Whether it was accepted, and neither side has closed it.
+        self.is_open = False
+        # When the drain, which has closed it, waits for its client no more.
+        self.patience: float | None = None
+        # What is under way at the server; each ends with the patience.
+        self.calls: set[asyncio.Timeout] = set()
+
+    async def run(self, application: ASGIApplication, scope: Scope) -> None:
+        """Run the application, with a deadline for its handshake."""
+        counts = self.sockets.counts
+        try:
+            async with self.deadline:
+                await application(scope, self.receive, self.send)
+        except TimeoutError:
+            if not self.deadline.expired():
+                raise  # the application's own: none of the deadline's business
+        finally:
+            self._ended(ABNORMAL_CLOSURE)
+            if not self.decided and not self.deadline.expired():
+                # An error of the application's, or the client went.
+                counts.refused["undecided"] += 1
+        if not self.decided and self.deadline.expired():
+            counts.refused["late"] += 1
+            # The path only: a query string may carry a user's token.
+            logger.warning(
+                "the application neither accepted nor refused %r within %g s: cut",
+                scope["path"],
+                self.sockets.settings.handshake_timeout,
+            )
+            text = "The application did not answer in time."
+            await refuse_with_status(scope, self.server_send, 504, text)
+
+    async def receive(self) -> Message:
+        """Return the next event of the client."""
+        ended: Message = {"type": "websocket.disconnect", "code": SERVICE_RESTART}
+        message = await self._call(self.server_receive(), otherwise=ended)
+        if message["type"] == "websocket.receive":
+            self.sockets.counts.received += 1
+        elif message["type"] == "websocket.disconnect":
+            if self.patience is not None:
+                # The same on every server, whatever the client made of the close.
+                return ended
+            self._ended(min(message.get("code", NO_STATUS), FIRST_OF_APPLICATIONS))
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Pass on an event of the application."""
+        kind = message["type"]
+        if self.patience is not None and kind in ("websocket.send", "websocket.close"):
+            # The application has yet to be told that the drain closed it.
+            return
+        if kind == "websocket.close":
+            self._ended(message.get("code", 1000))
+        if not self.decided and kind in _DECISIONS:
+            self._decide(accepted=kind == "websocket.accept")
+        await self._call(self.server_send(message), otherwise=None)
+        if kind == "websocket.send":
+            self.sockets.counts.sent += 1
+        elif kind == "websocket.accept":
+            # Not before the server has it: the drain may close it at once.
+            self.is_open = True
+            self.sockets.accepted(self, asyncio.get_running_loop().time() - self.started)
+
+    async def close(self) -> None:
+        """Close it for the drain; the application's disconnect runs."""
+        if not self.is_open:
+            return
+        self._ended(SERVICE_RESTART)
+        self.patience = asyncio.get_running_loop().time() + CLOSE_TIMEOUT
+        for call in self.calls:
+            call.reschedule(self.patience)
+        message = {
+            "type": "websocket.close",
+            "code": SERVICE_RESTART,
+            "reason": "The worker restarts.",
+        }
+        # Whatever a server raises where the client has gone this moment.
+        with suppress(Exception):
+            await self._call(self.server_send(message), otherwise=None)
+
+    async def _call(self, step: Awaitable[T], otherwise: T) -> T:
+        """Await the server; `otherwise` where the drain's patience with the client ends first."""
+        timeout = asyncio.timeout_at(self.patience)
+        self.calls.add(timeout)
+        try:
+            async with timeout:
+                return await step
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+            return otherwise
+        finally:
+            self.calls.discard(timeout)
+
+    def _decide(self, accepted: bool) -> None:
+        self.decided = True
+        # An application that is being cut can still decide while it ends.
+        if not self.deadline.expired():
+            self.deadline.reschedule(None)
+        if not accepted:
+            self.sockets.counts.refused["application"] += 1
+
+    def _ended(self, code: int) -> None:
+        if self.is_open:
+            self.is_open = False
+            self.sockets.counts.closed[code] += 1
