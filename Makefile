@@ -9,7 +9,8 @@ HOST ?=
 UNIT ?=
 DEV_PORT ?= 8000
 ROUNDS ?= 1
-ROUNDS ?= 1
+REF ?=
+RELEASE ?=
 
 BIN := .venv/bin
 CLUSTER := $(BIN)/python scripts/staging/cluster.py
@@ -39,6 +40,30 @@ converge: tools ## set it up, or bring it up to the inventory
 
 check: tools ## show what converge would change
 	@$(BIN)/ansible-playbook -i inventories/$(ENV) site.yml --check --diff
+
+deploy: tools ## bring the application as it is, or as it was at REF=v1.2, rolling, drained, proved
+	@scripts/deploy "$(ENV)" deploy "$(REF)"
+
+rollback: tools ## go back to the release before, or to RELEASE=...
+	@scripts/deploy "$(ENV)" rollback "$(RELEASE)"
+
+restart: tools ## restart every worker, rolling
+	@scripts/deploy "$(ENV)" restart
+
+upgrade: tools ## bring this version of the kit, with the application as it is
+	@scripts/deploy "$(ENV)" upgrade
+
+releases: tools ## which release runs where
+	@$(BIN)/ansible-playbook -i inventories/$(ENV) playbooks/releases.yml
+
+unlock: tools ## break the lock of a deploy that was given up
+	@$(BIN)/ansible-playbook -i inventories/$(ENV) playbooks/unlock.yml
+
+drain: tools ## move everybody off a host and stop it: HOST=app1
+	@$(BIN)/ansible-playbook -i inventories/$(ENV) playbooks/drain.yml -e "drain_host=$(HOST)"
+
+undrain: tools ## bring it back: HOST=app1
+	@$(BIN)/ansible-playbook -i inventories/$(ENV) playbooks/undrain.yml -e "drain_host=$(HOST)"
 
 verify: tools ## prove it, changing nothing: limits, and every worker reaches every worker
 	@$(BIN)/ansible-playbook -i inventories/$(ENV) playbooks/verify.yml
@@ -73,4 +98,4 @@ tools:
 ready:
 	@scripts/bootstrap tools engine
 
-.PHONY: up down status credentials ssh logs converge check verify dev test test-fast lint bench-converge help tools ready
+.PHONY: up down status credentials ssh logs converge check deploy rollback restart upgrade releases unlock drain undrain verify dev test test-fast lint bench-converge help tools ready

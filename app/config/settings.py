@@ -122,6 +122,8 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     # A task that is not acknowledged in this time is run again: above the longest delay, 3600 s.
     "visibility_timeout": 2 * 3600,
     "socket_connect_timeout": 5,
+    # A broker that takes the connection and never answers is away, too.
+    "socket_timeout": 5,
 }
 # Once it is done, not before: a task whose worker dies is run again, and is made for that.
 CELERY_TASK_ACKS_LATE = True

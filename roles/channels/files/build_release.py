@@ -2,8 +2,11 @@
 
 Run on the controller. The list of packages, as pip reads it, is standard input. The archive is the
 same bytes for the same content, whenever and wherever it is packed, and its name is a hash of them.
-Prints ``{"id": ..., "archive": ..., "environment": ...}``; environment names the virtual
-environment that the packages make, so that releases which need the same ones share it.
+With --release an archive that has been packed before is read instead.
+
+Prints ``{"id": ..., "archive": ..., "environment": ..., "requirements": ..., "kit": ...}``;
+environment names the virtual environment that the packages make, so that releases which need the
+same ones share it; kit tells one version of the library from another.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from pathlib import Path
 
 # How a host unpacks it: a release that is unpacked otherwise is another release.
 INSTALLER = Path(__file__).with_name("install-release")
+# Where a release says which version of the kit it carries.
+KIT_DIGEST = "kit.txt"
 KIT_EXCLUDES = ("__pycache__", "*.pyc", "*.egg-info")
 
 
@@ -50,6 +55,7 @@ def add(archive: tarfile.TarFile, name: str, content: bytes, executable: bool = 
 def pack(application: Path, kit: Path, requirements: bytes, excludes: Sequence[str]) -> bytes:
     """Return the archive: application, kit, list of packages and installer."""
     buffer = io.BytesIO()
+    digest = hashlib.sha256(INSTALLER.read_bytes())
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
         add(archive, "requirements.txt", requirements)
         add(archive, INSTALLER.name, INSTALLER.read_bytes(), executable=True)
@@ -59,34 +65,57 @@ def pack(application: Path, kit: Path, requirements: bytes, excludes: Sequence[s
         ):
             for file in files(source, left_out):
                 name = str(target / file.relative_to(source))
-                add(archive, name, file.read_bytes(), os.access(file, os.X_OK))
+                content = file.read_bytes()
+                add(archive, name, content, os.access(file, os.X_OK))
+                if source == kit:
+                    digest.update(f"{name} {len(content)} ".encode() + content)
+        add(archive, KIT_DIGEST, digest.hexdigest()[:12].encode())
     return buffer.getvalue()
 
 
+def describe(release: str, archive: Path) -> dict[str, str]:
+    """Return what a play has to know of a packed release."""
+    with tarfile.open(archive) as packed:
+        texts = {name: packed.extractfile(name) for name in ("requirements.txt", KIT_DIGEST)}
+        requirements, kit = (file.read() if file else b"" for file in texts.values())
+    return {
+        "id": release,
+        "archive": str(archive),
+        "environment": hashlib.sha256(requirements).hexdigest()[:12],
+        "requirements": requirements.decode(),
+        "kit": kit.decode(),
+    }
+
+
 def main() -> int:
-    """Pack what the command line names."""
+    """Pack or read what the command line names."""
     parser = argparse.ArgumentParser(description="Pack a release of the application.")
-    parser.add_argument("--application", type=Path, required=True)
-    parser.add_argument("--kit", type=Path, required=True)
+    parser.add_argument("--application", type=Path)
+    parser.add_argument("--kit", type=Path)
+    parser.add_argument("--release", help="one that is packed; --application and --kit are not read")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--exclude", default="", help="names or patterns, separated by commas")
     arguments = parser.parse_args()
-    for directory in (arguments.application, arguments.kit):
-        if not directory.is_dir():
-            print(f"{directory} is not a directory", file=sys.stderr)
+    directory = arguments.output.resolve()
+    if arguments.release:
+        archive = directory / f"{arguments.release}.tar.gz"
+        print(json.dumps(describe(arguments.release, archive)))
+        return 0
+    for source in (arguments.application, arguments.kit):
+        if not source.is_dir():
+            print(f"{source} is not a directory", file=sys.stderr)
             return 1
 
     requirements = sys.stdin.buffer.read()
     content = pack(arguments.application, arguments.kit, requirements, arguments.exclude.split(","))
     release = hashlib.sha256(content).hexdigest()[:12]
-    archive = arguments.output.resolve() / f"{release}.tar.gz"
+    archive = directory / f"{release}.tar.gz"
     if not archive.exists():
         archive.parent.mkdir(parents=True, exist_ok=True)
         temporary = archive.with_suffix(f".{os.getpid()}")
         temporary.write_bytes(gzip.compress(content, mtime=0))
         temporary.replace(archive)
-    environment = hashlib.sha256(requirements).hexdigest()[:12]
-    print(json.dumps({"id": release, "archive": str(archive), "environment": environment}))
+    print(json.dumps(describe(release, archive)))
     return 0
 
 

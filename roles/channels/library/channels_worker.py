@@ -1,44 +1,52 @@
-"""Ansible module: run the application's units on a revision."""
+"""Ansible module: look at the application's units, start them, bring one to a revision."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: channels_worker
-short_description: Run the application's units on a revision
+short_description: Look at the application's units, start them, bring one to a revision
 description:
-  - Enables units, starts at once all that do not run, restarts one after the other those whose
-    process was started with another revision, and waits until each is ready. Asks the processes
-    and not files, so an interrupted run is completed by the next one.
+  - Asks systemd and the processes, and not files, what runs; so an interrupted run is completed by
+    the next one.
 options:
   units:
     description: >-
       The units. unit is its name; revision what its process must have been started with, in
       C(CHANNELS_KIT_REVISION); url where a worker answers, without a path, and is asked whether it
       is ready; connected_to, for one that answers nobody, the port of the server it takes its work
-      from, to which it is connected when it is ready.
+      from, to which it is connected when it is ready; replaced, a process that shall run no longer
+      although its revision is right.
     type: list
     elements: dict
     required: true
-  timeout:
-    description: Seconds to wait until a unit is ready.
-    type: int
+  step:
+    description: >-
+      look changes nothing. start enables all units, starts at once those that do not run, and waits
+      until each is ready. roll restarts those whose process is not the right one, without waiting;
+      the next look says how far they are. watch looks for some time, returns early where all are
+      ready, and fails where the process of one has ended by itself.
+    type: str
     required: true
-  restart:
-    description: Whether a unit that runs on another revision is restarted.
-    type: bool
-    default: true
+    choices: [look, start, roll, watch]
+  timeout:
+    description: Seconds to wait until a unit is ready, at start; or that watch looks at most.
+    type: int
+    default: 0
 """
 
 RETURN = r"""
-outdated:
-  description: The units that run on another revision, where restart is false.
-  type: list
-  elements: str
+units:
+  description: >-
+    By name: whether it runs (active), whether its process is not the right one (outdated), the
+    revision of its process, its process, its unit file and what stands there; and, after a watch,
+    its phase (draining, stopping, starting, ready, failed), the sockets it has and what it says.
+  type: dict
   returned: always
 """
 
 import contextlib
 import http.client
+import json
 import time
 import urllib.error
 import urllib.request
@@ -46,6 +54,9 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+
+INTERVAL = 0.1
+"""Seconds between two looks."""
 
 
 def running_revision(process: str) -> str:
@@ -61,17 +72,17 @@ def running_revision(process: str) -> str:
     return ""
 
 
-def readiness(url: str) -> tuple[bool, str]:
-    """Return whether the worker says that it is ready, and what it said."""
+def ask(url: str, path: str) -> tuple[int, str]:
+    """Return a worker's status and answer; 0 and the reason where it gives none."""
     try:
         # Never by way of a proxy: the worker is on this host.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"{url}/-/ready", timeout=10) as response:
-            return response.status == 200, response.read().decode()
+        with opener.open(f"{url}{path}", timeout=10) as response:
+            return int(response.status), response.read().decode()
     except urllib.error.HTTPError as error:
-        return False, f"{error.code} {error.read().decode()}"
+        return error.code, error.read().decode()
     except (OSError, http.client.HTTPException) as error:  # the latter: not a worker's answer
-        return False, str(error)
+        return 0, str(error)
 
 
 def is_connected(process: str, port: int) -> bool:
@@ -100,17 +111,59 @@ class Unit:
         self.wanted: str = wanted["revision"]
         self.url: str | None = wanted.get("url")
         self.connected_to = int(wanted.get("connected_to", 0))
-        state = self.state()
-        # One whose start is under way, too: systemd would join a second start to the first.
-        self.active = state["ActiveState"] in ("active", "activating")
-        self.enabled = state["UnitFileState"] == "enabled"
-        # What the process that runs was started with; empty where none runs.
-        self.revision = running_revision(state["MainPID"]) if self.active else ""
+        self.replaced: str = wanted.get("replaced", "0")
+        self.phase = ""
+        self.sockets = 0
+        self.answer = ""
+        self.read()
 
-    def state(self) -> dict[str, str]:
-        """Return what systemd knows of it."""
-        shown = self.systemctl("show", "--property=MainPID,ActiveState,UnitFileState", self.name)
-        return dict(line.split("=", 1) for line in shown.splitlines())
+    def read(self) -> None:
+        """Ask systemd and the process."""
+        properties = "MainPID,ActiveState,UnitFileState,NRestarts,FragmentPath"
+        shown = self.systemctl("show", f"--property={properties}", self.name)
+        state = dict(line.split("=", 1) for line in shown.splitlines())
+        self.process = state["MainPID"]
+        self.state = state["ActiveState"]
+        # One whose start is under way, too: systemd would join a second start to the first.
+        self.active = self.state in ("active", "activating", "reloading")
+        self.enabled = state["UnitFileState"] == "enabled"
+        self.restarts = int(state.get("NRestarts") or 0)
+        # What the process that runs was started with; empty where none runs.
+        self.revision = running_revision(self.process) if self.process != "0" else ""
+        right = self.revision == self.wanted and self.process != self.replaced
+        self.outdated = self.active and not right
+        self.path = state.get("FragmentPath", "")
+
+    def look(self, fresh: bool) -> None:
+        """Find out how far it is; one that is fresh has failed if it was started again."""
+        self.read()
+        self.sockets = 0
+        if self.state == "active" and not self.outdated:
+            ready, self.answer = self.readiness()
+            self.phase = "ready" if ready else "starting"
+        elif self.state == "deactivating" or (self.outdated and self.revision):
+            status, body = ask(self.url, "/-/live") if self.url else (0, "")
+            self.phase = "stopping"
+            with contextlib.suppress(ValueError, KeyError):
+                live = json.loads(body) if status == 200 else {}
+                if live["draining"]:
+                    self.phase = "draining"
+                    self.sockets = live["sockets"]
+        else:
+            self.phase = "starting"
+            self.answer = f"it is {self.state}"
+        # systemd counts anew when somebody starts or restarts a unit.
+        if fresh and self.restarts and self.phase in ("starting", "ready"):
+            self.phase = "failed"
+            self.answer = "its process has ended by itself"
+
+    def told(self) -> dict[str, Any]:
+        """Return what is known of it."""
+        names = ("active", "outdated", "revision", "process", "path", "phase", "sockets", "answer")
+        told = {name: getattr(self, name) for name in names}
+        with contextlib.suppress(OSError):  # there is none yet
+            told["content"] = Path(self.path).read_text() if self.path else ""
+        return told
 
     def fail(self, what: str) -> None:
         """Fail with the end of the unit's journal."""
@@ -128,23 +181,22 @@ class Unit:
     def readiness(self) -> tuple[bool, str]:
         """Return whether it is ready, and what says so."""
         if self.url:
-            ready, answer = readiness(self.url)
-            return ready, f"{self.url}/-/ready says: {answer}"
-        process = self.state()["MainPID"]
+            status, answer = ask(self.url, "/-/ready")
+            return status == 200, f"{self.url}/-/ready says: {status or ''} {answer}"
         return (
-            is_connected(process, self.connected_to),
-            f"its process, {process}, has no connection to port {self.connected_to}",
+            is_connected(self.process, self.connected_to),
+            f"its process, {self.process}, has no connection to port {self.connected_to}",
         )
 
-    def wait_until_ready(self, seconds: int) -> None:
+    def wait_until_ready(self, seconds: int, fresh: bool) -> None:
         """Wait until it is ready; fail with what it says instead."""
         deadline = time.monotonic() + seconds
-        ready, answer = self.readiness()
-        while not ready and time.monotonic() < deadline:
-            time.sleep(0.2)
-            ready, answer = self.readiness()
-        if not ready:
-            self.fail(f"{self.name} is not ready after {seconds} s; {answer}")
+        self.look(fresh)
+        while self.phase not in ("ready", "failed") and time.monotonic() < deadline:
+            time.sleep(INTERVAL)
+            self.look(fresh)
+        if self.phase != "ready":
+            self.fail(f"{self.name} is not ready; {self.answer}")
 
 
 def main() -> None:
@@ -152,24 +204,25 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "units": {"type": "list", "elements": "dict", "required": True},
-            "timeout": {"type": "int", "required": True},
-            "restart": {"type": "bool", "default": True},
+            "step": {
+                "type": "str",
+                "required": True,
+                "choices": ["look", "start", "roll", "watch"],
+            },
+            "timeout": {"type": "int", "default": 0},
         },
         supports_check_mode=True,
     )
+    step: str = module.params["step"]
     seconds: int = module.params["timeout"]
     units = [Unit(module, wanted) for wanted in module.params["units"]]
 
-    enable = [unit for unit in units if not unit.enabled]
-    start = [unit for unit in units if not unit.active]
-    outdated = [unit for unit in units if unit.active and unit.revision != unit.wanted]
-    restart = outdated if module.params["restart"] else []
+    enable = [unit for unit in units if step == "start" and not unit.enabled]
+    start = [unit for unit in units if step == "start" and not unit.active]
+    restart = [unit for unit in units if step == "roll" and unit.outdated]
     touched = [unit for unit in units if unit in enable + start + restart]
     result: dict[str, Any] = {
         "changed": bool(touched),
-        "started": [unit.name for unit in start],
-        "restarted": [unit.name for unit in restart],
-        "outdated": [unit.name for unit in outdated if unit not in restart],
         "diff": {
             "before": "".join(
                 f"{unit.name}: {unit.revision or 'not running'}\n" for unit in touched
@@ -177,23 +230,38 @@ def main() -> None:
             "after": "".join(f"{unit.name}: {unit.wanted}\n" for unit in touched),
         },
     }
-    if module.check_mode:
-        module.exit_json(**result)
+    if not module.check_mode:
+        if touched:
+            touched[0].systemctl("daemon-reload")
+        if enable:
+            enable[0].systemctl("enable", *(unit.name for unit in enable))
+        if start:
+            start[0].systemctl("start", *(unit.name for unit in start))
+        if restart:
+            restart[0].systemctl("restart", "--no-block", *(unit.name for unit in restart))
+        if step == "start":
+            # Those that a run before this one has started and not waited for, too.
+            for unit in units:
+                if unit in start or not unit.outdated:
+                    unit.wait_until_ready(seconds, unit in start)
+        if step == "watch":
+            watch(units, seconds)
+            for unit in units:
+                if unit.phase == "failed":
+                    unit.fail(f"{unit.name} is not ready; {unit.answer}")
+    module.exit_json(units={unit.name: unit.told() for unit in units}, **result)
 
-    if touched:
-        touched[0].systemctl("daemon-reload")
-    if enable:
-        enable[0].systemctl("enable", *(unit.name for unit in enable))
-    if start:
-        start[0].systemctl("start", *(unit.name for unit in start))
-    for unit in restart:
-        unit.systemctl("restart", unit.name)
-        unit.wait_until_ready(seconds)
-    # Those that a run before this one has touched and not waited for, too.
-    for unit in units:
-        if unit in start or unit.revision == unit.wanted:
-            unit.wait_until_ready(seconds)
-    module.exit_json(**result)
+
+def watch(units: list[Unit], seconds: int) -> None:
+    """Look at units until all are ready, one has failed, or the time is up."""
+    deadline = time.monotonic() + seconds
+    while True:
+        for unit in units:
+            unit.look(fresh=True)
+        phases = {unit.phase for unit in units}
+        if phases == {"ready"} or "failed" in phases or time.monotonic() >= deadline:
+            return
+        time.sleep(INTERVAL)
 
 
 if __name__ == "__main__":

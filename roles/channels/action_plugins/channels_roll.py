@@ -1,0 +1,136 @@
+"""Ansible action: bring a host's units to their revision, workers one after the other.
+
+Each worker: drained and stopped (its unit does that), started, ready, and, where a ``proof`` is
+given, proved. The first one of the cluster is the canary: it is watched for some time before the
+next one is touched. The background units follow, all at once: nobody is connected to them.
+
+Every phase is said as it comes: ``3/7 app2 8002: draining, 212 sockets left, 14 s``.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+WATCH_SECONDS = 2
+"""Seconds of one look at a host; as often it is said how many sockets are left."""
+
+
+class ActionModule(ActionBase):
+    """Arguments: units, number (of the first one, from 1), total, and seconds.
+
+    ``stop_timeout`` a unit may take to stop, ``timeout`` to be ready then, and for
+    ``canary_seconds`` the first one is watched after it is proved.
+
+    ``units`` are those of the module ``channels_worker``. ``proof`` is ``{argv, chdir, stdin}``, a
+    command that ends with 0 where messages arrive.
+    """
+
+    def run(
+        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Return what was restarted; fail with the journal of the one that is not ready."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        self.task_vars = task_vars or {}
+        arguments = self._task.args
+        number, total = int(arguments["number"]), int(arguments["total"])
+        workers = [unit for unit in arguments["units"] if "url" in unit]
+        background = [unit for unit in arguments["units"] if "url" not in unit]
+        result["changed"] = bool(arguments["units"])
+        result["restarted"] = []
+        if self._task.check_mode:
+            return result
+        batches = [[unit] for unit in workers] + ([background] if background else [])
+        for batch in batches:
+            names = " ".join(name_of(unit) for unit in batch)
+            self.label = f"{number}/{total} {self.task_vars['inventory_hostname']} {names}"
+            result["restarted"] += [unit["unit"] for unit in batch]
+            failed = self.roll(batch)
+            if not failed and "proof" in arguments and batch[0] in workers:
+                failed = self.prove(arguments["proof"])
+                if not failed and number == 1:
+                    failed = self.watch_the_canary(batch)
+            if failed:
+                result["failed"] = True
+                result["msg"] = f"{self.label}: {failed}"
+                return result
+            number += len(batch)
+        return result
+
+    def say(self, text: str) -> None:
+        """Say a phase on the operator's terminal."""
+        self._display.display(f"  {self.label}: {text}")
+
+    def ask(self, step: str, units: list[dict[str, Any]], timeout: int = 0) -> dict[str, Any]:
+        """Run the module on the host."""
+        found: dict[str, Any] = self._execute_module(
+            module_name="channels_worker",
+            module_args={"step": step, "units": units, "timeout": timeout},
+            task_vars=self.task_vars,
+        )
+        return found
+
+    def roll(self, units: list[dict[str, Any]]) -> str:
+        """Restart units and wait until all are ready; return what is wrong."""
+        began = time.monotonic()
+        found = self.ask("roll", units)
+        phase = ""
+        deadline = None
+        last = began + float(self._task.args["stop_timeout"]) + float(self._task.args["timeout"])
+        while not found.get("failed"):
+            now = time.monotonic()
+            told = list(found["units"].values())
+            phases = {unit["phase"] for unit in told}
+            if phases == {"ready"}:
+                self.say(f"ready, {now - began:.1f} s")
+                return ""
+            sockets = sum(unit["sockets"] for unit in told)
+            if phases & {"draining", "stopping"}:
+                if sockets:
+                    self.say(f"draining, {sockets} sockets left, {now - began:.0f} s")
+            elif "starting" in phases:
+                if phase != "starting":
+                    self.say("starting")
+                    phase = "starting"
+                deadline = deadline or now + int(self._task.args["timeout"])
+            if now >= (deadline or last):
+                # Fails, with the journal.
+                found = self.ask("start", units)
+                continue
+            found = self.ask("watch", units, WATCH_SECONDS)
+        return str(found.get("msg", found))
+
+    def prove(self, proof: list[str]) -> str:
+        """Send a message from every worker to every worker; return what is wrong."""
+        began = time.monotonic()
+        found = self._execute_module(
+            module_name="ansible.legacy.command",
+            module_args={"argv": proof},
+            task_vars=self.task_vars,
+        )
+        if found.get("rc") == 0:
+            self.say(f"proved, {time.monotonic() - began:.1f} s")
+            return ""
+        said = found.get("stdout") or found.get("stderr") or found.get("msg")
+        return f"messages do not arrive:\n{said}"
+
+    def watch_the_canary(self, units: list[dict[str, Any]]) -> str:
+        """Watch the first worker for some time; return what is wrong."""
+        seconds = float(self._task.args["canary_seconds"])
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            time.sleep(max(min(1.0, until - time.monotonic()), 0.0))
+            # Fails where its process has ended by itself.
+            found = self.ask("watch", units, 1)
+            if found.get("failed"):
+                return str(found["msg"])
+        self.say(f"the canary holds, {seconds:g} s")
+        return ""
+
+
+def name_of(unit: dict[str, Any]) -> str:
+    """Return how a unit is called in one word: 8002, thumbnails, celery."""
+    stem: str = unit["unit"].removesuffix(".service").removeprefix("channels-")
+    return stem.rpartition("@")[2]
