@@ -3,6 +3,7 @@ import { beforeEach, describe, it } from "node:test";
 
 import {
   BASE_DELAY,
+  HANDSHAKES_PATIENCE,
   HURRIED_DELAY,
   MAX_DELAY,
   PONG_PATIENCE,
@@ -10,7 +11,7 @@ import {
   SILENCE,
   retryDelay,
 } from "../../app/chat/static/chat/socket.js";
-import { Surroundings } from "./surroundings.mjs";
+import { Surroundings, response, settled } from "./surroundings.mjs";
 
 let around, states, frames, client;
 
@@ -23,10 +24,16 @@ beforeEach(() => {
   client.connect();
 });
 
+/** Let an attempt fail. */
+async function refuse() {
+  around.socket.end(1006);
+  await settled();
+}
+
 /** Let attempts fail, and return the waits that were announced. */
-function fail(times) {
+async function fail(times) {
   for (let time = 0; time < times; time += 1) {
-    around.socket.end(1006);
+    await refuse();
     around.pass(states.at(-1).milliseconds);
   }
   return states.filter(({ name }) => name === "waiting").map(({ milliseconds }) => milliseconds);
@@ -41,39 +48,39 @@ describe("the wait before a retry", () => {
     }
   });
 
-  it("grows with each failure, and is kept", () => {
+  it("grows with each failure, and is kept", async () => {
     around.chance = 1;
-    assert.deepEqual(fail(3), [BASE_DELAY, 2 * BASE_DELAY, 4 * BASE_DELAY]);
-    around.socket.end(1006);
+    assert.deepEqual(await fail(3), [BASE_DELAY, 2 * BASE_DELAY, 4 * BASE_DELAY]);
+    await refuse();
     around.pass(8 * BASE_DELAY - 1);
     assert.equal(around.sockets.length, 4);
     around.pass(1);
     assert.equal(around.sockets.length, 5);
   });
 
-  it("starts small again after a frame, but not because a socket opened", () => {
+  it("starts small again after a frame, but not because a socket opened", async () => {
     around.chance = 1;
-    fail(2);
+    await fail(2);
     around.socket.open();
-    assert.equal(fail(1).at(-1), 4 * BASE_DELAY);
+    assert.equal((await fail(1)).at(-1), 4 * BASE_DELAY);
     around.socket.tell({ type: "ready" });
-    assert.equal(fail(1).at(-1), BASE_DELAY);
+    assert.equal((await fail(1)).at(-1), BASE_DELAY);
   });
 
-  it("can be cut short", () => {
-    around.socket.end(1006);
+  it("can be cut short", async () => {
+    await refuse();
     client.connect();
     assert.equal(around.sockets.length, 2);
     around.pass(MAX_DELAY);
     assert.equal(around.sockets.length, 2);
   });
 
-  it("is not cut short by the one before it", () => {
+  it("is not cut short by the one before it", async () => {
     around.chance = 1;
-    around.socket.end(1006);
+    await refuse();
     around.pass(BASE_DELAY - 1);
     client.connect();
-    around.socket.end(1006);
+    await refuse();
     around.pass(2 * BASE_DELAY - 1);
     assert.equal(around.sockets.length, 2);
   });
@@ -95,6 +102,7 @@ describe("the end of a connection", () => {
 
   for (const code of [1001, 1006, 1011, 1012, 1013, 4004]) {
     it(`is followed by another with ${code}`, () => {
+      around.socket.open();
       around.socket.end(code);
       assert.equal(states.at(-1).name, "waiting");
       around.pass(BASE_DELAY);
@@ -139,10 +147,10 @@ it("sends only on an open socket", () => {
 });
 
 describe("a sign that the network is back", () => {
-  beforeEach(() => {
+  beforeEach(async () => {
     around.chance = 1;
-    fail(5);
-    around.socket.end(1006);
+    await fail(5);
+    await refuse();
     around.chance = 0.5;
   });
 
@@ -223,7 +231,118 @@ describe("a silent connection", () => {
   });
 });
 
-it("gives up an attempt that hangs", () => {
+it("gives up an attempt that hangs", async () => {
   around.pass(SILENCE + PONG_PATIENCE);
+  await settled();
   assert.equal(states.at(-1).name, "waiting");
+});
+
+describe("a handshake that failed", () => {
+  beforeEach(() => {
+    around.chance = 0.25;
+  });
+
+  it("makes the client ask the edge once whether it refuses handshakes", async () => {
+    around.socket.end(1006);
+    assert.equal(states.at(-1).name, "connecting");
+    await settled();
+    around.pass(MAX_DELAY);
+    const question = { cache: "no-store", credentials: "omit" };
+    assert.deepEqual(around.asked, [{ url: "http://kit/-/handshakes", ...question }]);
+    assert.equal(around.sockets.length, 2);
+  });
+
+  it("is asked about over TLS where the socket was", async () => {
+    client = new ReconnectingSocket(() => "wss://kit/ws/", { state() {}, frame() {} }, around);
+    client.connect();
+    await refuse();
+    assert.deepEqual(around.asked.map(({ url }) => url), ["https://kit/-/handshakes"]);
+  });
+
+  it("is not asked about if it was none", async () => {
+    around.socket.open();
+    await refuse();
+    around.pass(MAX_DELAY);
+    assert.deepEqual(around.asked, []);
+    await refuse();
+    around.pass(MAX_DELAY);
+    assert.equal(around.asked.length, 1);
+    around.socket.end(4001);
+    await settled();
+    assert.equal(around.asked.length, 1);
+  });
+
+  it("is repeated when the edge says, and over as long again", async () => {
+    around.answer = response(503, { "Retry-After": "5" });
+    await fail(2);
+    await refuse();
+    assert.deepEqual(states.at(-1), { name: "waiting", milliseconds: 6250 });
+    around.pass(6249);
+    assert.equal(around.sockets.length, 3);
+    around.pass(1);
+    assert.equal(around.sockets.length, 4);
+    assert.equal(around.asked.length, 3);
+    around.answer = response(204);
+    await refuse();
+    assert.equal(states.at(-1).milliseconds, 2 * BASE_DELAY);
+    around.window.dispatchEvent(new Event("online"));
+    assert.equal(states.at(-1).milliseconds, HURRIED_DELAY / 4);
+  });
+
+  it("is not repeated sooner by a sign that the network is back", async () => {
+    around.answer = response(503, { "Retry-After": "5" });
+    await refuse();
+    around.window.dispatchEvent(new Event("online"));
+    around.pass(6249);
+    assert.equal(around.sockets.length, 1);
+    client.connect();
+    assert.equal(around.sockets.length, 2);
+  });
+
+  for (const [answer, words] of [
+    [() => response(204), "takes handshakes"],
+    [() => response(404), "does not know the question"],
+    [() => response(200, { "Retry-After": "5" }), "is none"],
+    [() => response(503), "names no time"],
+    [() => response(503, { "Retry-After": "soon" }), "names none that is understood"],
+    [() => Promise.reject(new TypeError("fetch failed")), "cannot be reached"],
+  ]) {
+    it(`is repeated as ever when the edge ${words}`, async () => {
+      around.answer = answer();
+      await refuse();
+      assert.deepEqual(states.at(-1), { name: "waiting", milliseconds: BASE_DELAY / 4 });
+      around.window.dispatchEvent(new Event("online"));
+      assert.deepEqual(states.at(-1).milliseconds, HURRIED_DELAY / 4);
+    });
+  }
+
+  it("is repeated as ever when the edge does not answer in time", async () => {
+    around.answer = new Promise(() => {});
+    await refuse();
+    around.pass(HANDSHAKES_PATIENCE - 1);
+    await settled();
+    assert.equal(states.at(-1).name, "connecting");
+    around.pass(1);
+    await settled();
+    assert.deepEqual(states.at(-1), { name: "waiting", milliseconds: BASE_DELAY / 4 });
+  });
+
+  it("is repeated at once when the page wants it, and no answer counts any more", async () => {
+    around.answer = response(503, { "Retry-After": "5" });
+    around.socket.end(1006);
+    client.connect();
+    await settled();
+    around.pass(MAX_DELAY);
+    assert.equal(around.sockets.length, 2);
+    assert.deepEqual(states.map(({ name }) => name), ["connecting", "connecting"]);
+  });
+
+  it("is not repeated when the page has gone", async () => {
+    around.socket.end(1006);
+    client.close();
+    await settled();
+    around.pass(MAX_DELAY);
+    assert.equal(around.sockets.length, 1);
+    assert.equal(states.at(-1).name, "connecting");
+  });
 });

@@ -31,6 +31,7 @@ class FakeSocket {
 
   open() {
     this.readyState = 1;
+    this.onopen?.();
   }
 
   tell(frame) {
@@ -49,8 +50,21 @@ class FakeSocket {
   }
 }
 
+export function response(status, headers = {}) {
+  return Promise.resolve({ status, headers: new Headers(headers) });
+}
+
+/** Let everything go on whose promises are kept. */
+export function settled() {
+  return new Promise((resolve) => setImmediate(resolve));
+}
+
 export class Surroundings {
   sockets = [];
+  /** What was asked over HTTP. */
+  asked = [];
+  /** The answer to it, as fetch() promises one. */
+  answer = response(204);
   window = new EventTarget();
   document = Object.assign(new EventTarget(), { visibilityState: "visible" });
   /** What random() returns. */
@@ -62,6 +76,14 @@ export class Surroundings {
   openSocket = (url) => {
     this.sockets.push(new FakeSocket(url));
     return this.sockets.at(-1);
+  };
+  /** As a browser's, it can be aborted. */
+  fetch = (url, { signal, ...options }) => {
+    this.asked.push({ url, ...options });
+    return new Promise((resolve, reject) => {
+      signal.addEventListener("abort", () => reject(signal.reason));
+      this.answer.then(resolve, reject);
+    });
   };
   random = () => this.chance;
   now = () => this.#now;

@@ -15,9 +15,14 @@ export const SILENCE = 25_000;
 /** Silence after that question which means that it is not. */
 export const PONG_PATIENCE = 10_000;
 
+/** Where the edge says whether it takes handshakes, and how long it may take to say so. */
+export const HANDSHAKES = "/-/handshakes";
+export const HANDSHAKES_PATIENCE = 3000;
+
 /** What a socket needs of its surroundings; tests bring their own. */
 export const browser = {
   openSocket: (url) => new WebSocket(url),
+  fetch: (url, options) => fetch(url, options),
   setTimeout: (callback, milliseconds) => setTimeout(callback, milliseconds),
   clearTimeout: (timer) => clearTimeout(timer),
   now: () => Date.now(),
@@ -37,8 +42,8 @@ export function retryDelay(failures, random) {
 }
 
 /**
- * A handshake that an edge answers with 503 and Retry-After is a failure like any other: browsers
- * show a page neither the status nor the header.
+ * A handshake that an edge answers with 503 and Retry-After fails like any other: browsers show a
+ * page neither the status nor the header. So after one that failed the edge is asked.
  */
 export class ReconnectingSocket {
   #address;
@@ -46,12 +51,18 @@ export class ReconnectingSocket {
   #environment;
   /** The socket that is opening or open, null between two. */
   #socket = null;
+  /** Whether the handshake of #socket succeeded. */
+  #opened = false;
   /** Whether #socket has said anything yet. */
   #heard = false;
   /** Attempts since a server last said anything. */
   #failures = 0;
+  /** Ends the question to the edge, null while there is none. */
+  #question = null;
   #retryTimer = null;
   #retryAt = 0;
+  /** Whether the wait is one that the edge asked for. */
+  #refused = false;
   #livenessTimer = null;
 
   /**
@@ -83,7 +94,11 @@ export class ReconnectingSocket {
     this.#handlers.state({ name: "connecting" });
     const socket = this.#environment.openSocket(this.#address());
     this.#socket = socket;
+    this.#opened = false;
     this.#heard = false;
+    socket.onopen = () => {
+      this.#opened = true;
+    };
     socket.onmessage = ({ data }) => this.#receive(JSON.parse(data));
     socket.onclose = ({ code, reason }) => this.#closed(code, reason);
     // From the start: an attempt into a dead network can hang for minutes.
@@ -131,7 +146,41 @@ export class ReconnectingSocket {
       this.#handlers.state({ name: "stopped", code, reason: words });
       return;
     }
-    const milliseconds = retryDelay(this.#failures, this.#environment.random);
+    if (code === CloseCode.LOST && !this.#opened) {
+      this.#ask();
+    } else {
+      this.#retry();
+    }
+  }
+
+  /** Ask the edge, once, whether it refuses handshakes; then wait. */
+  async #ask() {
+    const question = new AbortController();
+    this.#question = question;
+    this.#environment.setTimeout(() => question.abort(), HANDSHAKES_PATIENCE);
+    let seconds = 0;
+    try {
+      const url = new URL(HANDSHAKES, this.#address().replace(/^ws/, "http"));
+      const options = { cache: "no-store", credentials: "omit", signal: question.signal };
+      const { status, headers } = await this.#environment.fetch(url.href, options);
+      seconds = status === 503 ? Number(headers.get("Retry-After")) : 0;
+    } catch {
+      // Nobody answered, or too late: that says nothing of handshakes.
+    }
+    if (this.#question === question) {
+      this.#question = null;
+      this.#retry(seconds * 1000);
+    }
+  }
+
+  /** @param {number} refusedFor how long the edge will refuse handshakes, 0 where it does not */
+  #retry(refusedFor = 0) {
+    const { random } = this.#environment;
+    this.#refused = refusedFor > 0;
+    const milliseconds = this.#refused
+      ? // Full jitter again: many were told the same.
+        refusedFor * (1 + random())
+      : retryDelay(this.#failures, random);
     this.#failures += 1;
     this.#wait(milliseconds);
   }
@@ -143,6 +192,8 @@ export class ReconnectingSocket {
   }
 
   #cancelRetry() {
+    this.#question?.abort();
+    this.#question = null;
     this.#environment.clearTimeout(this.#retryTimer);
     this.#retryTimer = null;
   }
@@ -150,6 +201,10 @@ export class ReconnectingSocket {
   /** There may be a network again, or another one: do not wait to find out. */
   #hurry() {
     if (this.#retryTimer !== null) {
+      if (this.#refused) {
+        // The edge has said so: the network is not what this waits for.
+        return;
+      }
       this.#cancelRetry();
       const left = Math.max(0, this.#retryAt - this.#environment.now());
       this.#wait(Math.min(left, this.#environment.random() * HURRIED_DELAY));
@@ -188,6 +243,7 @@ export class ReconnectingSocket {
     const socket = this.#socket;
     this.#socket = null;
     this.#environment.clearTimeout(this.#livenessTimer);
+    socket.onopen = null;
     socket.onmessage = null;
     socket.onclose = null;
     socket.close(CloseCode.NORMAL);

@@ -1,0 +1,247 @@
+"""The edge under a storm: nginx itself, with the configuration that the role writes."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from .edge import (
+    EDGE_PORT,
+    HOST,
+    NAME,
+    NGINX,
+    PATIENCE,
+    WORKER_PORTS,
+    WORKER_RETRY_AFTER,
+    Edge,
+    ask,
+    conversation,
+    handshake,
+    running,
+)
+from .house import Tree, defaults
+from .rendered import render
+
+pytestmark = pytest.mark.skipif(
+    NGINX is None, reason="nginx is not installed: scripts/bootstrap tests"
+)
+
+RATE = 4
+BURST = 4
+STORM = 20
+TAKES = ["takes"] * len(WORKER_PORTS)
+OTHERS = len(WORKER_PORTS) - 1
+RETRY_AFTER = str(defaults("nginx")["nginx_retry_after"])
+
+
+def inventory(**variables: object) -> Tree:
+    # Temporary files, too, must not be those of an nginx that this machine runs.
+    temporary = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    paths = "\n".join(f"{name}_temp_path /var/lib/nginx/{name};" for name in temporary)
+    workers = [
+        {"name": f"app1:{port}", "host": "app1", "address": HOST, "port": port, "url": ""}
+        for port in WORKER_PORTS
+    ]
+    common = {
+        "cluster_address": HOST,
+        "cluster_server_names": [NAME],
+        "cluster_edge_http_port": EDGE_PORT,
+        "cluster_nofile": 1024,
+        "cluster_web_workers": workers,
+        "nginx_http_snippet": paths,
+    }
+    return {
+        "all": {"hosts": {"lb1": {}}, "vars": {**common, **variables}},
+        "nginx": {"hosts": {"lb1": None}},
+    }
+
+
+INVENTORIES = {
+    "ample": inventory(),
+    "scarce": inventory(nginx_handshakes_per_second=RATE, nginx_handshakes_burst=BURST),
+}
+
+
+@pytest.fixture(scope="module")
+def configurations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    clusters = render(tmp_path_factory.mktemp("rendered"), INVENTORIES)
+    return {
+        name: cluster["lb1"]["/etc/nginx/nginx.conf"].content for name, cluster in clusters.items()
+    }
+
+
+@pytest.fixture
+def ample(configurations: dict[str, str]) -> str:
+    return configurations["ample"]
+
+
+@pytest.fixture
+async def scarce(configurations: dict[str, str]) -> AsyncIterator[Edge]:
+    """An edge with a low limit, and workers that take whatever comes."""
+    async with running(configurations["scarce"], TAKES) as edge:
+        yield edge
+
+
+@asynccontextmanager
+async def storm(edge: Edge) -> AsyncIterator[None]:
+    """Give the edge more handshakes than it takes, and go on when it has refused one."""
+    tasks = [asyncio.create_task(handshake(edge.port)) for _ in range(STORM)]
+    try:
+        for answer in asyncio.as_completed(tasks):
+            if (await answer).status == 503:
+                yield
+                break
+        else:
+            pytest.fail("every handshake was taken")
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+# The limit
+
+
+async def test_handshakes_wait_for_their_turn_and_too_many_are_refused(scarce: Edge) -> None:
+    # Of many clients: the limit is one for all of them.
+    sources = [f"127.0.0.{number}" for number in range(2, 2 + STORM)]
+    answers = await asyncio.gather(*(handshake(scarce.port, source=source) for source in sources))
+    taken = [answer for answer in answers if answer.status == 101]
+    refused = [answer for answer in answers if answer.status != 101]
+    # One at once, and those that wait; what came in a later moment may be among them.
+    assert 1 + BURST <= len(taken) <= 1 + 2 * BURST
+    assert {answer.status for answer in refused} == {503}
+    assert {answer.headers["retry-after"] for answer in refused} == {RETRY_AFTER}
+    assert {answer.headers["cache-control"] for answer in refused} == {"no-store"}
+    moments = sorted(moment for worker in scarce.workers for moment in worker.moments)
+    assert len(moments) == len(taken), "a refused one came through"
+    assert moments[-1] - moments[0] > 0.9 * (len(taken) - 1) / RATE, "all came at once"
+
+
+async def test_plain_http_is_not_limited(scarce: Edge) -> None:
+    async with storm(scarce):
+        answers = await asyncio.gather(*(ask(scarce.port, "/login/") for _ in range(STORM)))
+    assert {answer.status for answer in answers} == {200}
+
+
+async def test_the_proof_is_not_limited(scarce: Edge) -> None:
+    path = "/-/probe/run/endpoint/"
+    async with storm(scarce):
+        answers = await asyncio.gather(*(handshake(scarce.port, path) for _ in range(STORM)))
+    assert {answer.status for answer in answers} == {101}
+
+
+async def test_the_edge_says_whether_handshakes_are_taken(scarce: Edge) -> None:
+    calm = await ask(scarce.port, "/-/handshakes")
+    assert (calm.status, calm.headers["cache-control"]) == (204, "no-store")
+    async with storm(scarce):
+        refused = await ask(scarce.port, "/-/handshakes")
+        assert (refused.status, refused.headers["retry-after"]) == (503, RETRY_AFTER)
+        assert refused.headers["cache-control"] == "no-store"
+    async with asyncio.timeout(PATIENCE):
+        while (await ask(scarce.port, "/-/handshakes")).status != 204:
+            pass
+    assert not any("/-/" in line for line in scarce.asked), "a worker was asked"
+
+
+async def test_questions_do_not_keep_out_handshakes(scarce: Edge) -> None:
+    questions = (ask(scarce.port, "/-/handshakes") for _ in range(STORM))
+    answers = await asyncio.gather(*questions)
+    assert {answer.status for answer in answers} == {204, 503}
+    assert (await handshake(scarce.port)).status == 101
+
+
+# Passing over
+
+
+async def test_workers_that_drain_are_passed_over(ample: str) -> None:
+    async with running(ample, ["drains"] * OTHERS + ["takes"]) as edge:
+        statuses = [(await handshake(edge.port)).status for _ in range(STORM)]
+    assert statuses == [101] * STORM
+    assert all(worker.asked for worker in edge.workers), "the edge did not meet them all"
+
+
+async def test_a_worker_that_is_just_back_is_asked_when_all_others_drain(ample: str) -> None:
+    async with running(ample, ["drains"] * OTHERS + ["takes"]) as edge:
+        # As often as it takes until nginx leaves them out.
+        for _ in range(STORM):
+            assert (await handshake(edge.port)).status == 101
+        for worker in edge.workers:
+            worker.manner = "drains" if worker.manner == "takes" else "takes"
+        statuses = [(await handshake(edge.port)).status for _ in range(STORM)]
+    assert statuses == [101] * STORM
+
+
+async def test_where_all_drain_a_workers_own_words_are_passed_on(ample: str) -> None:
+    async with running(ample, ["drains"] * len(WORKER_PORTS)) as edge:
+        answers = [await handshake(edge.port)]
+        assert len(edge.asked) == len(WORKER_PORTS), "each is asked once"
+        answers += [await handshake(edge.port) for _ in range(STORM)]
+    assert {(answer.status, answer.body) for answer in answers} == {
+        (503, b"This worker is draining.")
+    }
+    assert {answer.headers["retry-after"] for answer in answers} == {WORKER_RETRY_AFTER}
+
+
+async def test_where_nobody_is_there_it_is_said_at_once(ample: str) -> None:
+    async with running(ample, ["off"] * len(WORKER_PORTS)) as edge:
+        answers = [await ask(edge.port) for _ in range(STORM)]
+    assert {answer.status for answer in answers} == {502}
+
+
+async def test_a_post_goes_on_from_a_worker_that_it_did_not_reach(ample: str) -> None:
+    async with running(ample, ["off"] * OTHERS + ["takes"]) as edge:
+        answer = await ask(edge.port, "/api/", method="POST", body=b"words")
+    assert (answer.status, answer.body) == (200, b"words")
+
+
+async def test_a_post_that_may_have_had_an_effect_is_not_repeated(ample: str) -> None:
+    # As often as it takes until each worker has failed too often.
+    posts = 4 * len(WORKER_PORTS)
+    async with running(ample, ["dies"] * len(WORKER_PORTS)) as edge:
+        for _ in range(posts):
+            answer = await ask(edge.port, "/api/", method="POST", body=b"words")
+            assert answer.status == 502
+        assert edge.asked == ["POST /api/"] * posts
+        # What has none is.
+        await ask(edge.port, "/api/")
+        assert edge.asked.count("GET /api/") == len(WORKER_PORTS)
+
+
+async def test_a_whole_host_that_is_off_is_passed_over(ample: str) -> None:
+    # Ten times as fast.
+    assert "proxy_connect_timeout 2s;" in ample
+    assert "proxy_next_upstream_timeout 16s;" in ample
+    content = ample.replace("connect_timeout 2s;", "connect_timeout 200ms;").replace(
+        "upstream_timeout 16s;", "upstream_timeout 1600ms;"
+    )
+    async with running(content, ["silent"] * OTHERS + ["takes"]) as edge:
+        assert (await handshake(edge.port)).status == 101
+
+
+# Reloads
+
+
+async def test_a_socket_outlives_a_reload_up_to_a_bound(ample: str) -> None:
+    content = ample.replace("shutdown_timeout 3600s;", "shutdown_timeout 2s;")
+    assert content != ample
+    async with (
+        running(content, TAKES) as edge,
+        conversation(edge.port, "/ws/", upgrade=True) as (answer, reader, writer),
+    ):
+        assert answer.status == 101
+        (worker,) = (worker for worker in edge.workers if worker.asked)
+
+        # Its worker is not one of the edge's any more; and a sign of the new configuration.
+        def change(text: str) -> str:
+            lines = [line for line in text.splitlines() if f":{worker.port} " not in line]
+            return "\n".join(lines).replace("return 421;", "return 410;")
+
+        edge.reload(change)
+        async with asyncio.timeout(PATIENCE):
+            while (await ask(edge.port, host="other.example")).status != 410:
+                pass
+            writer.write(b"hello")
+            assert await reader.readexactly(5) == b"hello"
+            assert await reader.read() == b"", "cut when the time is up"
