@@ -89,7 +89,7 @@ class RoomAdapter:
                 messages = tuple(map(_message, content["messages"]))
                 if "to" in content:
                     return Filling(messages, int(content["to"]), int(content["sequence"]))
-                return History(messages, int(content["sequence"]))
+                return History(messages, int(content["sequence"]), content.get("worker"))
             case "position":
                 return Position(int(content["sequence"]))
             case "error":

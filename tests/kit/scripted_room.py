@@ -4,13 +4,15 @@ import asyncio
 import json
 import math
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
 
 from channels_kit.probe.adapter import (
     Event,
@@ -62,7 +64,7 @@ class ScriptedAdapter:
             case "message":
                 return Message(*content)
             case "history":
-                return History(tuple(Message(*each) for each in content[0]), content[1])
+                return History(tuple(Message(*each) for each in content[0]), *content[1:])
             case "filling":
                 return Filling(tuple(Message(*each) for each in content[0]), *content[1:])
             case "position":
@@ -90,6 +92,16 @@ class Rooms:
         self.cuts: set[int] = set()
         # Numbers at which every socket is closed with a code.
         self.closes: dict[int, int] = {}
+        # Numbers at which one socket is.
+        self.closes_one: dict[tuple[int, int], int] = {}
+        # Numbers at which every socket is, after the message was told.
+        self.closes_after: dict[int, int] = {}
+        # What handshakes are answered instead of being let in: a status and a Retry-After.
+        self.answers: Iterator[tuple[int, str | None]] = iter(())
+        # Who tells a socket its history.
+        self.worker: Callable[[int], str | None] = lambda socket: None
+        # Awaited for a socket that came back, with the number it knows, before its history.
+        self.before_history: Callable[[ServerConnection, int], Awaitable[None]] | None = None
         # Numbers that no history has, though they may be told when they are new.
         self.holes: set[int] = set()
         # Messages that are stored twice, by their place among all that came.
@@ -115,8 +127,16 @@ class Rooms:
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[str]:
-        async with serve(self._handle, "127.0.0.1", 0) as server:
+        async with serve(self._handle, "127.0.0.1", 0, process_request=self._admit) as server:
             yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+    def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
+        status, retry_after = next(self.answers, (101, None))
+        if status == 101:
+            return None
+        headers = Headers({"Retry-After": retry_after} if retry_after is not None else {})
+        headers["Content-Length"] = "0"
+        return Response(status, "No", headers)
 
     async def _handle(self, connection: ServerConnection) -> None:
         assert connection.request is not None
@@ -134,10 +154,12 @@ class Rooms:
         known = int(parse_qs(url.query).get("after", ["-1"])[0])
         newest = len(self.messages.setdefault(room, []))
         first = newest if known < 0 else known
-        await self._tell(
-            connection, "history", [self._page(number, room, first + 1, newest), newest]
-        )
-        await self._tell(connection, "other", None)
+        if known >= 0 and self.before_history is not None:
+            with suppress(ConnectionClosed):
+                await self.before_history(connection, known)
+        page = self._page(number, room, first + 1, newest)
+        await tell(connection, "history", [page, newest, self.worker(number)])
+        await tell(connection, "other", None)
         self._sockets.append((number, room, connection))
         position = asyncio.create_task(self._tell_position(connection, room))
         try:
@@ -157,16 +179,16 @@ class Rooms:
             first, last = content["gap"]
             self.gaps.append((first, last))
             page = self._page(number, room, first, min(last, len(messages)))
-            await self._tell(connection, "filling", [page, last, len(messages)])
+            await tell(connection, "filling", [page, last, len(messages)])
             return
         name = content["id"]
         if name in messages:
             message = self._message(number, room, messages.index(name) + 1)
-            await self._tell(connection, "message", message)
+            await tell(connection, "message", message)
             return
         if self.refuses[self._came + 1]:
             self.refuses[self._came + 1] -= 1
-            await self._tell(connection, "refused", FLOOD_PAUSE)
+            await tell(connection, "refused", FLOOD_PAUSE)
             return
         self._came += 1
         if self._came in self.swallows:
@@ -182,16 +204,18 @@ class Rooms:
             self._cut(room)
             return
         for socket, receiver in self._members(room):
-            if sequence in self.closes:
-                await receiver.close(self.closes[sequence])
+            if code := self.closes.get(sequence) or self.closes_one.get((socket, sequence)):
+                await receiver.close(code)
             else:
                 for each in self.deliver(sequence, socket):
-                    await self._tell(receiver, "message", self._message(socket, room, each))
+                    await tell(receiver, "message", self._message(socket, room, each))
+            if sequence in self.closes_after:
+                await receiver.close(self.closes_after[sequence])
 
     async def _tell_position(self, connection: ServerConnection, room: str) -> None:
         while self.tells_position:
             await asyncio.sleep(0.02)
-            await self._tell(connection, "position", len(self.messages[room]))
+            await tell(connection, "position", len(self.messages[room]))
 
     def _cut(self, room: str) -> None:
         for _, receiver in self._members(room):
@@ -208,6 +232,7 @@ class Rooms:
         name = self.lies.get((socket, sequence), self.messages[room][sequence - 1])
         return [sequence, name, "alice"]
 
-    async def _tell(self, connection: ServerConnection, kind: str, content: object) -> None:
-        with suppress(ConnectionClosed):
-            await connection.send(json.dumps([kind, content]))
+
+async def tell(connection: ServerConnection, kind: str, content: object) -> None:
+    with suppress(ConnectionClosed):
+        await connection.send(json.dumps([kind, content]))

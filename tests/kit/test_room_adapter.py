@@ -116,7 +116,8 @@ def test_what_a_client_sends() -> None:
     [
         ({"type": "message", **BODY}, MESSAGE),
         ({"type": "message", **BODY, "client_id": "run-1"}, Message(7, "run-1", "alice")),
-        ({"type": "history", "messages": [], "sequence": 9, "worker": "a"}, History((), 9)),
+        ({"type": "history", "messages": [], "sequence": 9, "worker": "a"}, History((), 9, "a")),
+        ({"type": "history", "messages": [], "sequence": 9}, History((), 9)),
         (
             {"type": "history", "messages": [BODY], "sequence": 9, "from": 5, "to": 7},
             Filling((MESSAGE,), 7, 9),

@@ -1,21 +1,27 @@
 """Clients that talk, against an application that loses, copies, reorders and cuts."""
 
 import asyncio
+import errno
 import json
 import logging
+import math
+import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
+from itertools import chain, repeat
 from typing import Any
 
 import pytest
+from websockets.asyncio.server import ServerConnection
 
 from channels_kit.probe import UsageError
 from channels_kit.probe.adapter import Login, LoginRefused
 from channels_kit.probe.progress import Progress
-from channels_kit.probe.talk import Outcome, Plan, client, conversation, talk
-from channels_kit.probe.talk.report import as_json, render_text
+from channels_kit.probe.talk import Limits, Outcome, Plan, client, conversation, talk, wire
+from channels_kit.probe.talk.report import as_json, render_text, timeline_as_json
 
-from .scripted_room import PASSWORD, TOKEN, Rooms, ScriptedAdapter
+from .scripted_room import PASSWORD, TOKEN, Rooms, ScriptedAdapter, tell
 
 MESSAGES = 12
 
@@ -59,6 +65,18 @@ def plan(url: str, **changes: Any) -> Plan:
 async def hold(url: str, **changes: Any) -> Outcome:
     async with asyncio.timeout(20):
         return await talk(plan(url, **changes))
+
+
+def recorded_delays(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, float | None]]:
+    """Wait for nothing, and return with what the waits were asked for."""
+    asked = []
+
+    def none(failures: int, retry_after: float | None) -> float:
+        asked.append((failures, retry_after))
+        return 0.0
+
+    monkeypatch.setattr(client, "retry_delay", none)
+    return asked
 
 
 async def test_everything_arrives(url: str, rooms: Rooms) -> None:
@@ -147,8 +165,270 @@ async def test_a_socket_that_says_nothing_is_no_connection_lost(url: str, rooms:
     rooms.mute = 2
     outcome = await hold(url)
     assert outcome.ok
-    assert outcome.failed_attempts == {"closed with 1006": 2}
+    assert outcome.failed_attempts == outcome.refused == {"closed with 1006": 2}
+    assert outcome.closes_unheard == {1006: 2}
     assert not outcome.closes
+
+
+async def test_who_is_not_let_in_is_counted_by_status(
+    url: str, rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rooms.answers = iter([(503, None), (502, None), (503, None)])
+    waited = recorded_delays(monkeypatch)
+    outcome = await hold(url)
+    assert outcome.ok
+    assert outcome.refused == {"503": 2, "502": 1}
+    assert outcome.failed_attempts == {"answered 503": 2, "answered 502": 1}
+    assert [retry_after for _, retry_after in waited] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "seconds"),
+    [
+        (503, "7", 7.0),
+        (503, "Wed, 21 Oct 2026 07:28:00 GMT", None),
+        (503, "-1", None),
+        (429, "7", None),
+    ],
+)
+async def test_a_server_that_is_unavailable_says_how_long_to_wait(
+    url: str,
+    rooms: Rooms,
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+    text: str,
+    seconds: float | None,
+) -> None:
+    # The second attempt is refused without a word on when to come again.
+    rooms.answers = iter([(status, text), (502, None)])
+    waited = recorded_delays(monkeypatch)
+    assert (await hold(url, clients=1)).ok
+    assert waited == [(0, seconds), (1, None)]
+
+
+def test_the_wait_before_an_attempt_is_anything_up_to_a_limit_that_grows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.undo()
+    drawn: list[tuple[float, float]] = []
+
+    def uniform(least: float, most: float) -> float:
+        drawn.append((least, most))
+        return most
+
+    monkeypatch.setattr("random.uniform", uniform)
+    assert [client.retry_delay(failures, None) for failures in (0, 1, 2, 5, 6, 5000)] == [
+        *(0.5, 1, 2, 16, 20, 20)
+    ]
+    # As long as the server asks for, and up to as much again.
+    assert client.retry_delay(0, 7) == client.retry_delay(3, 7) == 14
+    assert client.retry_delay(1, 0) == 1
+    assert {least for least, _ in drawn} == {0}
+
+
+async def test_a_login_without_an_answer_is_asked_for_again(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_in, calls = ScriptedAdapter.log_in, iter([True, False])
+
+    def sometimes(self: ScriptedAdapter, base: str, username: str, password: str) -> Login:
+        if next(calls):
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "no")
+        return log_in(self, base, username, password)
+
+    monkeypatch.setattr(ScriptedAdapter, "log_in", sometimes)
+    outcome = await hold(url, clients=1)
+    assert outcome.ok
+    assert outcome.refused == {"no login": 1}
+    assert outcome.failed_attempts == {"login: connection refused": 1}
+
+
+async def test_only_attempts_to_come_back_are_a_rush(url: str, rooms: Rooms) -> None:
+    outcome = await hold(url)
+    assert (outcome.attempts_per_second, outcome.opened_per_second) == (0, 0)
+    rooms.cuts = {MESSAGES + 5}
+    rooms.answers = chain(repeat((101, None), 3), [(503, None)] * 2)
+    outcome = await hold(url)
+    assert outcome.ok
+    assert (outcome.attempts_per_second, outcome.opened_per_second) == (5, 3)
+
+
+async def test_the_pace_of_first_handshakes_holds_back_the_rest_unless_they_have_their_own(
+    url: str, rooms: Rooms
+) -> None:
+    rooms.cuts = {5, MESSAGES + 5}
+    outcome = await hold(url, connect_rate=10)
+    assert sum(each.held_back for each in outcome.clients) >= 2
+    outcome = await hold(url, connect_rate=10, reconnect_rate=math.inf)
+    assert outcome.closes == {1006: 3}
+    assert sum(each.held_back for each in outcome.clients) == 0
+
+
+class Clock:
+    """The monotonic clock, which can be put forward."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.ahead
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    for module in (client, wire):
+        monkeypatch.setattr(module, "monotonic", clock)
+    return clock
+
+
+@pytest.mark.parametrize("first", ["position", "page"])
+async def test_who_has_not_caught_up_is_still_away(
+    url: str, rooms: Rooms, clock: Clock, first: str
+) -> None:
+    async def later(connection: ServerConnection, known: int) -> None:
+        if first == "position":
+            await tell(connection, "position", len(rooms.messages["red"]))
+        else:
+            await tell(connection, "history", [[], known, None])
+        # Answered when all that it was told has been heard.
+        await (await connection.ping())
+        clock.ahead += 100
+
+    rooms.before_history = later
+    rooms.tells_position = False
+    if first == "position":
+        # Only the server knows what was missed.
+        rooms.closes = {5: 1012}
+    else:
+        # Only another client does.
+        rooms.closes_one = {(1, 5): 1012}
+    outcome = await hold(url, clients=1 if first == "position" else 2)
+    assert outcome.ok
+    [absence] = outcome.absences
+    assert (absence.code, absence.over) == (1012, True)
+    assert 100 <= absence.seconds < 110
+    assert outcome.away_by_code.keys() == {1012}
+
+
+async def test_time_away_begins_with_the_closing_frame(
+    url: str, rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # When that comes, and when the connection is gone.
+    monkeypatch.setattr(wire, "monotonic", lambda: time.monotonic() - 50)
+    rooms.closes = {5: 1012}
+    rooms.cuts = {8}
+    outcome = await hold(url, clients=1)
+    assert [absence.code for absence in outcome.absences] == [1012, 1006]
+    closed, cut = (absence.seconds for absence in outcome.absences)
+    assert 50 <= closed < 60
+    assert cut < 10
+
+
+async def test_a_loss_before_it_has_caught_up_prolongs_the_time_away(
+    url: str, rooms: Rooms, clock: Clock
+) -> None:
+    cut = iter([True, False])
+
+    async def later(connection: ServerConnection, known: int) -> None:
+        await tell(connection, "other", None)
+        await (await connection.ping())
+        clock.ahead += 100
+        if next(cut):
+            connection.transport.abort()
+
+    rooms.before_history = later
+    rooms.closes = {5: 1012}
+    outcome = await hold(url, clients=1)
+    assert outcome.ok
+    assert outcome.closes == {1012: 1, 1006: 1}
+    [absence] = outcome.clients[0].away
+    assert absence.code == 1012
+    assert 200 <= absence.seconds < 210
+
+
+async def test_who_is_away_at_the_end_was_away_until_then(url: str, rooms: Rooms) -> None:
+    rooms.cuts = {5}
+    rooms.answers = chain(repeat((101, None), 3), repeat((503, None)))
+    outcome = await hold(url, settle=0.2)
+    assert not outcome.ok
+    assert [absence.over for absence in outcome.absences] == [False] * 3
+    assert outcome.away is not None
+    assert outcome.away.p50 >= 200
+    assert "3 clients still away at the end" in render_text(outcome)
+
+
+async def test_everybody_is_waited_for_who_misses_nothing(
+    url: str, rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "retry_delay", lambda failures, retry_after: 0.2)
+    rooms.closes_after = {MESSAGES: 1012}
+    outcome = await hold(url)
+    assert outcome.ok
+    assert [(absence.code, absence.over) for absence in outcome.absences] == [(1012, True)] * 3
+
+
+async def test_the_timeline_has_what_happened_each_second(url: str, rooms: Rooms) -> None:
+    rooms.cuts = {5}
+    rooms.worker = lambda socket: f"w{socket // 3}"
+    outcome = await hold(url)
+    content = timeline_as_json(outcome)
+    assert content["clients"] == 3
+    datetime.fromisoformat(str(content["began_at"]))
+    assert outcome.timeline[-1].sockets == {"w0": 0, "w1": 3}
+    for name, total in (("attempts", 6), ("attempts_again", 3), ("opened", 6)):
+        assert sum(getattr(second, name) for second in outcome.timeline) == total
+    assert sum((Counter(second.closes) for second in outcome.timeline), Counter()) == {1006: 3}
+
+
+async def test_a_worker_that_is_named_late_had_the_socket_all_the_time(
+    url: str, rooms: Rooms
+) -> None:
+    async def late(connection: ServerConnection, known: int) -> None:
+        await tell(connection, "other", None)
+        await (await connection.ping())
+
+    rooms.before_history = late
+    rooms.cuts = {5}
+    rooms.worker = lambda socket: "w"
+    outcome = await hold(url)
+    assert {worker for second in outcome.timeline for worker in second.sockets} == {"w"}
+    rooms.worker = lambda socket: None
+    outcome = await hold(url)
+    assert outcome.timeline[-1].sockets == {"unknown": 3}
+
+
+@pytest.mark.parametrize(
+    ("limits", "breach"),
+    [
+        ({"codes": {1012}}, None),
+        ({"codes": {1001, 1012}}, None),
+        ({"codes": {1001}}, "otherwise than expected (1001): 3 with 1012"),
+        ({"away_p99": 10}, None),
+        ({"away_p99": 0.000_001}, "clients were away for 0.0 s (p99); allowed: 1e-06 s"),
+        ({"reconnect_rate": 3}, None),
+        ({"reconnect_rate": 2}, "3 attempts to come back fell into one second; allowed: 2"),
+    ],
+)
+async def test_a_limit_that_is_not_kept_is_named(
+    url: str, rooms: Rooms, limits: dict[str, Any], breach: str | None
+) -> None:
+    rooms.closes = {4: 1012}
+    outcome = await hold(url, limits=Limits(**limits))
+    assert outcome.delivery_ok
+    assert outcome.ok is (breach is None)
+    assert len(outcome.breaches) == (breach is not None)
+    assert (breach or "Proved.") in render_text(outcome)
+    assert as_json(outcome)["breaches"] == list(outcome.breaches)
+
+
+async def test_a_connection_that_ends_before_it_says_anything_was_open(
+    url: str, rooms: Rooms
+) -> None:
+    rooms.mute = 2
+    outcome = await hold(url, limits=Limits(codes=frozenset({1012})))
+    assert not outcome.ok
+    assert "otherwise than expected (1012): 2 with 1006" in outcome.breaches[0]
 
 
 async def test_clients_come_back_by_another_url(rooms: Rooms, url: str) -> None:
@@ -326,6 +606,9 @@ async def test_the_state_is_told_again_and_again(
         ({"duration": float("inf")}, "duration is inf"),
         ({"settle": -1}, "settle is -1"),
         ({"connect_rate": float("nan")}, "connect_rate is nan"),
+        ({"reconnect_rate": 0}, "reconnect_rate is 0"),
+        ({"connect_rate": 50, "limits": Limits(reconnect_rate=50)}, "cannot exceed 50"),
+        ({"reconnect_rate": 5, "limits": Limits(reconnect_rate=50)}, "5 clients a second"),
     ],
 )
 def test_a_plan_that_makes_no_sense_is_refused(changes: dict[str, Any], words: str) -> None:

@@ -91,6 +91,77 @@ async def test_a_fault_ends_with_1_and_is_named(tmp_path: Path) -> None:
     assert list(report["never_stored"].values()) == ["client-2"]
 
 
+@pytest.mark.parametrize(
+    ("limits", "status"),
+    [
+        (["--expect-codes=1001,1012", "--max-away-p99=10", "--max-reconnect-rate=4"], 0),
+        (["--expect-codes=1001", "--expect-codes=1011"], 1),
+        (["--max-away-p99=0.000001"], 1),
+        (["--max-reconnect-rate=3"], 1),
+    ],
+)
+async def test_a_limit_that_is_not_kept_ends_with_1(
+    credentials: Path, tmp_path: Path, limits: list[str], status: int
+) -> None:
+    file = tmp_path / "report.json"
+    rooms = Rooms()
+    rooms.closes = {3: 1012}
+    usual = (f"--credentials={credentials}", "--duration=0.5", "--reconnect-rate=inf")
+    async with rooms.serving() as url:
+        found, output, _ = await end(await start(url, *usual, *limits, f"--json={file}"))
+    report = json.loads(file.read_text())
+    assert (found, report["ok"]) == (status, not status)
+    assert report["closes"] == {"1012": 4}
+    assert report["reconnects"]["attempts_per_second_max"] == 4
+    assert len(report["breaches"]) == status
+    assert all(f"  {breach}\n" in output for breach in report["breaches"])
+
+
+async def test_a_timeline_is_written_and_drawn(
+    credentials: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    timeline, picture = tmp_path / "timeline.json", tmp_path / "sockets.svg"
+    rooms = Rooms()
+    rooms.closes = {3: 1012}
+    rooms.worker = lambda socket: "app1" if socket % 2 else "app2"
+    async with rooms.serving() as url:
+        arguments = (f"--credentials={credentials}", "--duration=0.5", f"--timeline={timeline}")
+        status, _, _ = await end(await start(url, *arguments))
+    assert status == 0
+    content = json.loads(timeline.read_text())
+    assert content["clients"] == 4
+    assert content["seconds"][-1]["sockets"] == {"app1": 2, "app2": 2}
+    assert sum(second["closes"].get("1012", 0) for second in content["seconds"]) == 4
+    assert main(["plot", str(timeline), f"--output={picture}"]) == 0
+    assert picture.read_text().startswith("<svg ")
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "No such file"),
+        ("no JSON", "none of the files that talk --timeline writes"),
+        ("[]", "none of the files that talk --timeline writes"),
+        ('{"seconds": [{}]}', "none of the files that talk --timeline writes"),
+        (
+            '{"run": "r", "began_at": "2026-01-01T00:00:00Z", "clients": 1, "seconds": []}',
+            "has no second",
+        ),
+    ],
+)
+def test_a_file_that_is_no_timeline_is_not_drawn(
+    tmp_path: Path, content: str | None, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "timeline.json"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(SystemExit) as caught:
+        main(["plot", str(file), f"--output={tmp_path / 'sockets.svg'}"])
+    assert caught.value.code == 2
+    assert words in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_stops_the_sending_and_settles(
     credentials: Path, number: signal.Signals
@@ -118,6 +189,11 @@ async def test_a_signal_stops_the_sending_and_settles(
         (["--url=ftp://a"], "'ftp://a' is not a base URL"),
         (["--clients=0"], "0 clients for 1 rooms"),
         (["--rate=0"], "rate is 0; allowed: a number above 0"),
+        (["--expect-codes=1012,restart"], "'1012,restart' is no list of close codes"),
+        (["--expect-codes=12"], "there is no close code 12"),
+        (["--max-away-p99=0"], "away_p99 is 0; allowed: a number above 0"),
+        (["--max-reconnect-rate=50"], "allowed: a reconnect_rate above that, or inf"),
+        (["--timeline=/no/such/directory/file"], "--timeline: there is no directory"),
         (["--json=/no/such/directory/file"], "/no/such/directory"),
     ],
 )

@@ -5,6 +5,7 @@ from itertools import permutations
 import pytest
 
 from channels_kit.probe.adapter import Filling, History, Message
+from channels_kit.probe.result import Latency
 from channels_kit.probe.talk.inbox import Inbox
 from channels_kit.probe.talk.ledger import Ledger
 
@@ -107,7 +108,8 @@ def test_all_that_was_sent_is_with_all() -> None:
     assert not account.complete
     received(account, "b", 1)
     assert account.complete
-    assert list(account.connected_latencies) == [0.5, 0.5]
+    assert len(account.connected_latencies) == 2
+    assert account.connected_latencies.summary() == Latency(500, 500, 500)
     assert account.delivered == 2
 
 
@@ -127,6 +129,7 @@ def test_a_number_that_the_server_told_of_is_lost_where_nobody_has_it() -> None:
     received(account, "b", 1)
     assert account.complete
     account.heard_of("a", 2)
+    assert account.newest("b") == 2
     assert not account.complete
     assert account.lost(account.accounts["b"]) == [2]
 
@@ -197,7 +200,7 @@ def test_the_latency_of_whoever_was_away_is_counted_apart(
     if again:
         account.sent_again("m1")
     account.received("a", message(1), 1.0, since=since)
-    assert list(account.other_latencies) == [0.5]
+    assert account.other_latencies.summary() == Latency(500, 500, 500)
     assert not account.connected_latencies
 
 

@@ -1,10 +1,14 @@
+import json
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from channels_kit.probe.talk import ClientOutcome, Outcome
-from channels_kit.probe.talk.report import MOST_FAULTS, as_json, render_text
+from channels_kit.probe import UsageError
+from channels_kit.probe.talk import Absence, ClientOutcome, Limits, Outcome
+from channels_kit.probe.talk.chronicle import Second
+from channels_kit.probe.talk.latencies import Latencies
+from channels_kit.probe.talk.report import MOST_FAULTS, as_json, render_text, timeline_as_json
 
 WELL = ClientOutcome(
     name="client-1",
@@ -22,9 +26,12 @@ WELL = ClientOutcome(
     gaps_asked=2,
     sent_again=3,
     closes={1006: 2, 1012: 1},
+    closes_unheard={1011: 1},
+    refused={"502": 4},
     failed_attempts={"answered 502": 4},
     refusals={"flood": 5},
-    away=(0.5, 1.5),
+    away=(Absence(1006, 0.5), Absence(1012, 1.5)),
+    held_back=0,
 )
 
 
@@ -36,8 +43,13 @@ def outcome(*clients: ClientOutcome, **changes: Any) -> Outcome:
         "delivered": 2,
         "never_stored": {},
         "stored_twice": {},
-        "connected_latencies": [0.002],
-        "other_latencies": [1.25],
+        "connected_latencies": Latencies([0.002]),
+        "other_latencies": Latencies([1.25]),
+        "attempts_per_second": 7,
+        "opened_per_second": 3,
+        "began_at": "2026-01-01T00:00:00.000+00:00",
+        "timeline": (Second({"app1": 1}, 1, 0, 1, {1012: 1}, {"503": 1}),),
+        "limits": Limits(),
         "clients": clients or (WELL,),
         **changes,
     }
@@ -49,8 +61,11 @@ def test_the_text_of_a_proof() -> None:
         "talk: 1 client in 1 room, 2 messages sent in 60 s, 2 of 2 deliveries\n"
         "  latency while connected: p50 2.0 ms, p99 2.0 ms, max 2.0 ms;"
         " overall: p50 2.0 ms, p99 1250.0 ms, max 1250.0 ms\n"
-        "  connections lost: 3 (1006: 2, 1012: 1); not let in: 4 (answered 502: 4);"
-        " away: p50 500.0 ms, p99 1500.0 ms, max 1500.0 ms\n"
+        "  connections lost: 3 (1006: 2, 1012: 1); not let in: 4 (answered 502: 4)\n"
+        "  away until caught up: p50 500.0 ms, p99 1500.0 ms, max 1500.0 ms;"
+        " after 1006: p50 500.0 ms, p99 500.0 ms, max 500.0 ms;"
+        " after 1012: p50 1500.0 ms, p99 1500.0 ms, max 1500.0 ms\n"
+        "  most in a second: 7 attempts to come back, 3 came to something\n"
         "  copies dropped: 1; gaps asked for: 2; sent again: 3; frames refused: 5 (flood: 5)\n"
         "\n"
         "Proved. Every message of 2 came to every client once and in order,"
@@ -96,6 +111,48 @@ def test_any_fault_of_a_message_is_no_proof_and_is_named(
     assert words in render_text(found)
 
 
+def test_a_limit_that_is_not_kept_is_no_proof_and_is_named() -> None:
+    limits = Limits(codes=frozenset({1012, 1001}), away_p99=1, reconnect_rate=5)
+    found = outcome(limits=limits)
+    assert not found.ok
+    lines = render_text(found).splitlines()
+    breaches = [
+        "open connections ended otherwise than expected (1001, 1012): 2 with 1006, 1 with 1011",
+        "clients were away for 1.5 s (p99); allowed: 1 s",
+        "7 attempts to come back fell into one second; allowed: 5",
+    ]
+    assert lines[-5:-2] == [f"  {breach}" for breach in breaches]
+    assert lines[-1].startswith(
+        "Not proved. Every message of 2 came to every client once and in order,"
+        f" but {'; and '.join(breaches)}. Next: "
+    )
+    # What was lost is more than how.
+    worse = outcome(replace(WELL, lost=(3,)), limits=limits)
+    assert render_text(worse).splitlines()[-1].startswith("Not proved. 1 client lost messages")
+    assert outcome(limits=replace(limits, codes=frozenset({1006, 1011, 1012}))).breaches == tuple(
+        breaches[1:]
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"codes": frozenset({1012, 12})}, "no close code 12; allowed: 1000 to 4999"),
+        ({"away_p99": 0}, "away_p99 is 0"),
+        ({"reconnect_rate": float("inf")}, "reconnect_rate is inf"),
+    ],
+)
+def test_a_limit_that_makes_no_sense_is_refused(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        Limits(**values)
+
+
+def test_absences_that_are_not_over_and_attempts_held_back_are_said() -> None:
+    text = render_text(outcome(replace(WELL, away=(Absence(1012, 3, over=False),), held_back=2)))
+    assert "max 3000.0 ms; 1 client still away at the end\n" in text
+    assert " came to something; 2 attempts held back by the probe's own pace\n" in text
+
+
 def test_what_is_lost_was_expected() -> None:
     assert outcome(WELL, replace(WELL, lost=(1, 2, 3))).expected == 5
 
@@ -117,8 +174,37 @@ def test_json_holds_everything() -> None:
     assert content["ok"] is False
     assert content["stored_twice"] == {"run-1": (4, 9)}
     assert content["closes"] == {1006: 2, 1012: 1}
+    assert content["closes_unheard"] == {1011: 1}
+    assert content["refused"] == {"502": 4}
+    assert content["reconnects"] == {
+        "attempts_per_second_max": 7,
+        "opened_per_second_max": 3,
+        "held_back": 0,
+    }
+    assert content["away_milliseconds_by_code"] == {
+        1006: {"p50": 500, "p99": 500, "max": 500},
+        1012: {"p50": 1500, "p99": 1500, "max": 1500},
+    }
     assert content["latency_connected_milliseconds"] == {"p50": 2.0, "p99": 2.0, "max": 2.0}
     [client] = content["clients"]  # type: ignore[misc]
     assert client["lost"] == (3,)  # type: ignore[has-type]
-    assert client["away"] == (0.5, 1.5)  # type: ignore[has-type]
+    assert client["away"][0] == {"code": 1006, "seconds": 0.5, "over": True}  # type: ignore[has-type]
     assert client["ok"] is False  # type: ignore[has-type]
+
+
+def test_the_timeline_is_for_a_file() -> None:
+    assert json.loads(json.dumps(timeline_as_json(outcome()))) == {
+        "run": "run",
+        "began_at": "2026-01-01T00:00:00.000+00:00",
+        "clients": 1,
+        "seconds": [
+            {
+                "sockets": {"app1": 1},
+                "attempts": 1,
+                "attempts_again": 0,
+                "opened": 1,
+                "closes": {"1012": 1},
+                "refused": {"503": 1},
+            }
+        ],
+    }

@@ -1,4 +1,4 @@
-"""`python -m channels_kit.probe matrix|talk`: prove that messages arrive, from the command line."""
+"""`python -m channels_kit.probe`: prove that messages arrive, from the command line."""
 
 import argparse
 import asyncio
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from channels_kit.probe.address import UsageError, check_base
 from channels_kit.probe.matrix import Target, prove
+from channels_kit.probe.plot import Timeline, draw
 from channels_kit.probe.progress import progress_on
 from channels_kit.probe.report import as_json, render_text, write_json
 from channels_kit.probe.talk import command
@@ -72,6 +73,16 @@ def build_parser() -> argparse.ArgumentParser:
     for verb in (matrix, talk):
         verb.add_argument("--origin", help="the Origin header (default: that of the URL)")
         verb.add_argument("--json", type=Path, metavar="FILE", help="write everything found there")
+    plot = verbs.add_parser(
+        "plot",
+        help="a timeline of talk as a picture",
+        description="Draw what `talk --timeline` wrote: the open sockets of each worker.",
+    )
+    plot.add_argument("timeline", type=Path, metavar="TIMELINE.json")
+    plot.add_argument(
+        "--output", type=Path, required=True, metavar="FILE.svg", help="write the picture there"
+    )
+    plot.set_defaults(run=run_plot, json=None)
     return parser
 
 
@@ -96,6 +107,20 @@ def run_matrix(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     print(render_text(report, colour=colour))  # noqa: T201 - what the program is for
     return report.ok, as_json(report)
+
+
+def run_plot(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
+    """Draw a timeline.
+
+    Raises:
+        UsageError: there is none, or the picture cannot be written.
+    """
+    picture = draw(Timeline.read(options.timeline))
+    try:
+        options.output.write_text(picture)
+    except OSError as error:
+        raise UsageError(f"--output: {error}") from error
+    return True, {}
 
 
 def add_matrix_arguments(matrix: argparse.ArgumentParser) -> None:
@@ -124,7 +149,9 @@ def add_matrix_arguments(matrix: argparse.ArgumentParser) -> None:
         help="for opening the sockets, and for each round (default: 10)",
     )
     matrix.add_argument(
-        "--token-file", metavar="FILE", help="read the token there, - for standard input"
+        "--token-file",
+        metavar="FILE",
+        help="read the token there, - for standard input; several, one a line, are tried in turn",
     )
 
 

@@ -36,10 +36,12 @@ class History:
     Attributes:
         messages: oldest first.
         known: everything up to this number is known to the client now.
+        worker: who serves the socket; None where an application does not tell.
     """
 
     messages: tuple[Message, ...]
     known: int
+    worker: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -44,7 +45,8 @@ class ProbeSocket:
 
         Args:
             url: the socket's own `ws://` or `wss://` URL.
-            token: what the worker's environment names as the probe's token.
+            token: what the worker's environment names as the probe's token; several, with
+                spaces between them, while a new one takes over from the former.
             origin: the Origin header.
             seconds: how long all this may take.
 
@@ -55,19 +57,7 @@ class ProbeSocket:
         connection: ClientConnection | None = None
         try:
             async with deadline:
-                connection = await Connect(
-                    url,
-                    origin=Origin(origin),
-                    additional_headers={"Authorization": f"Bearer {token}"},
-                    # Compression would cost each worker memory and prove nothing.
-                    compression=None,
-                    # A proxy of the environment would be proved instead of the address given.
-                    proxy=None,
-                    open_timeout=None,
-                    close_timeout=CLOSE_TIMEOUT,
-                    ping_interval=None,
-                    max_size=MAX_SIZE,
-                )
+                connection = await _connect(url, token.split(), origin)
                 hello = _parse(await connection.recv(), "hello")
                 return cls(connection, str(hello["worker"]), str(hello["revision"]))
         except BaseException as error:
@@ -121,6 +111,29 @@ def _parse(frame: str | bytes, expected: str) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("type") != expected:
         raise ValueError(f"expected a frame of the type {expected!r}")
     return content
+
+
+async def _connect(url: str, tokens: list[str], origin: str) -> ClientConnection:
+    """Connect with the first token that the worker takes."""
+    token, *others = tokens
+    try:
+        return await Connect(
+            url,
+            origin=Origin(origin),
+            additional_headers={"Authorization": f"Bearer {token}"},
+            # Compression would cost each worker memory and prove nothing.
+            compression=None,
+            # A proxy of the environment would be proved instead of the address given.
+            proxy=None,
+            open_timeout=None,
+            close_timeout=CLOSE_TIMEOUT,
+            ping_interval=None,
+            max_size=MAX_SIZE,
+        )
+    except InvalidStatus as error:
+        if error.response.status_code != HTTPStatus.FORBIDDEN or not others:
+            raise
+    return await _connect(url, others, origin)
 
 
 def explain(error: Exception) -> str:

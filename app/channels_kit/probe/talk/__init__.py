@@ -4,7 +4,8 @@
 """
 
 from channels_kit.probe.talk.conversation import talk
-from channels_kit.probe.talk.outcome import ClientOutcome, Outcome
+from channels_kit.probe.talk.limits import Limits
+from channels_kit.probe.talk.outcome import Absence, ClientOutcome, Outcome
 from channels_kit.probe.talk.plan import Plan
 
-__all__ = ["ClientOutcome", "Outcome", "Plan", "talk"]
+__all__ = ["Absence", "ClientOutcome", "Limits", "Outcome", "Plan", "talk"]

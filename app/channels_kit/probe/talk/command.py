@@ -10,10 +10,12 @@ from pathlib import Path
 from channels_kit.probe.adapter import load_adapter
 from channels_kit.probe.address import UsageError
 from channels_kit.probe.progress import progress_on
+from channels_kit.probe.report import write_json
 from channels_kit.probe.talk.conversation import talk
+from channels_kit.probe.talk.limits import Limits
 from channels_kit.probe.talk.outcome import Outcome
 from channels_kit.probe.talk.plan import Plan
-from channels_kit.probe.talk.report import as_json, render_text
+from channels_kit.probe.talk.report import as_json, render_text, timeline_as_json
 
 EPILOG = """\
 Passwords come from a file or from standard input, a JSON object {"name": "password", ...};
@@ -64,6 +66,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="NUMBER",
             help=f"{unit} (default: {default:g})",
         )
+    parser.add_argument(
+        "--reconnect-rate",
+        type=float,
+        metavar="NUMBER",
+        help="the same after a loss, or inf (default: held back by --connect-rate, with the rest)",
+    )
+    parser.add_argument(
+        "--expect-codes",
+        action="extend",
+        type=_codes,
+        default=[],
+        metavar="CODE[,CODE]",
+        help="fail where an open connection ends with another close code",
+    )
+    parser.add_argument(
+        "--max-away-p99",
+        type=float,
+        metavar="SECONDS",
+        help="fail where 1 of 100 absences takes longer",
+    )
+    parser.add_argument(
+        "--max-reconnect-rate",
+        type=float,
+        metavar="NUMBER",
+        help="fail where more attempts to come back fall into one second",
+    )
+    parser.add_argument(
+        "--timeline",
+        type=Path,
+        metavar="FILE",
+        help="write there what happened to the sockets each second, for `plot`",
+    )
 
 
 def run(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
@@ -72,6 +106,9 @@ def run(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
     Raises:
         UsageError: an argument makes no sense.
     """
+    timeline: Path | None = options.timeline
+    if timeline is not None and not timeline.parent.is_dir():
+        raise UsageError(f"--timeline: there is no directory {timeline.parent}")
     plan = Plan(
         urls=options.url,
         rooms=options.room,
@@ -82,10 +119,21 @@ def run(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
         duration=options.duration,
         settle=options.settle,
         connect_rate=options.connect_rate,
+        reconnect_rate=options.reconnect_rate,
         origin=options.origin,
+        limits=Limits(
+            codes=frozenset(options.expect_codes),
+            away_p99=options.max_away_p99,
+            reconnect_rate=options.max_reconnect_rate,
+        ),
     )
     outcome = asyncio.run(_talk_until_a_signal(plan))
     print(render_text(outcome))  # noqa: T201 - what the program is for
+    if timeline is not None:
+        try:
+            write_json(timeline_as_json(outcome), timeline)
+        except OSError as error:
+            raise UsageError(f"--timeline: {error}") from error
     return outcome.ok, as_json(outcome)
 
 
@@ -112,6 +160,15 @@ def read_users(file: str) -> dict[str, str]:
             f'--credentials: {source} is not a JSON object {{"name": "password", ...}}'
         )
     return users
+
+
+def _codes(text: str) -> list[int]:
+    try:
+        return [int(code) for code in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no list of close codes, such as 1012 or 1001,1012"
+        ) from None
 
 
 async def _talk_until_a_signal(plan: Plan) -> Outcome:

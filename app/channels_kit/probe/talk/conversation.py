@@ -7,6 +7,7 @@ from secrets import token_hex
 from time import monotonic
 
 from channels_kit.probe.progress import Progress
+from channels_kit.probe.talk.chronicle import Chronicle, Second
 from channels_kit.probe.talk.client import Client, Conditions, reading
 from channels_kit.probe.talk.entrance import Logins, Pace
 from channels_kit.probe.talk.ledger import Ledger
@@ -58,16 +59,24 @@ class Conversation:
         self.ledger = Ledger(
             {name: plan.rooms[number % len(plan.rooms)] for number, name in enumerate(names)}
         )
+        self.began_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self.chronicle = Chronicle(monotonic())
+        pace = Pace(plan.connect_rate)
         conditions = Conditions(
             plan=plan,
             logins=Logins(plan.users, plan.adapter),
-            pace=Pace(plan.connect_rate),
+            pace=pace,
+            pace_again=pace if plan.reconnect_rate is None else Pace(plan.reconnect_rate),
             ledger=self.ledger,
+            chronicle=self.chronicle,
             decode=reading(plan.adapter),
         )
         self.clients = [Client(number, name, conditions) for number, name in enumerate(names)]
         # Seconds that were spent sending.
         self.seconds = 0.0
+        # When it was over, before the clients left.
+        self.ended_at = 0.0
+        self.timeline: tuple[Second, ...] = ()
         # When the next line of status is due.
         self._status_at = 0.0
 
@@ -78,6 +87,8 @@ class Conversation:
             if await self._come_in():
                 await self._send()
                 await self._settle()
+            self.ended_at = monotonic()
+            self.timeline = self.chronicle.seconds(self.ended_at)
         finally:
             for task in tasks:
                 task.cancel()
@@ -128,7 +139,7 @@ class Conversation:
     async def _settle(self) -> None:
         self._phase(f"settling: {self._state}")
         deadline = monotonic() + self.plan.settle
-        await self._wait(deadline, lambda: self.ledger.complete)
+        await self._wait(deadline, lambda: self.ledger.complete and self._all_back)
         if self.ledger.complete:
             await asyncio.sleep(QUIET)
         self._phase(f"done: {self._state}")
@@ -144,6 +155,10 @@ class Conversation:
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         self.progress.phase(f"{at} {text}")
         self._status_at = monotonic() + STATUS_INTERVAL
+
+    @property
+    def _all_back(self) -> bool:
+        return not any(client.absent for client in self.clients)
 
     @property
     def _state(self) -> str:
@@ -167,6 +182,11 @@ class Conversation:
             stored_twice={name: tuple(found) for name, found in ledger.stored_twice.items()},
             connected_latencies=ledger.connected_latencies,
             other_latencies=ledger.other_latencies,
+            attempts_per_second=self.chronicle.attempts_per_second,
+            opened_per_second=self.chronicle.opened_per_second,
+            began_at=self.began_at,
+            timeline=self.timeline,
+            limits=self.plan.limits,
             clients=tuple(self._client_outcome(client) for client in self.clients),
         )
 
@@ -188,7 +208,10 @@ class Conversation:
             gaps_asked=client.gaps_asked,
             sent_again=client.sent_again,
             closes=dict(client.closes),
+            closes_unheard=dict(client.closes_unheard),
+            refused=dict(client.refused),
             failed_attempts=dict(client.failed_attempts),
             refusals=dict(client.refusals),
-            away=tuple(client.away),
+            away=tuple(client.absences(self.ended_at)),
+            held_back=client.held_back,
         )

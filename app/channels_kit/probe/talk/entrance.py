@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from time import time
 
 from channels_kit.probe.adapter import Adapter, Login, LoginRefused
+from channels_kit.probe.socket import explain
 
 LOGINS_AT_ONCE = 4
 """A password's hash is slow on purpose: more logins at once would only starve the worker."""
@@ -13,11 +14,15 @@ LEAST_VALIDITY = 60.0
 """Seconds that a login has to be good for; one with less is made anew."""
 
 
+class LoginError(OSError):
+    """There was no answer to a login; it may be asked for again."""
+
+
 class Pace:
     """Lets one through at a time, so many a second.
 
     Args:
-        rate: how many a second.
+        rate: how many a second; infinite for all at once.
     """
 
     def __init__(self, rate: float) -> None:
@@ -25,12 +30,13 @@ class Pace:
         # When the next may pass, in seconds of the loop's clock.
         self.next = 0.0
 
-    async def wait(self) -> None:
-        """Return when it is one's turn, first come first served."""
+    async def wait(self) -> bool:
+        """Return when it is one's turn, first come first served; whether one had to wait."""
         now = asyncio.get_running_loop().time()
         turn = max(self.next, now)
         self.next = turn + self.interval
         await asyncio.sleep(turn - now)
+        return turn > now
 
 
 class Logins:
@@ -56,7 +62,7 @@ class Logins:
 
         Raises:
             LoginRefused: the user is not let in.
-            OSError: there was no answer.
+            LoginError: there was no answer.
         """
         async with self._locks[user]:
             if user in self._refusals:
@@ -74,3 +80,5 @@ class Logins:
         except LoginRefused as error:
             self._refusals[user] = str(error)
             raise
+        except OSError as error:
+            raise LoginError(f"login: {explain(error)}") from error

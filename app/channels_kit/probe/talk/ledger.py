@@ -4,11 +4,11 @@ A core without I/O, as `channels_kit.probe.ledger` is. It trusts no client: what
 delivers twice, or in disorder, is seen here.
 """
 
-from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from channels_kit.probe.adapter import Message
+from channels_kit.probe.talk.latencies import Latencies
 
 
 @dataclass(slots=True)
@@ -98,10 +98,10 @@ class Ledger:
         self.sendings: dict[str, Sending] = {}
         # How many deliveries there were, copies not counted.
         self.delivered = 0
-        # Seconds from sending to delivery: of messages sent at once to clients that were
-        # connected all the time, and of the others.
-        self.connected_latencies = array("d")
-        self.other_latencies = array("d")
+        # From sending to delivery: of messages sent at once to clients that were connected all
+        # the time, and of the others.
+        self.connected_latencies = Latencies()
+        self.other_latencies = Latencies()
         # Clients that take no part any more, with their first reason.
         self.failures: dict[str, str] = {}
         self._rooms = {room: _Room() for room in rooms.values()}
@@ -150,6 +150,10 @@ class Ledger:
         room = self._rooms[self.accounts[client].room]
         room.newest = max(room.newest, sequence)
 
+    def newest(self, client: str) -> int:
+        """Return the highest number that anybody has heard of in a client's room."""
+        return self._rooms[self.accounts[client].room].newest
+
     def received(self, client: str, message: Message, at: float, *, since: float) -> None:
         """Note that a client was delivered a message.
 
@@ -179,7 +183,7 @@ class Ledger:
         if sending is not None:
             connected = sending.at_once and since <= sending.at
             latencies = self.connected_latencies if connected else self.other_latencies
-            latencies.append(at - sending.at)
+            latencies.add(at - sending.at)
 
     def failed(self, client: str, reason: str) -> None:
         """Note that a client takes no part any more."""

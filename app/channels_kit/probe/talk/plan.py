@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from channels_kit.probe.adapter import Adapter
 from channels_kit.probe.address import UsageError, check_base
+from channels_kit.probe.talk.limits import Limits
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,11 @@ class Plan:
         duration: seconds of sending.
         settle: seconds after which nothing more is waited for: while the clients come in, and
             after the last message.
-        connect_rate: handshakes a second, at most; those after a fault too.
+        connect_rate: handshakes a second, at most.
+        reconnect_rate: the same, of clients that come back after a loss; infinite to leave that
+            to the clients alone. None for the `connect_rate`, which holds both back together.
         origin: the Origin header; None for that of each URL.
+        limits: what else is asked of the outcome.
 
     Raises:
         UsageError: a value makes no sense.
@@ -39,7 +43,9 @@ class Plan:
     duration: float = 120.0
     settle: float = 60.0
     connect_rate: float = 50.0
+    reconnect_rate: float | None = None
     origin: str | None = None
+    limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         if not self.urls or not self.rooms or not self.users:
@@ -54,3 +60,12 @@ class Plan:
             value = getattr(self, name)
             if not 0 < value < math.inf:
                 raise UsageError(f"{name} is {value:g}; allowed: a number above 0")
+        pace = self.connect_rate if self.reconnect_rate is None else self.reconnect_rate
+        if not pace > 0:
+            raise UsageError(f"reconnect_rate is {pace:g}; allowed: a number above 0, or inf")
+        most = self.limits.reconnect_rate
+        if most is not None and pace <= most:
+            raise UsageError(
+                f"the probe lets {pace:g} clients a second come back, so that they cannot exceed"
+                f" {most:g}; allowed: a reconnect_rate above that, or inf"
+            )

@@ -33,10 +33,31 @@ def as_json(outcome: Outcome) -> dict[str, object]:
         "latency_connected_milliseconds": _latency_as_json(outcome.latency_connected),
         "latency_milliseconds": _latency_as_json(outcome.latency),
         "away_milliseconds": _latency_as_json(outcome.away),
+        "away_milliseconds_by_code": {
+            code: asdict(latency) for code, latency in outcome.away_by_code.items()
+        },
         "closes": dict(outcome.closes),
+        "closes_unheard": dict(outcome.closes_unheard),
+        "refused": dict(outcome.refused),
+        "reconnects": {
+            "attempts_per_second_max": outcome.attempts_per_second,
+            "opened_per_second_max": outcome.opened_per_second,
+            "held_back": sum(client.held_back for client in outcome.clients),
+        },
+        "breaches": list(outcome.breaches),
         "failed_attempts": dict(outcome.failed_attempts),
         "refusals": dict(outcome.refusals),
         "clients": [{**asdict(client), "ok": client.ok} for client in outcome.clients],
+    }
+
+
+def timeline_as_json(outcome: Outcome) -> dict[str, object]:
+    """Return what happened to the sockets second by second, for `json.dumps`."""
+    return {
+        "run": outcome.run,
+        "began_at": outcome.began_at,
+        "clients": len(outcome.clients),
+        "seconds": [asdict(second) for second in outcome.timeline],
     }
 
 
@@ -52,11 +73,16 @@ def _summary(outcome: Outcome) -> Iterator[str]:
         f"  latency while connected: {_milliseconds(outcome.latency_connected)};"
         f" overall: {_milliseconds(outcome.latency)}"
     )
-    away = outcome.away
     yield (
-        f"  connections lost: {_counts(outcome.closes)}; not let in: "
-        f"{_counts(outcome.failed_attempts)}; away: {_milliseconds(away)}"
+        f"  connections lost: {_counts(outcome.closes)};"
+        f" not let in: {_counts(outcome.failed_attempts)}"
     )
+    if outcome.absences:
+        yield f"  away until caught up: {_away(outcome)}"
+        yield (
+            f"  most in a second: {_of(outcome.attempts_per_second, 'attempt')} to come back,"
+            f" {outcome.opened_per_second} came to something{_held_back(outcome)}"
+        )
     yield (
         f"  copies dropped: {sum(client.dropped for client in clients)};"
         f" gaps asked for: {sum(client.gaps_asked for client in clients)};"
@@ -66,6 +92,7 @@ def _summary(outcome: Outcome) -> Iterator[str]:
 
 
 def _faults(outcome: Outcome) -> Iterator[str]:
+    yield from outcome.breaches
     for client in outcome.clients:
         who = f"{client.name} ({client.user} in {client.room})"
         if client.failure is not None:
@@ -96,6 +123,13 @@ def _conclusion(outcome: Outcome) -> str:
         return (
             f"Proved. Every message of {outcome.sent} came to every client once and in order,"
             f" over {_of(outcome.closes.total(), 'lost connection')}."
+        )
+    if outcome.delivery_ok:
+        return (
+            f"Not proved. Every message of {outcome.sent} came to every client once and in order,"
+            f" but {'; and '.join(outcome.breaches)}."
+            " Next: --timeline has the seconds of it; the worker's journal and the edge's log say"
+            " why."
         )
     return f"Not proved. {_what_happened(outcome)}"
 
@@ -165,6 +199,24 @@ def _counts(counts: Mapping[int, int] | Mapping[str, int]) -> str:
     if not total:
         return "0"
     return f"{total} ({', '.join(f'{name}: {count}' for name, count in counts.items())})"
+
+
+def _away(outcome: Outcome) -> str:
+    text = _milliseconds(outcome.away)
+    if len(outcome.away_by_code) > 1:
+        by_code = (
+            f"after {code}: {_milliseconds(latency)}"
+            for code, latency in outcome.away_by_code.items()
+        )
+        text = "; ".join([text, *by_code])
+    if still := sum(not absence.over for absence in outcome.absences):
+        text += f"; {_of(still, 'client')} still away at the end"
+    return text
+
+
+def _held_back(outcome: Outcome) -> str:
+    count = sum(client.held_back for client in outcome.clients)
+    return f"; {_of(count, 'attempt')} held back by the probe's own pace" if count else ""
 
 
 def _milliseconds(latency: Latency | None) -> str:

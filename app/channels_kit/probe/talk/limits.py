@@ -1,0 +1,36 @@
+"""What is asked of a conversation besides delivery, where it is asked for."""
+
+import math
+from dataclasses import dataclass
+
+from channels_kit.probe.address import UsageError
+
+CODES = range(1000, 5000)
+"""The close codes that a client can see."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of an outcome; None, or no code, for what has none.
+
+    Attributes:
+        codes: the only close codes that an open connection may end with.
+        away_p99: seconds that 99 of 100 absences may take.
+        reconnect_rate: how many attempts to come back may fall into one second.
+
+    Raises:
+        UsageError: a value makes no sense.
+    """
+
+    codes: frozenset[int] = frozenset()
+    away_p99: float | None = None
+    reconnect_rate: float | None = None
+
+    def __post_init__(self) -> None:
+        for code in self.codes:
+            if code not in CODES:
+                raise UsageError(f"there is no close code {code}; allowed: 1000 to 4999")
+        for name in ("away_p99", "reconnect_rate"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise UsageError(f"the limit {name} is {value:g}; allowed: a number above 0")

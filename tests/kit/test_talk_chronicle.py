@@ -1,0 +1,72 @@
+"""What is said of sockets and of many latencies, without a socket."""
+
+from random import Random
+
+import pytest
+
+from channels_kit.probe.result import Latency
+from channels_kit.probe.talk.chronicle import Chronicle, busiest_second
+from channels_kit.probe.talk.latencies import Latencies
+
+
+@pytest.mark.parametrize(
+    ("times", "most"),
+    [
+        ([], 0),
+        ([5.0], 1),
+        # A second has one end only.
+        ([1.0, 2.0], 1),
+        ([1.0, 1.999], 2),
+        # Not the seconds of a clock: the window slides.
+        ([0.9, 1.1, 1.8, 1.85], 4),
+        ([3.0, 1.0, 2.5, 1.2, 2.9, 3.1], 4),
+    ],
+)
+def test_the_busiest_second_may_begin_anywhere(times: list[float], most: int) -> None:
+    assert busiest_second(times) == most
+
+
+def test_a_conversation_second_by_second() -> None:
+    chronicle = Chronicle(100.0)
+    for at in (100.0, 100.5):
+        chronicle.attempt(at, again=False)
+        chronicle.opened(at + 0.1, "app1", again=False)
+    chronicle.left(102.2, "app1")
+    chronicle.closed(102.2, 1012)
+    chronicle.attempt(102.9, again=True)
+    chronicle.refused(102.95, "503")
+    chronicle.attempt(104.1, again=True)
+    chronicle.opened(104.2, "app2", again=True)
+    chronicle.left(104.9, "app1")
+    chronicle.closed(104.9, 1006)
+    seconds = chronicle.seconds(104.95)
+    assert [dict(second.sockets) for second in seconds] == [
+        {"app1": 2},
+        {"app1": 2},
+        {"app1": 1},
+        {"app1": 1},
+        {"app1": 0, "app2": 1},
+    ]
+    assert [second.attempts for second in seconds] == [2, 0, 1, 0, 1]
+    assert [second.attempts_again for second in seconds] == [0, 0, 1, 0, 1]
+    assert [second.opened for second in seconds] == [2, 0, 0, 0, 1]
+    assert [dict(second.closes) for second in seconds] == [{}, {}, {1012: 1}, {}, {1006: 1}]
+    assert [dict(second.refused) for second in seconds] == [{}, {}, {"503": 1}, {}, {}]
+    assert (chronicle.attempts_per_second, chronicle.opened_per_second) == (1, 1)
+
+
+def test_a_conversation_of_no_time_has_no_second() -> None:
+    assert Chronicle(1.0).seconds(1.0) == ()
+
+
+def test_many_latencies_are_summed_up_as_a_list_of_them_is() -> None:
+    random = Random(1)
+    for count in (1, 2, 3, 99, 100, 101, 1000):
+        # What is counted exactly.
+        seconds = [round(random.expovariate(10), 4) for _ in range(count)]
+        half = count // 2
+        both = Latencies(seconds[:half]) | Latencies(seconds[half:])
+        assert len(both) == count
+        assert both.summary() == Latencies(seconds).summary() == Latency.of(seconds)
+    assert Latencies([0.000_26]).summary() == Latency(0.3, 0.3, 0.3)
+    assert Latencies().summary() is None
