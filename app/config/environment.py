@@ -19,6 +19,13 @@ All queries of a process share one thread, so one that waits for an unreachable 
 socket of the process; libpq's own limit is about two minutes.
 """
 
+LAYER_CAPACITY = 2000
+"""Messages that wait in Redis for a process; beyond them the layer drops new ones, at INFO only.
+
+Channels' own is 100, for all sockets of a process together: at 50 messages a second one that is
+held up for two seconds would lose the third, and everybody would ask the database for it.
+"""
+
 POOL_TIMEOUT = 10
 """Seconds a query waits for a connection of the pool while others have them all."""
 
@@ -144,7 +151,7 @@ class Environment:
             return {"BACKEND": "channels.layers.InMemoryChannelLayer"}
         return {
             "BACKEND": "channels_redis.core.RedisChannelLayer",
-            "CONFIG": {"hosts": [url]},
+            "CONFIG": {"hosts": [url], "capacity": LAYER_CAPACITY},
         }
 
     def broker(self, name: str) -> str:

@@ -59,7 +59,7 @@ def test_channel_layer() -> None:
     url = "redis://layer:p%40ss@redis1:6380/0"
     assert Environment({"V": url}).channel_layer("V") == {
         "BACKEND": "channels_redis.core.RedisChannelLayer",
-        "CONFIG": {"hosts": [url]},
+        "CONFIG": {"hosts": [url], "capacity": 2000},
     }
     assert Environment({}).channel_layer("V") == {"BACKEND": "channels.layers.InMemoryChannelLayer"}
 
