@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
@@ -173,6 +173,27 @@ async def test_a_worker_that_is_just_back_is_asked_when_all_others_drain(ample: 
     assert statuses == [101] * STORM
 
 
+async def test_a_worker_that_is_just_back_gets_its_share(ample: str) -> None:
+    """While all sockets stay open: for nginx, none of them is a success before it closes."""
+    async with running(ample, ["drains"] + TAKES[1:]) as edge, AsyncExitStack() as sockets:
+
+        async def open_sockets(number: int) -> None:
+            for _ in range(number):
+                opened = conversation(edge.port, "/ws/", upgrade=True)
+                answer, *_ = await sockets.enter_async_context(opened)
+                assert answer.status == 101
+
+        back = edge.workers[0]
+        await open_sockets(STORM)
+        assert back.asked
+        back.manner = "takes"
+        asked = len(back.asked)
+        share = STORM // len(WORKER_PORTS)
+        await open_sockets(share)
+        # It has the fewest, so all of them are its.
+        assert len(back.asked) - asked == share
+
+
 async def test_where_all_drain_a_workers_own_words_are_passed_on(ample: str) -> None:
     async with running(ample, ["drains"] * len(WORKER_PORTS)) as edge:
         answers = [await handshake(edge.port)]
@@ -211,10 +232,10 @@ async def test_a_post_that_may_have_had_an_effect_is_not_repeated(ample: str) ->
 
 async def test_a_whole_host_that_is_off_is_passed_over(ample: str) -> None:
     # Ten times as fast.
-    assert "proxy_connect_timeout 2s;" in ample
-    assert "proxy_next_upstream_timeout 16s;" in ample
-    content = ample.replace("connect_timeout 2s;", "connect_timeout 200ms;").replace(
-        "upstream_timeout 16s;", "upstream_timeout 1600ms;"
+    assert "proxy_connect_timeout 500ms;" in ample
+    assert "proxy_next_upstream_timeout 10s;" in ample
+    content = ample.replace("connect_timeout 500ms;", "connect_timeout 50ms;").replace(
+        "upstream_timeout 10s;", "upstream_timeout 1s;"
     )
     async with running(content, ["silent"] * OTHERS + ["takes"]) as edge:
         assert (await handshake(edge.port)).status == 101

@@ -3,12 +3,15 @@
 import hashlib
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+
+from channels_kit.serving.settings import ServingSettings
+from channels_kit.serving.sockets import CLOSE_TIMEOUT
 
 from .formats import (
     Directive,
@@ -18,8 +21,8 @@ from .formats import (
     parse_nginx,
     parse_unit,
 )
-from .house import ROLE_NAMES, ROLES, Tree, defaults
-from .rendered import RELEASE, Cluster, Written, render
+from .house import ROLE_NAMES, ROLES, Tree, defaults, private
+from .rendered import ADMINISTRATOR, RELEASE, Cluster, Written, render
 
 SECRETS = {
     "channels_jwt_key": "jwt-key" + "".join(map(chr, range(0x21, 0x7F))).replace(",", ""),
@@ -78,6 +81,7 @@ INVENTORIES = {
         },
         **SLASHED,
         channels_environment={**AWKWARD, "AROUND": AROUND},
+        channels_server="daphne",
         channels_stop_timeout=90,
         channels_ready_timeout=33,
         cluster_nofile=20000,
@@ -100,6 +104,9 @@ INVENTORIES = {
             "lb1": address("fd00::b1"),
             "lb2": address("10.0.0.9"),
         },
+        channels_drain_pace=40,
+        channels_max_sockets=2500,
+        channels_server="hypercorn",
         cluster_first_worker_port=9000,
         cluster_edge_http_port=8080,
         cluster_server_names=["chat.example.org", "fd00::b1"],
@@ -122,6 +129,7 @@ EDGES = {"staging": ["lb1"], "six": ["lb1", "lb2"], "minimal": ["one"]}
 APPS = {"staging": ["app1", "app2"], "six": ["app1", "app2"], "minimal": ["one"]}
 DATA = {"staging": "data1", "six": "data1", "minimal": "one"}
 NOFILE = {"staging": 20000, "six": 65536, "minimal": 65536}
+SERVERS = {"staging": "daphne", "six": "hypercorn", "minimal": "uvicorn"}
 
 every_inventory = pytest.mark.parametrize("name", INVENTORIES)
 every_edge = pytest.mark.parametrize(
@@ -153,6 +161,19 @@ def every_file(clusters: dict[str, Cluster]) -> Iterator[tuple[str, str, Written
                 yield name, host, file
 
 
+# Named after what is in it.
+ENVIRONMENT_FILE = "/etc/channels/*.env"
+
+
+def path_of(file: Written) -> str:
+    return re.sub(r"^/etc/channels/[0-9a-f]{8}\.env$", ENVIRONMENT_FILE, file.path)
+
+
+def environment_file(files: Mapping[str, Written]) -> Written:
+    (found,) = (file for file in files.values() if path_of(file) == ENVIRONMENT_FILE)
+    return found
+
+
 # All of them
 
 
@@ -166,8 +187,10 @@ def test_every_host_gets_the_files_of_its_roles(clusters: dict[str, Cluster]) ->
         "/etc/systemd/system/channels-firewall.service",
     }
     app = {
-        "/etc/channels/application.env",
+        ENVIRONMENT_FILE,
         "/usr/local/sbin/channels-manage",
+        "/usr/local/sbin/channels-prove",
+        "/usr/local/sbin/channels-releases",
         "/etc/systemd/system/channels-celery.service",
         "/etc/systemd/system/channels-web@.service",
         "/etc/systemd/system/channels-worker@.service",
@@ -181,23 +204,25 @@ def test_every_host_gets_the_files_of_its_roles(clusters: dict[str, Cluster]) ->
         "/etc/redis/layer.acl",
         "/etc/redis/redis-broker.conf",
         "/etc/redis/broker.acl",
+        "/usr/local/sbin/channels-redis-users",
     }
     for name, cluster in clusters.items():
         for host, files in cluster.items():
-            assert set(files) == (
+            assert {path_of(file) for file in files.values()} == (
                 common
                 | (app if host in APPS[name] else set())
                 | (edge if host in EDGES[name] else set())
                 | (data if host == DATA[name] else set())
             ), f"{name}: {host}"
     templates = {path.name for role in ROLE_NAMES for path in (ROLES / role).glob("templates/*")}
-    # Two instances of Redis have each redis.conf and users.acl; process.j2 is a part of units.
-    assert len(templates) == len(common | app | edge | data) - 2 + 1
+    parts = {name for name in templates if name == "process.j2" or name.startswith("server-")}
+    # Two instances of Redis have each redis.conf and users.acl.
+    assert len(templates - parts) == len(common | app | edge | data) - 2
 
 
 def test_no_file_holds_what_a_template_has_left_over(clusters: dict[str, Cluster]) -> None:
     for name, host, file in every_file(clusters):
-        if "application.env" not in file.path:
+        if path_of(file) != ENVIRONMENT_FILE:
             assert not re.search(r"\{\{|\}\}|\{%|%\}|\bNone\b|\bUndefined\b", file.content), (
                 f"{name}: {host}: {file.path}"
             )
@@ -213,10 +238,10 @@ def test_a_secret_stands_only_in_files_that_others_cannot_read(
         for secret in {**SECRETS, **(SLASHED if name == "staging" else {})}.values():
             # Its first letters are in clear however it is quoted.
             if secret.removeprefix("slashed/")[:13] in file.content:
-                found.add(file.path)
+                found.add(path_of(file))
                 assert file.secret, f"{name}: {host}: the diff of {file.path} shows it"
                 assert file.mode.endswith("00"), f"{name}: {host}: others read {file.path}"
-    assert found == {"/etc/channels/application.env"}
+    assert found == {ENVIRONMENT_FILE}
 
 
 def test_what_has_a_checker_is_checked(clusters: dict[str, Cluster]) -> None:
@@ -230,6 +255,9 @@ def test_what_has_a_checker_is_checked(clusters: dict[str, Cluster]) -> None:
         "/etc/systemd/system/channels-web@.service",
         "/etc/systemd/system/channels-worker@.service",
         "/usr/local/sbin/channels-manage",
+        "/usr/local/sbin/channels-prove",
+        "/usr/local/sbin/channels-redis-users",
+        "/usr/local/sbin/channels-releases",
     }
 
 
@@ -354,13 +382,13 @@ def test_the_edge_balances_over_exactly_the_workers(
     assert [zone[0] for zone in upstream.values("zone")] == upstream.words[1:]
     assert upstream.values("least_conn") == [[]]
     for server in servers:
-        assert server[1:] == ["max_fails=3", "fail_timeout=5s"]
+        assert server[1:] == ["max_fails=0"]
 
 
 @every_edge
 def test_the_edge_passes_websockets_on(clusters: dict[str, Cluster], name: str, host: str) -> None:
     conf = nginx(clusters, name, host)
-    (upgrade,) = conf.all("http", "map")
+    upgrade, _ = conf.all("http", "map")
     assert upgrade.words[1:] == ["$http_upgrade", "$connection_upgrade"]
     assert [one.words for one in upgrade.block] == [["default", "upgrade"], ["", ""]]
     assert conf.value("http", "proxy_http_version") == "1.1"
@@ -378,6 +406,18 @@ def test_the_edge_passes_websockets_on(clusters: dict[str, Cluster], name: str, 
     assert not [one for one in inner if one.name == "proxy_read_timeout"]
     assert "http_503" in conf.value("http", "proxy_next_upstream").split()
     assert "non_idempotent" not in conf.value("http", "proxy_next_upstream")
+
+
+@every_edge
+def test_the_edges_share_the_handshakes_that_the_workers_can_take(
+    clusters: dict[str, Cluster], name: str, host: str
+) -> None:
+    conf = nginx(clusters, name, host)
+    rate = 100 * len(WORKERS[name]) // len(EDGES[name])
+    ((key, zone, limit),) = conf.values("http", "limit_req_zone")
+    assert (key, limit) == ("$handshake", f"rate={rate}r/s")
+    _, known = conf.all("http", "server")
+    assert known.values("limit_req") == [[zone.rsplit(":", 1)[0], f"burst={rate}"]]
 
 
 @every_edge
@@ -456,6 +496,9 @@ def worker_unit(clusters: dict[str, Cluster], name: str, host: str) -> Any:
     return parse_unit(clusters[name][host]["/etc/systemd/system/channels-web@.service"].content)
 
 
+STOP = {"staging": 90, "six": 15, "minimal": 15}
+
+
 def option(command: list[str], name: str) -> str:
     return command[command.index(name) + 1]
 
@@ -472,11 +515,59 @@ def test_a_worker_is_not_killed_while_it_drains(
     clusters: dict[str, Cluster], name: str, host: str
 ) -> None:
     service = worker_unit(clusters, name, host)["Service"]
-    command = shlex.split(service["ExecStart"][0])
-    stop = {"staging": 90}.get(name, defaults("channels")["channels_stop_timeout"])
-    (timeout,) = service["TimeoutStopSec"]
-    assert int(timeout) == stop
-    assert 0 < int(option(command, "--timeout-graceful-shutdown")) < int(timeout)
+    drain = shlex.split(service["ExecStop"][0])
+    given_up = int(option(drain, "--timeout"))
+    (killed,) = map(int, service["TimeoutStopSec"])
+    settings = ServingSettings.from_environment(web_env(clusters, name))
+    # The last socket is closed, its client has answered or not, and the application has ended.
+    assert settings.drain_window + CLOSE_TIMEOUT < given_up < killed
+    # What the server does on SIGTERM has its own time.
+    graceful = int(option(shlex.split(service["ExecStart"][0]), "--timeout-graceful-shutdown"))
+    assert 0 < graceful < STOP[name] == killed - given_up
+
+
+@every_app
+@pytest.mark.parametrize("unit", ["channels-worker@.service", "channels-celery.service"])
+def test_background_work_has_the_time_to_stop_that_the_inventory_says(
+    clusters: dict[str, Cluster], name: str, host: str, unit: str
+) -> None:
+    service = parse_unit(clusters[name][host][f"/etc/systemd/system/{unit}"].content)["Service"]
+    assert service["TimeoutStopSec"] == [str(STOP[name])]
+    assert "ExecStop" not in service
+
+
+@every_app
+def test_a_worker_that_stops_drains_its_own_process(
+    clusters: dict[str, Cluster], name: str, host: str
+) -> None:
+    service = worker_unit(clusters, name, host)["Service"]
+    drain = shlex.split(service["ExecStop"][0])
+    assert drain[1:3] == ["-m", "channels_kit.serving.drain"]
+    # systemd knows the process, and whether there still is one.
+    assert "--process=${MAINPID}" in drain
+    # Where it is known to answer.
+    (url,) = (word for word in drain if word.startswith("http"))
+    assert url in shlex.split(service["ExecStartPost"][0])
+
+
+DRAINS = {
+    # Sockets, sockets a second, seconds.
+    "staging": (10_000, 50, 200),
+    "six": (2500, 40, 63),
+    "minimal": (10_000, 50, 200),
+}
+
+
+@every_inventory
+def test_a_worker_is_told_how_many_sockets_it_takes_and_how_it_closes_them(
+    clusters: dict[str, Cluster], name: str
+) -> None:
+    settings = ServingSettings.from_environment(web_env(clusters, name))
+    told = (settings.max_sockets, settings.drain_pace, settings.drain_window)
+    assert told == DRAINS[name]
+    # Even a worker that is full is drained at its pace.
+    assert settings.drain_window >= settings.max_sockets / settings.drain_pace
+    assert settings.max_sockets <= NOFILE[name] * 0.8
 
 
 @every_app
@@ -504,16 +595,15 @@ def test_a_worker_listens_where_the_edge_looks_for_it(
     edges = {address_of(name, edge) for edge in EDGES[name]}
     assert set(option(command, "--forwarded-allow-ips").split(",")) == edges
     assert f"CHANNELS_KIT_WORKER={host}:%i" in unit["Service"]["Environment"]
-    assert unit["Service"]["EnvironmentFile"] == ["/etc/channels/application.env"]
-    assert unit["Service"]["User"] == ["channels"]
-    assert unit["Service"]["WorkingDirectory"] == ["/srv/channels/current/app"]
-    assert "--no-access-log" in command
+    assert f"channels_kit.serving.{SERVERS[name]}" in command or "uvicorn" in command
+    assert ("uvicorn" in command) == ("--no-access-log" in command) == (SERVERS[name] == "uvicorn")
+    assert (
+        int(option(command, "--ws-max-size")) == defaults("channels")["channels_websocket_max_size"]
+    )
 
 
 def web_env(clusters: dict[str, Cluster], name: str) -> dict[str, str]:
-    return parse_environment_file(
-        clusters[name][APPS[name][0]]["/etc/channels/application.env"].content
-    )
+    return parse_environment_file(environment_file(clusters[name][APPS[name][0]]).content)
 
 
 def test_the_environment_means_what_the_operator_wrote(clusters: dict[str, Cluster]) -> None:
@@ -534,7 +624,7 @@ def test_the_application_is_told_its_secrets_as_they_are(
     assert read["SECRET_KEY"] == SECRETS["channels_secret_key"]
     assert read["CHANNELS_KIT_PROBE_TOKEN"] == SECRETS["channels_probe_token"]
     assert read["ALLOWED_HOSTS"].split(",")[0] == "chat.example.org"
-    file = clusters[name][APPS[name][0]]["/etc/channels/application.env"]
+    file = environment_file(clusters[name][APPS[name][0]])
     assert (file.mode, file.owner, file.group, file.secret) == ("0600", "root", "root", True)
 
 
@@ -556,21 +646,23 @@ def test_the_urls_lead_to_the_data(clusters: dict[str, Cluster], name: str, vari
         port,
         path,
     )
-    assert url.username == "channels"
-    secrets = {**SECRETS, **(SLASHED if name == "staging" else {})}
-    assert unquote(url.password or "") == secrets[password]
+    secret = {**SECRETS, **(SLASHED if name == "staging" else {})}[password]
+    assert unquote(url.password or "") == secret
+    # Each password of PostgreSQL has a login of its own, so that the former one is good meanwhile.
+    login = f"channels_{hashlib.sha256(secret.encode()).hexdigest()[:8]}"
+    assert url.username == (login if variable == "DATABASE_URL" else "channels")
 
 
 @every_app
 def test_every_worker_of_a_cluster_has_the_same_environment(
     clusters: dict[str, Cluster], name: str, host: str
 ) -> None:
-    read = parse_environment_file(clusters[name][host]["/etc/channels/application.env"].content)
+    read = parse_environment_file(environment_file(clusters[name][host]).content)
     assert read == web_env(clusters, name)
 
 
 UNITS = {
-    "channels-web@.service": "-m uvicorn channels_kit.serving.asgi:application",
+    "channels-web@.service": "--port %i",
     "channels-worker@.service": "manage.py runworker %i",
     "channels-celery.service": "-m celery --app config worker",
 }
@@ -583,20 +675,60 @@ def test_every_process_says_which_revision_it_is_and_may_do_as_little(
 ) -> None:
     service = parse_unit(clusters[name][host][f"/etc/systemd/system/{unit}"].content)["Service"]
     assert UNITS[unit] in service["ExecStart"][0]
-    (revision,) = (line for line in service["Environment"] if "REVISION" in line)
-    assert re.fullmatch(rf"CHANNELS_KIT_REVISION={RELEASE['id']}-[0-9a-f]{{8}}", revision)
-    assert service["EnvironmentFile"] == ["/etc/channels/application.env"]
+    assert service["EnvironmentFile"] == [environment_file(clusters[name][host]).path]
     assert service["LimitNOFILE"] == [str(NOFILE[name])]
     assert service["NoNewPrivileges"] == ["yes"]
     assert service["ProtectSystem"] == ["strict"]
     assert service["User"] == ["channels"]
 
 
+@every_app
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_process_stays_with_its_release_and_its_environment(
+    clusters: dict[str, Cluster], name: str, host: str, unit: str
+) -> None:
+    """Whatever the current one is; so a unit that is put back brings back both."""
+    content = clusters[name][host][f"/etc/systemd/system/{unit}"].content
+    service = parse_unit(content)["Service"]
+    release = f"/srv/channels/releases/{RELEASE['id']}"
+    assert service["WorkingDirectory"] == [f"{release}/app"]
+    for key in ("ExecStart", "ExecStartPost", "ExecStop"):
+        for command in service.get(key, []):
+            assert shlex.split(command)[0] == f"{release}/python"
+    assert "/srv/channels/current" not in content
+    environment = environment_file(clusters[name][host])
+    digest = hashlib.sha256(environment.content.encode()).hexdigest()
+    assert environment.path == f"/etc/channels/{digest[:8]}.env"
+
+
+@every_app
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_process_whose_unit_is_another_one_has_another_revision(
+    clusters: dict[str, Cluster], name: str, host: str, unit: str
+) -> None:
+    content = clusters[name][host][f"/etc/systemd/system/{unit}"].content
+    (line,) = re.findall(r"^Environment=CHANNELS_KIT_REVISION=(.*)$", content, re.M)
+    release, _, digest = line.partition("-")
+    assert release == RELEASE["id"]
+    rest = content.replace(line, "@REVISION@")
+    assert digest == hashlib.sha256(rest.encode()).hexdigest()[:8]
+
+
+@every_app
+@pytest.mark.parametrize("unit", UNITS)
+def test_nothing_starts_on_a_host_that_is_drained(
+    clusters: dict[str, Cluster], name: str, host: str, unit: str
+) -> None:
+    parsed = parse_unit(clusters[name][host][f"/etc/systemd/system/{unit}"].content)["Unit"]
+    assert parsed["ConditionPathExists"] == [f"!{private('channels')['_channels_drained_file']}"]
+
+
 def test_management_commands_run_as_the_workers_do(clusters: dict[str, Cluster]) -> None:
     file = clusters["minimal"]["one"]["/usr/local/sbin/channels-manage"]
     assert file.mode == "0755"
     assert file.content.startswith("#!/bin/sh\n")
-    assert "--property=EnvironmentFile=/etc/channels/application.env" in file.content
+    own = environment_file(clusters["minimal"]["one"])
+    assert f"--property=EnvironmentFile={own.path}" in file.content
     assert "--uid=channels" in file.content
     assert "/srv/channels/releases/$2" in file.content
 
@@ -613,7 +745,8 @@ def test_the_database_lets_in_exactly_the_app_hosts(
     local, *hosts = (line.split() for line in file.lines)
     assert local == ["local", "all", "postgres", "peer"]
     assert sorted(hosts) == sorted(
-        ["host", "channels", "channels", f"{app}/{128 if ':' in app else 32}", "scram-sha-256"]
+        # Whoever logs in for the application's role, by whichever password.
+        ["host", "channels", "+channels", f"{app}/{128 if ':' in app else 32}", "scram-sha-256"]
         for app in addresses_of(name, APPS[name])
     )
 
@@ -669,13 +802,14 @@ def test_only_the_broker_is_written_to_disk(clusters: dict[str, Cluster]) -> Non
 
 
 @pytest.mark.parametrize("instance", ["layer", "broker"])
-def test_redis_knows_one_user_by_the_hash_of_its_password(
+def test_redis_knows_its_users_by_the_hashes_of_their_passwords(
     clusters: dict[str, Cluster], instance: str
 ) -> None:
     file = clusters["staging"]["data1"][f"/etc/redis/{instance}.acl"]
     assert (file.mode, file.owner, file.group, file.secret) == ("0640", "redis", "redis", True)
-    default, user = file.content.splitlines()
+    default, administrator, user = file.content.splitlines()
     assert default == "user default off"
+    assert administrator == f"user administrator on #{ADMINISTRATOR} ~* &* +@all"
     words = user.split()
     digest = hashlib.sha256(SLASHED[f"redis_{instance}_password"].encode()).hexdigest()
     assert words[:4] == ["user", "channels", "on", f"#{digest}"]
