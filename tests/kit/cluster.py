@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
+from urllib.request import urlopen
 
 APP = Path(__file__).parents[2] / "app"
 SERVED = Path(__file__).parent / "served"
@@ -91,19 +92,19 @@ class Redis(Process):
         self.directory.cleanup()
 
 
-# The command lines of the units, with little time to stop.
+# The command lines of the units.
 _COMMANDS = {
     "uvicorn": (
         "uvicorn channels_kit.serving.asgi:application --host 127.0.0.1 --port 0 --backlog 4096"
         " --ws channels_kit.serving.uvicorn_websocket:WebSocketProtocol"
         " --ws-per-message-deflate false --ws-max-size 1048576 --timeout-keep-alive 75"
-        " --timeout-graceful-shutdown 2 --proxy-headers --forwarded-allow-ips 127.0.0.1,::1"
+        " --timeout-graceful-shutdown {grace} --proxy-headers --forwarded-allow-ips 127.0.0.1,::1"
         " --no-access-log --log-level warning"
     ),
     **{
         server: (
             f"channels_kit.serving.{server} --host 127.0.0.1 --port 0 --ws-max-size 1048576"
-            " --timeout-graceful-shutdown 2 --forwarded-allow-ips 127.0.0.1,::1"
+            " --timeout-graceful-shutdown {grace} --forwarded-allow-ips 127.0.0.1,::1"
         )
         for server in ("daphne", "hypercorn")
     },
@@ -112,12 +113,17 @@ SERVERS = tuple(_COMMANDS)
 
 
 class Worker(Process):
-    """One server that serves the tests' application inside the kit's wrapper."""
+    """One server that serves the tests' application inside the kit's wrapper.
 
-    def __init__(self, name: str, environment: dict[str, str], server: str = "uvicorn") -> None:
+    `grace` is the seconds it has to stop.
+    """
+
+    def __init__(
+        self, name: str, environment: dict[str, str], server: str = "uvicorn", grace: int = 2
+    ) -> None:
         self.name = name
         super().__init__(
-            [sys.executable, "-m", *_COMMANDS[server].split()],
+            [sys.executable, "-m", *_COMMANDS[server].format(grace=grace).split()],
             {
                 "PATH": os.environ["PATH"],
                 "PYTHONPATH": f"{APP}{os.pathsep}{SERVED}",
@@ -148,8 +154,8 @@ class Worker(Process):
         return f"ws://127.0.0.1:{self.port}"
 
 
-def listening(process: int) -> Iterator[int]:
-    """Yield the ports of 127.0.0.1 on which a process listens."""
+def listening(process: int | str) -> Iterator[int]:
+    """Yield the ports of 127.0.0.1 on which a process, or "self", listens."""
     held = set()
     for file in Path(f"/proc/{process}/fd").iterdir():
         with suppress(OSError):  # it has been closed
@@ -177,6 +183,11 @@ class Cluster:
         self.workers = [
             self.stack.enter_context(Worker(name, environment, server)) for name in names
         ]
+
+        for worker in self.workers:
+            # The first look at the layer imports its client, which may take longer than that.
+            with urlopen(f"{worker.url}/-/ready"):
+                pass
 
     @property
     def arguments(self) -> list[str]:

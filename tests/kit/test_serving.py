@@ -121,6 +121,72 @@ async def test_ready_says_what_was_found(
     }
 
 
+async def test_a_worker_that_drains_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def well(seconds: float) -> Readiness:
+        return Readiness({})
+
+    monkeypatch.setattr(wrapper, "check_readiness", well)
+    worker = serving()
+    assert (await request(worker, "GET", "/-/ready")).status == 200
+    worker.sockets.drain()
+    ready = await request(worker, "GET", "/-/ready")
+    assert ready.status == 503
+    live = await request(worker, "GET", "/-/live")
+    assert live.status == 200
+    for response, status in ((ready, "not ready"), (live, "live")):
+        assert json.loads(response.body) == {"status": status, **IDLE, "draining": True}
+
+
+async def in_hand(worker: Serving) -> object:
+    return json.loads((await request(worker, "GET", "/-/live")).body)["requests"]
+
+
+async def test_requests_in_hand_are_counted_but_for_those_that_come_in_a_drain() -> None:
+    begun: asyncio.Queue[None] = asyncio.Queue()
+    release = asyncio.Event()
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        begun.put_nowait(None)
+        await release.wait()
+        headers = [(b"x-own", b"yes")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"whole"})
+
+    worker = Serving(application, ServingSettings("unused:unused", "app1:8001"))
+    before = asyncio.create_task(request(worker, "GET", "/"))
+    await begun.get()
+    assert await in_hand(worker) == 1
+    worker.sockets.drain()
+    after = asyncio.create_task(request(worker, "GET", "/"))
+    await begun.get()
+    # Or a drain under an edge that sends more would not come to an end.
+    assert await in_hand(worker) == 1
+    release.set()
+    for response in await asyncio.gather(before, after):
+        assert response.body == b"whole"
+        assert response.headers == {b"x-own": b"yes", b"connection": b"close"}
+    assert await in_hand(worker) == 0
+
+
+async def test_a_request_that_fails_is_no_longer_in_hand() -> None:
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        raise LookupError("its own")
+
+    worker = Serving(application, ServingSettings("unused:unused", "app1:8001"))
+    with pytest.raises(LookupError, match="its own"):
+        await request(worker, "GET", "/")
+    assert await in_hand(worker) == 0
+
+
+async def test_connections_are_kept_while_there_is_no_drain() -> None:
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    worker = Serving(application, ServingSettings("unused:unused", "app1:8001"))
+    assert (await request(worker, "GET", "/")).headers == {}
+
+
 @pytest.mark.usefixtures("layer")
 async def test_a_round_reaches_every_socket_of_the_run_and_no_other() -> None:
     sender, receiver = open_probe("1"), open_probe("2", worker="app2:8002")

@@ -15,6 +15,11 @@ def test_defaults() -> None:
     assert settings.revision == ""
     assert settings.probe_token == ""
     assert (settings.handshake_timeout, settings.ready_timeout) == (10.0, 3.0)
+    assert (settings.max_sockets, settings.drain_pace, settings.drain_window) == (
+        10_000,
+        50.0,
+        60.0,
+    )
 
 
 def test_every_variable_is_read() -> None:
@@ -26,8 +31,21 @@ def test_every_variable_is_read() -> None:
             "CHANNELS_KIT_PROBE_TOKEN": "secret",
             "CHANNELS_KIT_HANDSHAKE_TIMEOUT": "7",
             "CHANNELS_KIT_READY_TIMEOUT": "0.5",
+            "CHANNELS_KIT_MAX_SOCKETS": "2500",
+            "CHANNELS_KIT_DRAIN_PACE": "12.5",
+            "CHANNELS_KIT_DRAIN_WINDOW": "30",
         }
-    ) == ServingSettings("config.asgi:application", "app1:8001", "2026-07-01", "secret", 7.0, 0.5)
+    ) == ServingSettings(
+        application="config.asgi:application",
+        worker="app1:8001",
+        revision="2026-07-01",
+        probe_token="secret",
+        handshake_timeout=7.0,
+        ready_timeout=0.5,
+        max_sockets=2500,
+        drain_pace=12.5,
+        drain_window=30.0,
+    )
 
 
 @pytest.mark.parametrize(
@@ -42,6 +60,14 @@ def test_every_variable_is_read() -> None:
         ("CHANNELS_KIT_READY_TIMEOUT", "-1", "a number of seconds above 0"),
         ("CHANNELS_KIT_READY_TIMEOUT", "inf", "a number of seconds above 0"),
         ("CHANNELS_KIT_READY_TIMEOUT", "nan", "a number of seconds above 0"),
+        ("CHANNELS_KIT_MAX_SOCKETS", "0", "a number of sockets above 0"),
+        ("CHANNELS_KIT_MAX_SOCKETS", "-1", "a number of sockets above 0"),
+        ("CHANNELS_KIT_MAX_SOCKETS", "1.5", "a number of sockets above 0"),
+        ("CHANNELS_KIT_MAX_SOCKETS", "many", "a number of sockets above 0"),
+        ("CHANNELS_KIT_DRAIN_PACE", "0", "a number of sockets a second above 0, such as 50"),
+        ("CHANNELS_KIT_DRAIN_PACE", "slow", "a number of sockets a second above 0"),
+        ("CHANNELS_KIT_DRAIN_WINDOW", "0", "a number of seconds above 0, such as 60"),
+        ("CHANNELS_KIT_DRAIN_WINDOW", "inf", "a number of seconds above 0"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_allowed(

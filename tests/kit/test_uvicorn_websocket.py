@@ -1,12 +1,15 @@
 """The WebSocket protocol that workers run, under Uvicorn in this process."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
 import uvicorn
 from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 PROTOCOL = "channels_kit.serving.uvicorn_websocket:WebSocketProtocol"
 
@@ -22,8 +25,8 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 
 
 @asynccontextmanager
-async def served() -> AsyncIterator[tuple[uvicorn.Server, str]]:
-    config = uvicorn.Config(echo, port=0, ws=PROTOCOL, lifespan="off", log_level="critical")
+async def served(application: Any = echo) -> AsyncIterator[tuple[uvicorn.Server, str]]:
+    config = uvicorn.Config(application, port=0, ws=PROTOCOL, lifespan="off", log_config=None)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110 - Uvicorn has no event for it
@@ -48,3 +51,17 @@ async def test_an_open_socket_works_and_keeps_no_header() -> None:
         (protocol,) = server.server_state.connections
         assert len(protocol.request.headers) == 0  # type: ignore[union-attr]
         assert len(protocol.response.headers) == 0  # type: ignore[union-attr]
+
+
+async def test_a_refused_handshake_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    async def full(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.http.response.start", "status": 503, "headers": []})
+        await send({"type": "websocket.http.response.body", "body": b"full"})
+
+    async with served(full) as (_, url):
+        with pytest.raises(InvalidStatus) as refused:
+            await connect(url, proxy=None)
+        assert refused.value.response.status_code == 503
+        assert refused.value.response.body == b"full"
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []

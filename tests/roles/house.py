@@ -58,14 +58,15 @@ def yaml_files(directory: Path) -> list[Path]:
     return sorted(directory.rglob("*.yml"))
 
 
-def tasks(file: Path) -> Iterator[Tree]:
-    """Every task of a file of tasks, handlers or plays, those in blocks too."""
+def tasks(file: Path, blocks: bool = False) -> Iterator[Tree]:
+    """Every task of a file of tasks, handlers or plays, those in blocks too; or also the blocks."""
 
     def below(entries: list[Tree]) -> Iterator[Tree]:
         for entry in entries:
             sections = ("pre_tasks", "tasks", "post_tasks", "handlers", "block", "rescue", "always")
             inside = [section for section in sections if isinstance(entry.get(section), list)]
-            if "hosts" not in entry and "block" not in entry and "import_playbook" not in entry:
+            is_play = "hosts" in entry or "ansible.builtin.import_playbook" in entry
+            if not is_play and (blocks or "block" not in entry):
                 yield entry
             for section in inside:
                 yield from below(entry[section])

@@ -16,7 +16,14 @@ import yaml
 from .house import ROLE_NAMES, ROLES, Tree, finish, start, tasks, yaml_files
 
 RECORDER = Path(__file__).with_name("recorder")
-RELEASE = {"id": "0123456789ab", "archive": "/archive.tar.gz", "environment": "ba9876543210"}
+RELEASE = {
+    "id": "0123456789ab",
+    "archive": "/archive.tar.gz",
+    "environment": "ba9876543210",
+    "requirements": "",
+    "kit": "456789abcdef",
+}
+ADMINISTRATOR = "ad" * 32
 POSTGRES = "15 main 5432 online postgres /var/lib/postgresql/15/main /var/log/postgresql"
 
 
@@ -84,6 +91,7 @@ def render(directory: Path, inventories: Mapping[str, Tree]) -> dict[str, Cluste
         "vars": {
             "channels_release": RELEASE,
             "_postgres_clusters": {"stdout_lines": [POSTGRES]},
+            "_redis_administrator": {"stdout": ADMINISTRATOR},
         },
         "tasks": [
             {

@@ -130,6 +130,7 @@ def test_the_archive_holds_application_kit_and_packages(build: Build, tmp_path: 
             "app/chat/models.py",
             "app/chat/static/größe.css",
             "kit/channels_kit/serving/asgi.py",
+            "kit.txt",
         ]
         executable = [entry.name for entry in archive if entry.mode == 0o755]
         assert executable == ["install-release", "app/manage.py"]
@@ -165,6 +166,54 @@ def test_another_installer_is_another_release(
     installer.write_text("#!/bin/sh\n")
     monkeypatch.setattr(program, "INSTALLER", installer)
     assert build()["id"] != before
+
+
+def test_the_kit_of_a_release_is_told_by_a_hash_that_stands_in_it_too(
+    program: Any, build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Roles and kit belong together: a host is asked for it, and what is packed."""
+    write(tmp_path)
+    first = build()
+    with tarfile.open(first["archive"]) as archive:
+        digest = archive.extractfile("kit.txt")
+        assert digest is not None
+        assert digest.read().decode() == first["kit"]
+
+    (tmp_path / "application/chat/models.py").write_text("models = 2\n")
+    assert build(requirements="django==6.0\n")["kit"] == first["kit"]
+
+    kits = {first["kit"]}
+    (tmp_path / "kit/serving/asgi.py").write_text("application = 2\n")
+    kits.add(build()["kit"])
+    (tmp_path / "kit/serving/asgi.py").rename(tmp_path / "kit/serving/asgj.py")
+    kits.add(build()["kit"])
+    # How a host unpacks it is the kit's business.
+    installer = tmp_path / "install-release"
+    installer.write_text("#!/bin/sh\n")
+    monkeypatch.setattr(program, "INSTALLER", installer)
+    kits.add(build()["kit"])
+    assert len(kits) == 4
+
+
+def test_a_release_that_is_packed_is_read_back_as_it_was(
+    program: Any,
+    build: Build,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Whatever application and kit are by then."""
+    write(tmp_path)
+    first = build(requirements="django==5.2 \\\n    --hash=sha256:00\n")
+    assert first["requirements"] == "django==5.2 \\\n    --hash=sha256:00\n"
+    (tmp_path / "kit/serving/asgi.py").write_text("application = 2\n")
+    build()
+
+    arguments = [f"--release={first['id']}", f"--output={tmp_path / 'releases'}"]
+    monkeypatch.setattr(sys, "argv", ["build_release", *arguments])
+    assert program.main() == 0
+
+    assert json.loads(capsys.readouterr().out) == first
 
 
 def test_other_packages_are_another_environment(build: Build, tmp_path: Path) -> None:
@@ -243,4 +292,4 @@ def test_an_interrupted_write_leaves_no_half_archive(
     assert not list((tmp_path / "releases").glob("*.tar.gz"))
 
     monkeypatch.setattr(Path, "write_bytes", write_bytes)
-    assert len(names(build()["archive"])) == 2 + len(FILES)
+    assert len(names(build()["archive"])) == 3 + len(FILES)

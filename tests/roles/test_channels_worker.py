@@ -1,9 +1,11 @@
 """The module channels_worker: a systemctl of the tests' own, a real process, a real server."""
 
+import json
 import os
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,11 +21,17 @@ UNIT = "channels-web@8001.service"
 OTHER = "channels-web@8002.service"
 JOURNAL = "ImproperlyConfigured: the application's last words"
 
+# What it shows of a unit are the states that the test has written, one after the other; the last
+# one for ever.
 SYSTEMCTL = """#!/bin/sh
 cd "{directory}"
 echo "$*" >> calls
 case $1 in
-    show) cat "state-$3" ;;
+    show)
+        set -- "states-$3"/*
+        cat "$1"
+        [ $# = 1 ] || rm "$1"
+        ;;
     "$(cat fails 2>/dev/null)") echo "Job for $2 failed." >&2; exit 1 ;;
 esac
 """
@@ -38,15 +46,27 @@ class Worker:
 
     directory: Path
     url: str
-    # What the server answers on /-/ready, one after the other; the last one for ever.
-    answers: list[tuple[int, bytes]] = field(default_factory=lambda: [(200, b"ready")])
+    # What the server answers by path, one after the other; the last one for ever.
+    ready: list[tuple[int, bytes]] = field(default_factory=lambda: [(200, b"ready")])
+    live: list[tuple[int, bytes]] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    states: int = 0
 
     def state(
-        self, active: str, pid: int = 0, unit_file: str = "enabled", unit: str = UNIT
+        self,
+        active: str,
+        pid: int = 0,
+        unit_file: str = "enabled",
+        unit: str = UNIT,
+        restarts: int = 0,
     ) -> None:
-        (self.directory / f"state-{unit}").write_text(
+        """Add a state to those that systemctl shows."""
+        directory = self.directory / f"states-{unit}"
+        directory.mkdir(exist_ok=True)
+        self.states += 1
+        (directory / f"{self.states:03}").write_text(
             f"MainPID={pid}\nActiveState={active}\nUnitFileState={unit_file}\n"
+            f"NRestarts={restarts}\nFragmentPath={self.directory / 'unit-file'}\n"
         )
 
     def fails(self, verb: str) -> None:
@@ -57,24 +77,26 @@ class Worker:
         calls = (self.directory / "calls").read_text().splitlines()
         return [call for call in calls if not call.startswith("show ")]
 
+    def looks(self) -> int:
+        """How often it was asked what there is."""
+        return (self.directory / "calls").read_text().count("show ")
+
     def run(
         self,
+        step: str,
         revision: str = "new",
         timeout: int = 5,
         check: bool = False,
-        restart: bool = True,
         ports: tuple[int, ...] = (8001,),
+        **more: Any,
     ) -> Tree:
         (self.directory / "calls").unlink(missing_ok=True)
-        arguments = {
-            "units": [
-                {"unit": f"channels-web@{port}.service", "url": self.url, "revision": revision}
-                for port in ports
-            ],
-            "timeout": timeout,
-            "restart": restart,
-        }
-        return run_module(MODULE, arguments, check=check)
+        self.asked.clear()
+        units = [
+            {"unit": f"channels-web@{port}.service", "url": self.url, "revision": revision, **more}
+            for port in ports
+        ]
+        return run_module(MODULE, {"units": units, "step": step, "timeout": timeout}, check=check)
 
 
 @pytest.fixture
@@ -88,12 +110,13 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
     # A proxy that answers nobody: the module must not ask one.
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
 
-    class Ready(BaseHTTPRequestHandler):
+    class Answers(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             served.asked.append(self.path)
-            status, body = served.answers[0]
-            if len(served.answers) > 1:
-                served.answers.pop(0)
+            answers = {"/-/ready": served.ready, "/-/live": served.live}[self.path]
+            status, body = answers[0] if answers else (404, b"")
+            if len(answers) > 1:
+                answers.pop(0)
             if not status:  # another program than a worker, that speaks something else
                 self.wfile.write(body)
                 return
@@ -104,13 +127,26 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
         def log_message(self, *arguments: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Ready) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
         served = Worker(tmp_path, f"http://127.0.0.1:{server.server_port}")
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield served
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that stands still but while the module sleeps."""
+    now = [1000.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
 
 
 @pytest.fixture
@@ -122,149 +158,164 @@ def process() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def test_a_worker_that_does_not_run_is_enabled_and_started(worker: Worker) -> None:
+def live(draining: bool, sockets: int) -> tuple[int, bytes]:
+    return 200, json.dumps({"draining": draining, "sockets": sockets}).encode()
+
+
+# look
+
+
+def test_a_look_changes_nothing_and_tells_what_runs(
+    worker: Worker, process: subprocess.Popen[bytes]
+) -> None:
+    (worker.directory / "unit-file").write_text("[Unit]\n")
+    worker.state("active", process.pid)
+    worker.state("inactive", unit_file="disabled", unit=OTHER)
+
+    answer = worker.run("look", ports=(8001, 8002))
+
+    assert answer["changed"] is False
+    assert worker.calls() == []
+    assert worker.asked == []
+    common = {
+        "path": str(worker.directory / "unit-file"),
+        "content": "[Unit]\n",
+        "right": False,
+        "phase": "",
+        "sockets": 0,
+        "answer": "",
+    }
+    assert answer["units"] == {
+        UNIT: {
+            **common,
+            "active": True,
+            "outdated": True,
+            "revision": "old",
+            "process": str(process.pid),
+        },
+        OTHER: {
+            **common,
+            "active": False,
+            "outdated": False,
+            "revision": "",
+            "process": "0",
+        },
+    }
+
+
+def test_a_unit_that_was_never_written_has_no_content(worker: Worker) -> None:
+    worker.state("inactive", unit_file="")
+    assert "content" not in worker.run("look")["units"][UNIT]
+
+
+@pytest.mark.parametrize(
+    ("state", "revision", "replaced", "right", "outdated"),
+    [
+        ("active", "old", False, True, False),
+        ("active", "old", True, False, True),
+        ("active", "new", False, False, True),
+        # systemd would join a second start to the one that is under way.
+        ("activating", "new", False, False, True),
+        ("reloading", "old", False, True, False),
+        # On its way out, whatever it is.
+        ("deactivating", "old", False, False, False),
+        ("deactivating", "new", False, False, False),
+    ],
+)
+def test_a_process_is_right_by_its_revision_unless_it_shall_be_replaced(
+    worker: Worker,
+    process: subprocess.Popen[bytes],
+    state: str,
+    revision: str,
+    replaced: bool,
+    right: bool,
+    outdated: bool,
+) -> None:
+    worker.state(state, process.pid)
+    other = str(process.pid) if replaced else "1"
+    told = worker.run("look", revision, replaced=other)["units"][UNIT]
+    assert (told["right"], told["outdated"]) == (right, outdated)
+
+
+def test_a_worker_whose_process_has_just_gone_is_outdated(worker: Worker) -> None:
+    with subprocess.Popen(["/bin/true"]) as gone:
+        pass
+    worker.state("active", gone.pid)
+    told = worker.run("look")["units"][UNIT]
+    assert (told["active"], told["outdated"], told["revision"]) == (True, True, "")
+
+
+# start
+
+
+def test_a_worker_that_does_not_run_is_enabled_and_started(
+    worker: Worker, process: subprocess.Popen[bytes]
+) -> None:
     worker.state("inactive", unit_file="disabled")
+    worker.state("active", process.pid)
 
-    answer = worker.run()
+    answer = worker.run("start", "old")
 
-    assert (answer["changed"], answer["started"], answer["restarted"]) == (True, [UNIT], [])
+    assert answer["changed"] is True
     # systemd reads the new unit first.
     assert worker.calls() == ["daemon-reload", f"enable {UNIT}", f"start {UNIT}"]
     assert worker.asked == ["/-/ready"]
-    assert answer["diff"] == {"before": f"{UNIT}: not running\n", "after": f"{UNIT}: new\n"}
+    assert answer["diff"] == {"before": f"{UNIT}: not running\n", "after": f"{UNIT}: old\n"}
+    assert answer["units"][UNIT]["phase"] == "ready"
 
 
-def test_a_worker_of_another_revision_is_restarted(
+def test_those_that_do_not_run_start_together_and_no_other_is_touched(
     worker: Worker, process: subprocess.Popen[bytes]
 ) -> None:
-    worker.state("active", process.pid)
+    """Where only what does not run is started, nobody is disconnected."""
+    units = [f"channels-web@{port}.service" for port in (8001, 8002, 8003)]
+    worker.state("active", process.pid, unit=units[0])
+    for unit, state in zip(units[1:], ("inactive", "failed"), strict=True):
+        worker.state(state, unit=unit)
+        worker.state("active", process.pid, unit=unit)
 
-    answer = worker.run()
-
-    assert (answer["changed"], answer["started"], answer["restarted"]) == (True, [], [UNIT])
-    assert worker.calls() == ["daemon-reload", f"restart {UNIT}"]
-    assert worker.asked == ["/-/ready"]
-    assert answer["diff"] == {"before": f"{UNIT}: old\n", "after": f"{UNIT}: new\n"}
+    answer = worker.run("start", "old", ports=(8001, 8002, 8003), replaced="1")
+    assert worker.calls() == ["daemon-reload", f"start {units[1]} {units[2]}"]
+    assert len(worker.asked) == 3
+    assert answer["diff"]["before"] == "".join(f"{unit}: not running\n" for unit in units[1:])
 
 
 def test_a_worker_of_another_revision_waits_for_its_turn(
     worker: Worker, process: subprocess.Popen[bytes]
 ) -> None:
-    """Where only what does not run is started, nobody is disconnected."""
     worker.state("active", process.pid)
-    answer = worker.run(restart=False)
-    assert (answer["changed"], answer["started"], answer["restarted"]) == (False, [], [])
-    assert answer["outdated"] == [UNIT]
+    answer = worker.run("start")
+    assert answer["changed"] is False
     assert worker.calls() == []
-
-
-def test_a_worker_of_the_revision_is_left_alone(
-    worker: Worker, process: subprocess.Popen[bytes]
-) -> None:
-    worker.state("active", process.pid)
-    answer = worker.run("old")
-    assert (answer["changed"], answer["started"], answer["restarted"]) == (False, [], [])
-    assert worker.calls() == []
+    assert worker.asked == []
+    assert answer["units"][UNIT]["outdated"] is True
 
 
 def test_a_worker_of_the_revision_that_would_not_start_at_boot_is_enabled(
     worker: Worker, process: subprocess.Popen[bytes]
 ) -> None:
     worker.state("active", process.pid, unit_file="disabled")
-    answer = worker.run("old")
-    assert (answer["changed"], answer["started"], answer["restarted"]) == (True, [], [])
+    answer = worker.run("start", "old")
+    assert answer["changed"] is True
     assert worker.calls() == ["daemon-reload", f"enable {UNIT}"]
-
-
-def test_those_that_do_not_run_start_together_and_the_others_one_by_one(
-    worker: Worker, process: subprocess.Popen[bytes]
-) -> None:
-    units = [f"channels-web@{port}.service" for port in (8001, 8002, 8003, 8004)]
-    for unit, active in zip(units, ("active", "inactive", "failed", "active"), strict=True):
-        worker.state(active, process.pid if active == "active" else 0, unit=unit)
-
-    answer = worker.run(ports=(8001, 8002, 8003, 8004))
-
-    assert answer["started"] == units[1:3]
-    assert answer["restarted"] == [units[0], units[3]]
-    assert worker.calls() == [
-        "daemon-reload",
-        f"start {units[1]} {units[2]}",
-        f"restart {units[0]}",
-        f"restart {units[3]}",
-    ]
-    assert len(worker.asked) == 4
-
-
-def test_after_a_worker_that_does_not_get_ready_none_is_restarted(
-    worker: Worker, process: subprocess.Popen[bytes]
-) -> None:
-    worker.state("active", process.pid)
-    worker.state("active", process.pid, unit=OTHER)
-    worker.answers = [(503, b"no answer from Redis")]
-
-    answer = worker.run(timeout=0, ports=(8001, 8002))
-
-    assert f"{UNIT} is not ready" in answer["msg"]
-    assert worker.calls() == ["daemon-reload", f"restart {UNIT}"]
 
 
 def test_a_worker_that_runs_and_is_not_ready_is_a_failure(
     worker: Worker, process: subprocess.Popen[bytes]
 ) -> None:
+    """As a run before this one may have left it."""
     worker.state("active", process.pid)
-    worker.answers = [(503, b"no answer from Redis")]
-    assert worker.run("old", timeout=0).get("failed", False) is True
+    worker.ready = [(503, b"no answer from Redis")]
+    assert worker.run("start", "old").get("failed", False) is True
 
 
-def test_a_worker_that_is_starting_with_another_revision_is_restarted(
+def test_it_waits_until_the_worker_is_ready(
     worker: Worker, process: subprocess.Popen[bytes]
 ) -> None:
-    worker.state("activating", process.pid)
-    assert worker.run()["restarted"] == [UNIT]
-
-
-def test_a_worker_whose_process_has_just_gone_is_restarted(worker: Worker) -> None:
-    with subprocess.Popen(["/bin/true"]) as gone:
-        pass
-    worker.state("active", gone.pid)
-    assert worker.run()["restarted"] == [UNIT]
-
-
-@pytest.mark.parametrize(
-    ("active", "revision", "unit_file", "changed"),
-    [
-        ("inactive", "new", "disabled", True),
-        ("failed", "new", "enabled", True),
-        ("active", "new", "enabled", True),
-        ("active", "old", "enabled", False),
-        ("active", "old", "disabled", True),
-    ],
-)
-def test_check_mode_says_what_a_run_would_do_and_touches_nothing(
-    worker: Worker,
-    process: subprocess.Popen[bytes],
-    active: str,
-    revision: str,
-    unit_file: str,
-    changed: bool,
-) -> None:
-    worker.state(active, process.pid if active == "active" else 0, unit_file)
-
-    predicted = worker.run(revision, check=True)
-
-    assert worker.calls() == []
-    assert worker.asked == []
-    done = worker.run(revision)
-    assert predicted["changed"] is changed
-    for key in ("changed", "started", "restarted", "diff"):
-        assert predicted[key] == done[key]
-
-
-def test_it_waits_until_the_worker_is_ready(worker: Worker) -> None:
     worker.state("inactive")
-    worker.answers = [(503, b"migrations are missing"), (200, b"ready")]
-    assert worker.run()["changed"] is True
+    worker.state("active", process.pid)
+    worker.ready = [(503, b"migrations are missing"), (200, b"ready")]
+    assert worker.run("start", "old")["changed"] is True
     assert worker.asked == ["/-/ready"] * 2
 
 
@@ -275,53 +326,334 @@ def test_a_unit_that_answers_nobody_is_ready_when_it_is_connected(
         port = server.getsockname()[1]
         waits = {"unit": UNIT, "revision": "old", "connected_to": port}
         worker.state("active", process.pid)
-        answer = run_module(MODULE, {"units": [waits], "timeout": 0})
-        assert f"{UNIT} is not ready after 0 s" in answer["msg"]
+        answer = run_module(MODULE, {"units": [waits], "step": "start"})
+        assert f"{UNIT} is not ready" in answer["msg"]
         assert f"its process, {process.pid}, has no connection to port {port}" in answer["msg"]
 
         with socket.create_connection(("127.0.0.1", port)):
             # Somebody is connected, but not the unit's process.
-            assert run_module(MODULE, {"units": [waits], "timeout": 0})["failed"] is True
+            assert run_module(MODULE, {"units": [waits], "step": "start"})["failed"] is True
             # And now the process that holds the connection is the unit's.
-            worker.state("active", os.getpid())
-            own = {**waits, "revision": ""}
-            assert run_module(MODULE, {"units": [own], "timeout": 0})["changed"] is False
+            own = {"unit": OTHER, "revision": "", "connected_to": port}
+            worker.state("active", os.getpid(), unit=OTHER)
+            assert run_module(MODULE, {"units": [own], "step": "start"})["changed"] is False
 
 
-def test_a_worker_that_never_gets_ready_fails_with_its_own_words(worker: Worker) -> None:
+def test_a_worker_that_never_gets_ready_fails_with_its_own_words(
+    worker: Worker, process: subprocess.Popen[bytes], clock: list[float]
+) -> None:
     worker.state("inactive")
-    worker.answers = [(503, b"no answer from Redis")]
+    worker.state("active", process.pid)
+    worker.ready = [(503, b"no answer from Redis")]
 
-    answer = worker.run(timeout=0)
+    answer = worker.run("start", "old", timeout=7)
 
     assert answer["failed"] is True
-    assert f"{UNIT} is not ready after 0 s" in answer["msg"]
-    assert f"{worker.url}/-/ready says: 503 no answer from Redis" in answer["msg"]
+    assert f"{UNIT} is not ready; {worker.url}/-/ready says: 503 no answer" in answer["msg"]
+    assert JOURNAL in answer["msg"]
+    assert clock[0] == pytest.approx(1007, abs=0.2)
+
+
+def test_a_worker_whose_start_systemd_skips_fails_with_its_state(worker: Worker) -> None:
+    """As on a host that is drained: systemctl says that all is well."""
+    worker.state("inactive")
+    answer = worker.run("start")
+    assert f"{UNIT} is not ready; it is inactive" in answer["msg"]
     assert JOURNAL in answer["msg"]
 
 
-def test_a_port_where_nobody_listens_fails_with_the_reason(worker: Worker) -> None:
+def test_a_worker_that_ends_by_itself_is_not_waited_for(
+    worker: Worker, process: subprocess.Popen[bytes], clock: list[float]
+) -> None:
     worker.state("inactive")
+    worker.state("activating", process.pid)
+    worker.state("activating", restarts=1)
+
+    answer = worker.run("start", "old", timeout=60)
+
+    assert f"{UNIT} is not ready; its process has ended by itself" in answer["msg"]
+    assert JOURNAL in answer["msg"]
+    assert clock[0] < 1001
+
+
+def test_a_worker_that_ended_by_itself_long_ago_is_as_good_as_any(
+    worker: Worker, process: subprocess.Popen[bytes]
+) -> None:
+    worker.state("active", process.pid, restarts=3)
+    assert worker.run("start", "old")["units"][UNIT]["phase"] == "ready"
+    assert worker.calls() == []
+
+
+def test_a_port_where_nobody_listens_fails_with_the_reason(
+    worker: Worker, process: subprocess.Popen[bytes]
+) -> None:
+    worker.state("active", process.pid)
     worker.url = "http://127.0.0.1:9"
-    answer = worker.run(timeout=0)
+    answer = worker.run("start", "old", timeout=0)
     assert "Connection refused" in answer["msg"]
     assert JOURNAL in answer["msg"]
 
 
-def test_a_port_of_another_program_fails_with_what_it_said(worker: Worker) -> None:
-    worker.state("inactive")
-    worker.answers = [(0, b"-ERR unknown command 'GET'\r\n")]
-    answer = worker.run(timeout=0)
-    assert "-ERR unknown command" in answer["msg"]
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ((0, b"-ERR unknown command 'GET'\r\n"), "-ERR unknown command"),
+        ((503, b"\xff\xfe no text"), "503 \ufffd\ufffd no text"),
+    ],
+)
+def test_a_port_of_another_program_fails_with_what_it_said(
+    worker: Worker, process: subprocess.Popen[bytes], answer: tuple[int, bytes], said: str
+) -> None:
+    worker.state("active", process.pid)
+    worker.ready = [answer]
+    failure = worker.run("start", "old", timeout=0)["msg"]
+    assert said in failure
+    assert JOURNAL in failure
+
+
+# roll
+
+
+def test_a_roll_restarts_what_is_outdated_and_does_not_wait(
+    worker: Worker, process: subprocess.Popen[bytes]
+) -> None:
+    worker.state("active", process.pid)
+    worker.state("activating", process.pid, unit=OTHER)
+
+    answer = worker.run("roll", ports=(8001, 8002))
+
+    assert answer["changed"] is True
+    # A worker takes minutes to drain: what systemd is asked for, it does.
+    assert worker.calls() == ["daemon-reload", f"restart --no-block {UNIT} {OTHER}"]
+    assert worker.asked == []
+    assert answer["diff"] == {
+        "before": f"{UNIT}: old\n{OTHER}: old\n",
+        "after": f"{UNIT}: new\n{OTHER}: new\n",
+    }
+
+
+def test_a_roll_leaves_alone_what_is_right(
+    worker: Worker, process: subprocess.Popen[bytes]
+) -> None:
+    worker.state("active", process.pid, unit_file="disabled")
+    answer = worker.run("roll", "old")
+    assert answer["changed"] is False
+    assert worker.calls() == []
+
+
+def test_a_roll_restarts_a_process_that_shall_be_replaced_and_no_other(
+    worker: Worker, process: subprocess.Popen[bytes]
+) -> None:
+    worker.state("active", process.pid)
+    worker.run("roll", "old", replaced=str(process.pid))
+    assert worker.calls() == ["daemon-reload", f"restart --no-block {UNIT}"]
+    # It has been restarted meanwhile.
+    worker.run("roll", "old", replaced=str(process.pid - 1))
+    assert worker.calls() == []
+
+
+@pytest.mark.parametrize("state", ["inactive", "failed", "deactivating"])
+def test_a_roll_starts_what_does_not_run_any_more(
+    worker: Worker, process: subprocess.Popen[bytes], state: str
+) -> None:
+    """What is on its way out would come back as systemd has read its unit before."""
+    worker.state(state, process.pid if state == "deactivating" else 0)
+    worker.run("roll", "old")
+    assert worker.calls() == ["daemon-reload", f"restart --no-block {UNIT}"]
+
+
+@pytest.mark.parametrize(
+    ("step", "state", "verb"),
+    [("roll", "activating", "restart --no-block"), ("start", "inactive", "start")],
+)
+def test_a_release_that_mends_what_ended_again_and_again_is_not_blamed_for_it(
+    worker: Worker, process: subprocess.Popen[bytes], step: str, state: str, verb: str
+) -> None:
+    """systemd 252 counts on where somebody restarts a unit that it was about to start itself."""
+    worker.state(state, restarts=5)
+    worker.state("active", process.pid)
+    worker.run(step, "old")
+    calls = worker.calls()
+    assert sorted(calls[1:]) == sorted([f"reset-failed {UNIT}", f"{verb} {UNIT}"])
+    # It may end once more until it is restarted; a start returns when it has already ended.
+    assert (calls[-1] == f"reset-failed {UNIT}") == (step == "roll")
+
+
+# watch
+
+
+@pytest.mark.parametrize(
+    ("state", "runs", "revision", "answers", "phase", "sockets", "asked"),
+    [
+        # systemd has not come to it yet.
+        ("active", True, "new", live(False, 212), "stopping", 0, ["/-/live"]),
+        ("active", True, "new", live(True, 212), "draining", 212, ["/-/live"]),
+        ("deactivating", True, "new", live(True, 3), "draining", 3, ["/-/live"]),
+        ("deactivating", True, "new", (500, live(True, 3)[1]), "stopping", 0, ["/-/live"]),
+        ("deactivating", True, "new", (200, b"not a worker's"), "stopping", 0, ["/-/live"]),
+        # The one that is replaced, of the same revision.
+        ("deactivating", True, "old", live(True, 7), "draining", 7, ["/-/live"]),
+        ("inactive", False, "new", live(True, 9), "starting", 0, []),
+        ("activating", False, "new", live(True, 9), "starting", 0, []),
+        ("activating", True, "old", live(True, 9), "starting", 0, []),
+        ("active", True, "old", live(True, 9), "ready", 0, ["/-/ready"]),
+    ],
+)
+def test_a_watch_tells_how_far_a_worker_is(
+    worker: Worker,
+    process: subprocess.Popen[bytes],
+    state: str,
+    runs: bool,
+    revision: str,
+    answers: tuple[int, bytes],
+    phase: str,
+    sockets: int,
+    asked: list[str],
+) -> None:
+    worker.state(state, process.pid if runs else 0)
+    worker.live = [answers]
+
+    answer = worker.run("watch", revision, timeout=0)
+
+    told = answer["units"][UNIT]
+    assert (told["phase"], told["sockets"]) == (phase, sockets)
+    assert worker.asked == asked
+    assert answer["changed"] is False
+    assert worker.calls() == []
+
+
+def test_a_watch_tells_what_keeps_a_worker_from_being_ready(
+    worker: Worker, process: subprocess.Popen[bytes]
+) -> None:
+    worker.ready = [(503, b"no answer from Redis")]
+    worker.state("active", process.pid)
+    told = worker.run("watch", "old", timeout=0)["units"][UNIT]
+    assert told["phase"] == "starting"
+    assert told["answer"] == f"{worker.url}/-/ready says: 503 no answer from Redis"
+
+    worker.state("inactive", unit=OTHER)
+    told = worker.run("watch", timeout=0, ports=(8002,))["units"][OTHER]
+    assert told["answer"] == "it is inactive"
+
+
+@pytest.mark.parametrize("state", ["active", "deactivating"])
+def test_a_watch_asks_nothing_of_a_unit_that_answers_nobody(
+    worker: Worker, process: subprocess.Popen[bytes], state: str
+) -> None:
+    worker.state(state, process.pid)
+    unit = {"unit": UNIT, "revision": "new", "connected_to": 1}
+    answer = run_module(MODULE, {"units": [unit], "step": "watch"})
+    assert answer["units"][UNIT]["phase"] == "stopping"
+    assert worker.asked == []
+
+
+def test_a_watch_ends_when_all_are_ready(
+    worker: Worker, process: subprocess.Popen[bytes], clock: list[float]
+) -> None:
+    worker.state("active", process.pid)
+    for state, pid in (("deactivating", process.pid), ("activating", 0), ("active", process.pid)):
+        worker.state(state, pid, unit=OTHER)
+
+    answer = worker.run("watch", "old", timeout=60, ports=(8001, 8002))
+
+    assert {told["phase"] for told in answer["units"].values()} == {"ready"}
+    assert 1000 < clock[0] < 1001
+
+
+def test_a_watch_that_sees_no_end_is_no_failure(
+    worker: Worker, process: subprocess.Popen[bytes], clock: list[float]
+) -> None:
+    worker.state("deactivating", process.pid)
+    worker.live = [live(True, 9), live(True, 8), live(True, 7)]
+
+    answer = worker.run("watch", timeout=2)
+
+    assert answer.get("failed", False) is False
+    assert answer["units"][UNIT]["sockets"] == 7
+    assert clock[0] == pytest.approx(1002, abs=0.2)
+    assert worker.looks() > 3
+
+
+@pytest.mark.parametrize(("state", "runs"), [("active", True), ("activating", False)])
+def test_a_watch_fails_with_the_journal_when_systemd_has_started_a_worker_again(
+    worker: Worker,
+    process: subprocess.Popen[bytes],
+    clock: list[float],
+    state: str,
+    runs: bool,
+) -> None:
+    worker.state("active", process.pid, unit=OTHER)
+    worker.state("activating")
+    worker.state("activating")
+    worker.state(state, process.pid if runs else 0, restarts=1)
+
+    answer = worker.run("watch", "old", timeout=60, ports=(8001, 8002))
+
+    assert f"{UNIT} is not ready; its process has ended by itself" in answer["msg"]
     assert JOURNAL in answer["msg"]
+    assert clock[0] < 1001, "it is said at once"
 
 
-@pytest.mark.parametrize("verb", ["daemon-reload", "enable", "start"])
-def test_what_systemd_refuses_fails_with_the_journal(worker: Worker, verb: str) -> None:
-    worker.state("inactive", unit_file="disabled")
+def test_what_the_former_process_did_is_no_failure(
+    worker: Worker, process: subprocess.Popen[bytes]
+) -> None:
+    worker.state("deactivating", process.pid, restarts=3)
+    worker.live = [live(True, 9)]
+    assert worker.run("watch", timeout=0)["units"][UNIT]["phase"] == "draining"
+
+
+# All of them
+
+
+@pytest.mark.parametrize("step", ["look", "start", "roll", "watch"])
+@pytest.mark.parametrize(
+    ("active", "revision", "unit_file"),
+    [
+        ("inactive", "old", "disabled"),
+        ("failed", "old", "enabled"),
+        ("active", "new", "enabled"),
+        ("active", "old", "enabled"),
+        ("active", "old", "disabled"),
+    ],
+)
+def test_check_mode_says_what_a_run_would_do_and_touches_nothing(
+    worker: Worker,
+    process: subprocess.Popen[bytes],
+    step: str,
+    active: str,
+    revision: str,
+    unit_file: str,
+) -> None:
+    for _ in range(2):
+        worker.state(active, process.pid if active == "active" else 0, unit_file)
+    # What a start brings.
+    worker.state("active", process.pid, unit_file)
+
+    predicted = worker.run(step, revision, check=True)
+
+    assert worker.calls() == []
+    assert worker.asked == []
+    done = worker.run(step, revision)
+    for key in ("changed", "diff"):
+        assert predicted[key] == done[key]
+
+
+@pytest.mark.parametrize(
+    ("step", "verb"),
+    [
+        ("start", "daemon-reload"),
+        ("start", "enable"),
+        ("start", "reset-failed"),
+        ("start", "start"),
+        ("roll", "daemon-reload"),
+        ("roll", "restart"),
+    ],
+)
+def test_what_systemd_refuses_fails_with_the_journal(worker: Worker, step: str, verb: str) -> None:
+    worker.state("inactive", unit_file="disabled", restarts=1)
     worker.fails(verb)
 
-    answer = worker.run()
+    answer = worker.run(step)
 
     assert answer["failed"] is True
     assert f"{UNIT}: systemctl {verb} failed: Job for" in answer["msg"]
@@ -334,11 +666,13 @@ def test_its_documentation_names_its_arguments() -> None:
     said = documentation(MODULE)["options"]
     assert {name: option["type"] for name, option in said.items()} == {
         "units": "list",
+        "step": "str",
         "timeout": "int",
-        "restart": "bool",
     }
     required = sorted(name for name, option in said.items() if option.get("required"))
     assert run_module(MODULE, {})["msg"] == f"missing required arguments: {', '.join(required)}"
-    everything = {"units": [], "timeout": 1, "restart": False, "typo": 1}
+    everything = {"units": [], "step": "look", "timeout": 1, "typo": 1}
     supported = run_module(MODULE, everything)["msg"].partition("Supported parameters include: ")[2]
     assert supported.rstrip(".").split(", ") == sorted(said)
+    refused = run_module(MODULE, {"units": [], "step": "leap"})["msg"]
+    assert f"must be one of: {', '.join(said['step']['choices'])}" in refused

@@ -42,13 +42,20 @@ GOOD = {
 BAD: dict[str, list[Any]] = {
     "base_journal_max_use": ["500 MB", "plenty"],
     "channels_application": ["config.asgi", "config.asgi:application; rm"],
+    "channels_canary_seconds": [-1, 3601],
     "channels_celery_application": ["config celery", "-config"],
+    "channels_drain_pace": [0, 10001],
+    "channels_drain_window": [0, 3601],
     "channels_environment": [{"A-NAME": SECRET}, {"NAME": f"two\n{SECRET} lines"}],
+    # The second one is a file here, and not where the roll looks for it.
+    "channels_hooks": [{"before_lunch": ["/etc/passwd"]}, {"before_restart": ["site.yml"]}],
     "channels_jwt_key": [f"{SECRET}-short", f"{SECRET},with,commas,that,is,long,enough"],
     "channels_jwt_key_fallbacks": [[f"{SECRET}-short"], [f"{SECRET},with,commas,long,enough"]],
     "channels_lock_directory": ["/nowhere", "/etc"],
+    "channels_max_sockets": [0, 65536 - 127],
     "channels_probe_token": [f"{SECRET} with spaces", "hunter2-short"],
     "channels_ready_timeout": [4, 601],
+    "channels_releases_kept": [1, 101],
     "channels_secret_key": [f"{SECRET}-short", f"{SECRET} with spaces that is long enough"],
     "channels_secret_key_fallbacks": [[f"{SECRET}-short"], [f"{SECRET},with,commas,long,enough"]],
     "channels_source": ["/nowhere", "/etc/passwd"],
@@ -75,8 +82,13 @@ BAD: dict[str, list[Any]] = {
     "cluster_workers": [0, 257],
     "cluster_workers_per_host": [0, 257],
     "nginx_client_max_body_size": ["8 MB", "8mb"],
+    "nginx_handshakes_burst": [0, 10000011],
+    "nginx_handshakes_per_second": [0, 1000001],
+    "nginx_handshakes_per_worker": [0, 10001],
     "nginx_proxy_read_timeout": [59, 604801],
+    "nginx_retry_after": [0, 301],
     "nginx_worker_connections": [63, 65536],
+    "nginx_worker_shutdown_timeout": [0, 604801],
     "postgres_max_connections": [19, 10001],
     "postgres_password": [f"{SECRET} with spaces", "hunter2-short"],
     "redis_broker_password": [f"{SECRET} with spaces", "hunter2-short"],
@@ -178,6 +190,7 @@ LINE_ENDS = {
 }
 QUOTED = {
     "base_firewall_enabled": "no",
+    "channels_max_sockets": "1000",
     "channels_ready_timeout": "60",
     "channels_stop_timeout": "15",
 }
@@ -198,13 +211,21 @@ def assorted() -> Tree:
     hosts["lb1"] = {"redis_maxcients": 100}
     hosts["app1"] = {
         "channels_scret_key": SECRET,
+        "channels_hooks": {"before_restart": ["/nowhere/tasks.yml"]},
+        "channels_server": "gunicorn",
         UNLIKE: 1,
         "chanels_source": "/typo/of/the/prefix/is/not/ours",
         "cluster_nofile": "plenty",
         "channels_stop_timeout": 1,
         "channels_settings_module": "{{ no_such_variable }}",
     }
-    hosts["app2"] = {"channels_stop_timeout": 1}
+    hosts["app2"] = {
+        "channels_stop_timeout": 1,
+        "channels_hooks": {"before_restart": "/etc/passwd"},
+        # Takes 5000 s to drain.
+        "channels_drain_pace": 1,
+        "channels_max_sockets": 5000,
+    }
     groups["channels"] = ["app1", "app2"]
     tree = inventory(hosts, groups, cluster_server_names=[], cluster_user=None)
     del tree["all"]["vars"]["redis_layer_password"]
@@ -367,6 +388,29 @@ def test_all_is_reported_at_once_with_host_value_and_what_is_allowed(
         "channels_settings_module cannot be read: "
     )
     assert "no_such_variable" in said["app1", "channels_settings_module"]
+
+
+def test_a_hook_that_is_no_list_of_files_is_refused(runs: dict[str, Run]) -> None:
+    said = problems(runs["assorted"])
+    for host, hook in (("app1", ["/nowhere/tasks.yml"]), ("app2", "/etc/passwd")):
+        assert said[host, "channels_hooks"].startswith(
+            f"channels_hooks is { ({'before_restart': hook})!r}; allowed: lists of files"
+        )
+
+
+def test_a_server_that_there_is_none_of_is_refused_with_those_there_are(
+    runs: dict[str, Run],
+) -> None:
+    assert problems(runs["assorted"])["app1", "channels_server"] == (
+        "channels_server is 'gunicorn'; allowed: one of uvicorn, daphne, hypercorn: "
+        "The ASGI server that a worker runs in."
+    )
+
+
+def test_a_drain_that_takes_longer_than_anybody_waits_is_refused(runs: dict[str, Run]) -> None:
+    assert problems(runs["assorted"])["app2", "channels_drain_window"] == (
+        "channels_drain_window is 5000; allowed: seconds, from 1 to 3600"
+    )
 
 
 def test_a_problem_of_many_hosts_is_said_once(runs: dict[str, Run]) -> None:

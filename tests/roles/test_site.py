@@ -88,7 +88,7 @@ def test_the_files_of_tasks_are_found() -> None:
     assert {"site.yml", "playbooks/verify.yml", "roles/base/tasks/main.yml"} <= set(
         map(relative, FILES)
     )
-    assert {"config_files", "channels_worker", "preflight"} <= OWN_MODULES
+    assert {"config_files", "channels_roll", "channels_worker", "preflight"} <= OWN_MODULES
     assert len([task for file in FILES for task in tasks(file)]) > 40
 
 
@@ -116,6 +116,26 @@ def test_no_failure_is_swept_under_the_carpet(file: Path) -> None:
     for task in tasks(file):
         assert "ignore_errors" not in task, task["name"]
         assert task.get("failed_when") is not False, task["name"]
+
+
+@pytest.mark.parametrize("file", FILES, ids=relative)
+def test_what_another_host_shall_do_says_how_it_is_reached(file: Path) -> None:
+    """A play of the controller is local, and so is what it delegates, to whatever host."""
+    for task in tasks(file):
+        if task.get("delegate_to", "localhost") != "localhost":
+            assert "connection" in task, task["name"]
+
+
+def test_a_deploy_brings_a_release_as_site_yml_does() -> None:
+    """Choose, install, roll out; nothing else brings one."""
+    parts = ["choose.yml", "rollout.yml"]
+    for playbook in (ROOT / "site.yml", ROOT / "playbooks" / "deploy.yml"):
+        imported = [play.get("ansible.builtin.import_playbook") for play in read_yaml(playbook)]
+        names = [Path(path).name for path in imported if path]
+        assert [name for name in names if name in parts] == parts, playbook
+    # And site.yml brings none but the one that runs.
+    choose = read_yaml(ROOT / "site.yml")[0]
+    assert choose["vars"] == {"deploy_release": "running"}
 
 
 @pytest.mark.parametrize("file", PLAYBOOKS, ids=relative)

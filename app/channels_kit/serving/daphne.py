@@ -101,6 +101,7 @@ class Server(DaphneServer):  # type: ignore[misc]
     def __init__(self, application: ASGIApplication, options: ServerOptions) -> None:
         [endpoint] = build_endpoint_description_strings(options.host, options.port)
         self.options = options
+        self.ports: list[Any] = []
         super().__init__(
             application,
             [f"{endpoint}:backlog={BACKLOG}"],
@@ -124,6 +125,11 @@ class Server(DaphneServer):  # type: ignore[misc]
         self.ws_factory.setProtocolOptions(failByDrop=False)
         self.http_factory.timeOut = KEEP_ALIVE
 
+    def listen_success(self, port: Any) -> None:
+        """Keep the port, which Daphne does not."""
+        self.ports.append(port)
+        super().listen_success(port)
+
     def create_application(self, protocol: Any, scope: Scope) -> Any:
         """Begin to serve one connection."""
         if scope["type"] == "websocket":
@@ -132,8 +138,8 @@ class Server(DaphneServer):  # type: ignore[misc]
 
     def kill_all_applications(self) -> defer.Deferred[Any]:
         """End what runs, at SIGTERM; HTTP requests may come to their end first."""
-        for listener in self.listeners:
-            listener.addCallback(lambda port: port.stopListening())
+        for port in self.ports:
+            port.stopListening()
         # Daphne stumbles over those that have none, and then ends nothing.
         self.connections: dict[Any, Any] = {
             protocol: details

@@ -2,6 +2,8 @@
 
 Hypercorn's own command line (0.18) sets no limit for messages (16 MiB), cannot tell the edge from
 the client, and agrees to every client's wish for compression, which takes 100 KiB of each socket.
+It pings and does not look for an answer, and has a socket that was closed wait for its next ping
+before the worker may end.
 Imported by nothing: it takes Hypercorn, which a worker under another server does not have.
 """
 
@@ -11,9 +13,11 @@ from typing import cast
 
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
-from hypercorn.protocol import ws_stream
+from hypercorn.protocol import h11, ws_stream
+from hypercorn.protocol.events import Event, StreamClosed
 from hypercorn.typing import Framework
 from wsproto.connection import Connection
+from wsproto.events import Ping
 
 from channels_kit.serving.forwarded import Forwarded
 from channels_kit.serving.server_options import (
@@ -33,6 +37,30 @@ class Handshake(ws_stream.Handshake):
         """Accept the handshake."""
         self.extensions = None
         return super().accept(subprotocol, additional_headers)
+
+
+class WSStream(ws_stream.WSStream):
+    """Ends the connection of a client that answers no ping, and pings none that has ended."""
+
+    # Whether anything came since the last ping.
+    heard = True
+    pinging: asyncio.Task[None] | None = None
+
+    async def handle(self, event: Event) -> None:
+        """Take an event of the connection."""
+        self.heard = True
+        await super().handle(event)
+        # It may be the one that ends the connection.
+        if self.closed and self.pinging not in (None, asyncio.current_task()):
+            self.pinging.cancel()
+
+    async def _send_pings(self) -> None:
+        self.pinging = asyncio.current_task()
+        while self.heard and not self.closed:
+            self.heard = False
+            await self._send_wsproto_event(Ping())
+            await asyncio.sleep(PING_INTERVAL)
+        await self.send(StreamClosed(stream_id=self.stream_id))
 
 
 def configure(options: ServerOptions) -> Config:
@@ -55,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from channels_kit.serving.asgi import application  # it needs the environment, --help does not
 
     ws_stream.Handshake = Handshake  # type: ignore[misc]
+    h11.WSStream = WSStream  # type: ignore[attr-defined]
     framework = cast("Framework", Forwarded(application, options.forwarded_allow_ips))
     asyncio.run(serve(framework, configure(options), mode="asgi"))
 

@@ -1,8 +1,9 @@
 """Uvicorn's WebSocket protocol, without what an open socket no longer needs.
 
 Uvicorn (0.54) keeps the handshake's request and response for as long as the socket is open: with a
-browser's headers 8.8 KB, a fifth of what a socket of the sample application takes. Named to Uvicorn
-by ``--ws channels_kit.serving.uvicorn_websocket:WebSocketProtocol``.
+browser's headers 8.8 KB, a fifth of what a socket of the sample application takes. And it logs an
+error for each handshake that is refused with a status, of which a worker that drains has many.
+Named to Uvicorn by ``--ws channels_kit.serving.uvicorn_websocket:WebSocketProtocol``.
 """
 
 from typing import Any
@@ -19,3 +20,5 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if message["type"] == "websocket.accept":
             self.request.headers.clear()
             self.response.headers.clear()
+        elif message["type"] == "websocket.http.response.body" and self.close_sent:
+            self.handshake_complete = True

@@ -2,7 +2,8 @@
 
 Each worker: drained and stopped (its unit does that), started, ready, and, where a ``proof`` is
 given, proved. The first one of the cluster is the canary: it is watched for some time before the
-next one is touched. The background units follow, all at once: nobody is connected to them.
+next one is touched. The background units are restarted beside the second: nobody is connected to
+them.
 
 Every phase is said as it comes: ``3/7 app2 8002: draining, 212 sockets left, 14 s``.
 """
@@ -42,13 +43,14 @@ class ActionModule(ActionBase):
         result["restarted"] = []
         if self._task.check_mode:
             return result
-        batches = [[unit] for unit in workers] + ([background] if background else [])
-        for batch in batches:
+        begun: dict[str, Any] = {}
+        for batch in [[unit] for unit in workers] + ([background] if background else []):
             names = " ".join(name_of(unit) for unit in batch)
             self.label = f"{number}/{total} {self.task_vars['inventory_hostname']} {names}"
             result["restarted"] += [unit["unit"] for unit in batch]
-            failed = self.roll(batch)
-            if not failed and "proof" in arguments and batch[0] in workers:
+            found = begun if batch is background and begun else self.ask("roll", batch)
+            failed = self.wait(batch, found)
+            if not failed and batch is not background and "proof" in arguments:
                 failed = self.prove(arguments["proof"])
                 if not failed and number == 1:
                     failed = self.watch_the_canary(batch)
@@ -57,6 +59,9 @@ class ActionModule(ActionBase):
                 result["msg"] = f"{self.label}: {failed}"
                 return result
             number += len(batch)
+            if background and not begun and batch is not background:
+                # They take as long as a worker, beside which nobody waits for them.
+                begun = self.ask("roll", background)
         return result
 
     def say(self, text: str) -> None:
@@ -72,10 +77,9 @@ class ActionModule(ActionBase):
         )
         return found
 
-    def roll(self, units: list[dict[str, Any]]) -> str:
-        """Restart units and wait until all are ready; return what is wrong."""
+    def wait(self, units: list[dict[str, Any]], found: dict[str, Any]) -> str:
+        """Wait until units that are being restarted are ready; return what is wrong."""
         began = time.monotonic()
-        found = self.ask("roll", units)
         phase = ""
         deadline = None
         last = began + float(self._task.args["stop_timeout"]) + float(self._task.args["timeout"])
@@ -96,8 +100,11 @@ class ActionModule(ActionBase):
                     phase = "starting"
                 deadline = deadline or now + int(self._task.args["timeout"])
             if now >= (deadline or last):
-                # Fails, with the journal.
+                # Fails, with the journal, unless one has not even ended.
                 found = self.ask("start", units)
+                ended = [not unit["outdated"] for unit in found.get("units", {}).values()]
+                if not all(ended):
+                    return f"not stopped within {now - began:.0f} s"
                 continue
             found = self.ask("watch", units, WATCH_SECONDS)
         return str(found.get("msg", found))
@@ -123,9 +130,12 @@ class ActionModule(ActionBase):
         while time.monotonic() < until:
             time.sleep(max(min(1.0, until - time.monotonic()), 0.0))
             # Fails where its process has ended by itself.
-            found = self.ask("watch", units, 1)
+            found = self.ask("watch", units, WATCH_SECONDS)
             if found.get("failed"):
                 return str(found["msg"])
+            for told in found["units"].values():
+                if told["phase"] != "ready":
+                    return f"it was ready and is no longer; {told['answer']}"
         self.say(f"the canary holds, {seconds:g} s")
         return ""
 

@@ -92,7 +92,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Pack a release of the application.")
     parser.add_argument("--application", type=Path)
     parser.add_argument("--kit", type=Path)
-    parser.add_argument("--release", help="one that is packed; --application and --kit are not read")
+    parser.add_argument("--release", help="one that is packed; no application and no kit is read")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--exclude", default="", help="names or patterns, separated by commas")
     arguments = parser.parse_args()

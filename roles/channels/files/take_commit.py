@@ -7,12 +7,10 @@ the commit's full name. What is not in the repository is not in them.
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 
@@ -26,6 +24,16 @@ def git(directory: Path, *arguments: str) -> bytes:
     return subprocess.run(command, check=True, capture_output=True).stdout
 
 
+def unpack(archive: bytes, directory: Path) -> None:
+    """Unpack what git has packed; Debian's Python 3.11 has no filters that make tarfile do it.
+
+    Raises:
+        CalledProcessError: it failed; tar's words are in stderr.
+    """
+    command = ["tar", "--extract", "--file=-", f"--directory={directory}"]
+    subprocess.run(command, check=True, input=archive, capture_output=True)
+
+
 def main() -> int:
     """Take what the command line names."""
     parser = argparse.ArgumentParser(description="Take an application as it was at a commit.")
@@ -37,20 +45,23 @@ def main() -> int:
     application, lock = arguments.application.resolve(), arguments.lock.resolve()
     try:
         top = Path(git(application, "rev-parse", "--show-toplevel").decode().strip())
+        if not lock.is_relative_to(top):
+            print(f"{lock} is not in the repository of {application}, {top}", file=sys.stderr)
+            return 1
         name = f"{arguments.reference}^{{commit}}"
         commit = git(top, "rev-parse", "--verify", "--end-of-options", name).decode().strip()
         taken = arguments.output.resolve() / "commits" / commit
         if not taken.is_dir():
             temporary = taken.with_name(f"{commit}.{os.getpid()}")
-            with tarfile.open(fileobj=io.BytesIO(git(top, "archive", commit))) as archive:
-                archive.extractall(temporary, filter="data")
+            temporary.mkdir(parents=True)
+            unpack(git(top, "archive", commit), temporary)
             temporary.rename(taken)
     except subprocess.CalledProcessError as error:
-        print(f"{arguments.reference} cannot be taken from the repository of {application}:")
-        print(error.stderr.decode().strip())
-        return 1
-    if not lock.is_relative_to(top):
-        print(f"{lock} is not in the repository of {application}, {top}")
+        print(
+            f"{arguments.reference} cannot be taken from the repository of {application}:\n"
+            f"{error.stderr.decode().strip()}",
+            file=sys.stderr,
+        )
         return 1
     directories = {
         "application": str(taken / application.relative_to(top)),

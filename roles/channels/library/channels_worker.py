@@ -22,9 +22,9 @@ options:
   step:
     description: >-
       look changes nothing. start enables all units, starts at once those that do not run, and waits
-      until each is ready. roll restarts those whose process is not the right one, without waiting;
-      the next look says how far they are. watch looks for some time, returns early where all are
-      ready, and fails where the process of one has ended by itself.
+      until each is ready. roll restarts those of which the right process does not run, without
+      waiting; the next look says how far they are. watch looks for some time, returns early where
+      all are ready, and fails where the process of one has ended by itself.
     type: str
     required: true
     choices: [look, start, roll, watch]
@@ -37,9 +37,10 @@ options:
 RETURN = r"""
 units:
   description: >-
-    By name: whether it runs (active), whether its process is not the right one (outdated), the
-    revision of its process, its process, its unit file and what stands there; and, after a watch,
-    its phase (draining, stopping, starting, ready, failed), the sockets it has and what it says.
+    By name: whether it runs (active), whether it does with the right process (right) or with
+    another one (outdated), the revision of its process, its process, its unit file and what stands
+    there; and, after a watch, its phase (draining, stopping, starting, ready, failed), the sockets
+    it has and what it says.
   type: dict
   returned: always
 """
@@ -78,9 +79,9 @@ def ask(url: str, path: str) -> tuple[int, str]:
         # Never by way of a proxy: the worker is on this host.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(f"{url}{path}", timeout=10) as response:
-            return int(response.status), response.read().decode()
+            return int(response.status), response.read().decode(errors="replace")
     except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
+        return error.code, error.read().decode(errors="replace")
     except (OSError, http.client.HTTPException) as error:  # the latter: not a worker's answer
         return 0, str(error)
 
@@ -130,8 +131,9 @@ class Unit:
         self.restarts = int(state.get("NRestarts") or 0)
         # What the process that runs was started with; empty where none runs.
         self.revision = running_revision(self.process) if self.process != "0" else ""
-        right = self.revision == self.wanted and self.process != self.replaced
-        self.outdated = self.active and not right
+        wanted = self.revision == self.wanted and self.process != self.replaced
+        self.right = self.active and wanted
+        self.outdated = self.active and not wanted
         self.path = state.get("FragmentPath", "")
 
     def look(self, fresh: bool) -> None:
@@ -152,15 +154,14 @@ class Unit:
         else:
             self.phase = "starting"
             self.answer = f"it is {self.state}"
-        # systemd counts anew when somebody starts or restarts a unit.
         if fresh and self.restarts and self.phase in ("starting", "ready"):
             self.phase = "failed"
             self.answer = "its process has ended by itself"
 
     def told(self) -> dict[str, Any]:
         """Return what is known of it."""
-        names = ("active", "outdated", "revision", "process", "path", "phase", "sockets", "answer")
-        told = {name: getattr(self, name) for name in names}
+        state = ("active", "right", "outdated", "revision", "process", "path")
+        told = {name: getattr(self, name) for name in (*state, "phase", "sockets", "answer")}
         with contextlib.suppress(OSError):  # there is none yet
             told["content"] = Path(self.path).read_text() if self.path else ""
         return told
@@ -219,7 +220,7 @@ def main() -> None:
 
     enable = [unit for unit in units if step == "start" and not unit.enabled]
     start = [unit for unit in units if step == "start" and not unit.active]
-    restart = [unit for unit in units if step == "roll" and unit.outdated]
+    restart = [unit for unit in units if step == "roll" and not unit.right]
     touched = [unit for unit in units if unit in enable + start + restart]
     result: dict[str, Any] = {
         "changed": bool(touched),
@@ -236,9 +237,11 @@ def main() -> None:
         if enable:
             enable[0].systemctl("enable", *(unit.name for unit in enable))
         if start:
+            count_anew(start)
             start[0].systemctl("start", *(unit.name for unit in start))
         if restart:
             restart[0].systemctl("restart", "--no-block", *(unit.name for unit in restart))
+            count_anew(restart)
         if step == "start":
             # Those that a run before this one has started and not waited for, too.
             for unit in units:
@@ -250,6 +253,17 @@ def main() -> None:
                 if unit.phase == "failed":
                     unit.fail(f"{unit.name} is not ready; {unit.answer}")
     module.exit_json(units={unit.name: unit.told() for unit in units}, **result)
+
+
+def count_anew(units: list[Unit]) -> None:
+    """Have systemd forget how often it has started units again by itself.
+
+    It does so when somebody starts one, but not where it was about to do that itself: where the
+    process ends again and again, and now the release comes that mends it.
+    """
+    counted = [unit for unit in units if unit.restarts]
+    if counted:
+        counted[0].systemctl("reset-failed", *(unit.name for unit in counted))
 
 
 def watch(units: list[Unit], seconds: int) -> None:

@@ -65,18 +65,19 @@ async def late(scope: dict[str, Any], receive: Receive, send: Send) -> None:
 async def echo(scope: dict[str, Any], receive: Receive, send: Send) -> None:
     """Says who the client is, then the length of each message."""
     await send({"type": "websocket.accept"})
-    await send({"type": "websocket.send", "text": repr((scope["client"][0], scope["scheme"]))})
+    client = repr((scope["client"][0], scope.get("scheme", "ws")))
+    await send({"type": "websocket.send", "text": client})
     while (event := await receive())["type"] != "websocket.disconnect":
-        length = len(event.get("text") or event.get("bytes") or "")
-        await send({"type": "websocket.send", "text": str(length)})
+        if event["type"] == "websocket.receive":
+            await send({"type": "websocket.send", "text": str(len(event["text"]))})
 
 
 async def flood(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-    """Sends more than a client that does not read can have, and never looks whether it closed."""
+    """Sends more than the way to a client that does not read can hold."""
     await send({"type": "websocket.accept"})
     logger.warning("flood: begun")
-    await send({"type": "websocket.send", "bytes": bytes(LARGE)})
-    await send({"type": "websocket.send", "bytes": bytes(LARGE)})
+    for _ in range(32):
+        await send({"type": "websocket.send", "bytes": bytes(2**20)})
     while (event := await receive())["type"] != "websocket.disconnect":
         pass
     logger.warning("disconnected: %s", event["code"])

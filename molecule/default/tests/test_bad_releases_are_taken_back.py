@@ -1,0 +1,144 @@
+"""A release that is bad in any way ends on no worker: the cluster runs as before, and is proved."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from harness.ansible import ROOT, Run, environment
+from harness.cluster import Cluster
+
+CRASH_AFTER_SECONDS = 5
+
+
+def append(file: str, text: str) -> Callable[[Path], None]:
+    def change(application: Path) -> None:
+        with (application / file).open("a") as opened:
+            opened.write(text)
+
+    return change
+
+
+def add_migration(application: Path) -> None:
+    migrations = application / "chat" / "migrations"
+    last = sorted(path.stem for path in migrations.glob("0*.py"))[-1]
+    (migrations / "9999_bad.py").write_text(f"""
+from django.db import migrations
+
+class Migration(migrations.Migration):
+    dependencies = [("chat", "{last}")]
+    operations = [migrations.RunSQL("SELECT * FROM a_table_that_is_not_there")]
+""")
+
+
+# By name: the change, what the message must say, and how many workers may have been touched.
+BAD: dict[str, tuple[Callable[[Path], None], str, int]] = {
+    "import error": (
+        append("config/asgi.py", "\nimport a_module_that_is_not_there\n"),
+        "No module named 'a_module_that_is_not_there'",
+        1,
+    ),
+    "bad settings": (
+        append("config/settings.py", "\nraise RuntimeError('settings are bad')\n"),
+        "settings are bad",
+        0,
+    ),
+    "failing migration": (add_migration, "a_table_that_is_not_there", 0),
+    "never ready": (
+        append(
+            "config/settings.py",
+            "\nif 'CHANNELS_KIT_PROBE_TOKEN' in os.environ:\n"
+            "    CHANNEL_LAYERS['default']['CONFIG']['hosts'] = ['redis://127.0.0.1:1/0']\n",
+        ),
+        "is not ready",
+        1,
+    ),
+    "crash after some seconds": (
+        append(
+            "config/asgi.py",
+            "\nimport os, threading\n"
+            f"threading.Timer({CRASH_AFTER_SECONDS}, os._exit, [3]).start()\n",
+        ),
+        "its process has ended by itself",
+        1,
+    ),
+    "messages that reach nobody": (
+        append(
+            "config/settings.py",
+            "\nCHANNEL_LAYERS = {'default':"
+            " {'BACKEND': 'channels.layers.InMemoryChannelLayer'}}\n",
+        ),
+        "messages do not arrive",
+        1,
+    ),
+}
+
+
+@pytest.fixture
+def application(tmp_path: Path) -> Path:
+    """A copy of the sample application, to be spoilt."""
+    copy = tmp_path / "app"
+    ignored = shutil.ignore_patterns("channels_kit", "__pycache__", "db.sqlite3", "staticfiles")
+    shutil.copytree(ROOT / "app", copy, ignore=ignored)
+    return copy
+
+
+def deploy(cluster: Cluster, *arguments: str) -> Run:
+    result = subprocess.run(
+        [ROOT / "scripts" / "deploy", cluster.inventory, *arguments],
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return Run(result.returncode, result.stdout)
+
+
+def releases(cluster: Cluster) -> dict[str, list[dict[str, object]]]:
+    """What each app host says of its releases."""
+    return {
+        host: json.loads(cluster.hosts[host].check_output("channels-releases list"))
+        for host in cluster.group("channels")
+    }
+
+
+def running(cluster: Cluster) -> set[object]:
+    return {
+        each["release"] for found in releases(cluster).values() for each in found if each["runs"]
+    }
+
+
+@pytest.fixture
+def timeouts() -> Iterator[list[str]]:
+    """A readiness that is not waited for longer than a test needs."""
+    yield ["-e", '{"channels_ready_timeout": 10}']
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_release_is_taken_back(
+    cluster: Cluster, application: Path, name: str, timeouts: list[str]
+) -> None:
+    change, words, touched = BAD[name]
+    before = running(cluster)
+    processes = {worker.name: cluster.process_of(worker) for worker in cluster.workers}
+    assert len(before) == 1
+    change(application)
+
+    run = deploy(cluster, "deploy", "--", "-e", f"channels_source={application}", *timeouts)
+
+    assert run.rc != 0, run.output
+    assert words in run.output, run.output
+    assert running(cluster) == before
+    after = {worker.name: cluster.process_of(worker) for worker in cluster.workers}
+    moved = [worker for worker in processes if processes[worker] != after[worker]]
+    assert len(moved) == touched, moved
+    assert cluster.prove().rc == 0
+    # Nobody is locked out by what has failed, and it is in the log of every host.
+    for host in cluster.group("channels"):
+        assert not cluster.hosts[host].file("/run/channels-deploy.lock").exists
+        last = cluster.hosts[host].check_output("tail -n 1 /var/log/channels-deploys.log")
+        assert json.loads(last)["result"] == "failed"

@@ -1,0 +1,310 @@
+"""Rehearse every operation on a staging cluster of its own while clients talk.
+
+Deploys, a rollback, another setting, more and fewer workers, a host more and a host less, a host
+that restarts, another value for every secret. The clients' ledgers say what it cost: what was lost,
+came twice or out of order, how their connections ended, how long they were away, and how many came
+back in one second. Ends with 0 where nothing was lost and every connection ended with 1012.
+
+The steps kill-worker, kill-host and kill-all are accidents and no operations: they are run when
+they are named, and then a connection may end in any way.
+
+The reports, and a plot of the sockets of every worker over time, are in .staging/rehearsal/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+DIRECTORY = ROOT / ".staging" / "rehearsal"
+INVENTORY = DIRECTORY / "inventory"
+PYTHON = sys.executable
+SERVICE_RESTART = 1012
+ACCIDENTS = {"kill-worker", "kill-host", "kill-all"}
+
+
+class RehearsalError(Exception):
+    """A step has failed; printed without a traceback."""
+
+
+def run(what: str, *command: str | Path, expect: int = 0) -> str:
+    """Run a program of the repository; its output goes into a file named after what it does."""
+    log = DIRECTORY / f"{what.replace(' ', '-')}.log"
+    # On a real cluster the controller takes no processor time from the workers.
+    result = subprocess.run(
+        ["nice", *command],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    log.write_text(result.stdout)
+    if (result.returncode != 0) != (expect != 0):
+        ending = "\n".join(result.stdout.splitlines()[-30:])
+        raise RehearsalError(f"{what}: ended with {result.returncode}; {log} says:\n{ending}")
+    return result.stdout
+
+
+def cluster(*arguments: str) -> list[str]:
+    """Return the command of the program that makes staging hosts, for this rehearsal's."""
+    program = str(ROOT / "scripts" / "staging" / "cluster.py")
+    return [PYTHON, program, f"--inventory={INVENTORY}", "--name=rehearsal", *arguments]
+
+
+class Rehearsal:
+    """The cluster, what its inventory says beside the staging one's, and its application.
+
+    Args:
+        server: the ASGI server of the workers.
+    """
+
+    def __init__(self, server: str) -> None:
+        self.settings: dict[str, Any] = {"channels_server": server}
+        self.hosts = yaml.safe_load((ROOT / "inventories/staging/hosts.yml").read_text())
+        self.application = DIRECTORY / "app"
+        shutil.rmtree(DIRECTORY / "app", ignore_errors=True)
+        shutil.copytree(
+            ROOT / "app",
+            self.application,
+            ignore=shutil.ignore_patterns("channels_kit", "__pycache__", "db.sqlite3"),
+        )
+        self.settings["channels_source"] = str(self.application)
+        self.releases = 0
+
+    def write_inventory(self) -> None:
+        """Write what the inventory says now."""
+        variables = INVENTORY / "group_vars" / "all"
+        variables.mkdir(parents=True, exist_ok=True)
+        source = ROOT / "inventories/staging/group_vars/all/cluster.yml"
+        (variables / "cluster.yml").write_text(source.read_text())
+        (variables / "rehearsal.yml").write_text(yaml.safe_dump(self.settings))
+        (INVENTORY / "hosts.yml").write_text(yaml.safe_dump(self.hosts))
+
+    def generated(self) -> dict[str, Any]:
+        """Return what was made up for this cluster: secrets, users, the port of the edge."""
+        content = yaml.safe_load((INVENTORY / "generated.yml").read_text())
+        found: dict[str, Any] = content["all"]["vars"]
+        return found
+
+    def converge(self, what: str) -> None:
+        """Bring the cluster to its inventory."""
+        self.write_inventory()
+        run(what, ROOT / ".venv/bin/ansible-playbook", "-i", INVENTORY, "site.yml")
+
+    def bring_up(self) -> None:
+        """Make the hosts, and their cluster."""
+        self.write_inventory()
+        run("hosts", *cluster("up", "--edge-port=0"))
+        self.converge("first converge")
+
+    def release(self, what: str, *arguments: str) -> None:
+        """Deploy an application that has changed."""
+        self.releases += 1
+        marker = self.application / "chat" / "urls.py"
+        original = (ROOT / "app" / "chat" / "urls.py").read_text()
+        marker.write_text(f"{original}# Release {self.releases} of the rehearsal.\n")
+        run(what, ROOT / "scripts/deploy", INVENTORY, "deploy", *arguments)
+
+    def deploy_three_times(self) -> None:
+        """Deploy, deploy, deploy."""
+        for number in (1, 2, 3):
+            with timed(f"deploy {number}"):
+                self.release(f"deploy {number}")
+
+    def roll_back(self) -> None:
+        """Go back to the release before."""
+        run("rollback", ROOT / "scripts/deploy", INVENTORY, "rollback")
+
+    def change_a_setting(self) -> None:
+        """Change what workers are started with."""
+        self.settings["channels_environment"] = {"REHEARSAL": "1"}
+        self.converge("setting")
+
+    def scale_the_workers(self) -> None:
+        """Two workers a host, three, two."""
+        for count in (3, 2):
+            self.settings["cluster_workers_per_host"] = count
+            with timed(f"{count} workers a host"):
+                self.converge(f"{count} workers")
+
+    def add_and_remove_a_host(self) -> None:
+        """Two app hosts, three, two."""
+        self.hosts["channels"]["hosts"]["app3"] = None
+        self.write_inventory()
+        with timed("a host more"):
+            run("third host", *cluster("up"))
+            self.converge("a host more")
+        with timed("a host less"):
+            playbook = ROOT / ".venv/bin/ansible-playbook"
+            run(
+                "drain app3", playbook, "-i", INVENTORY, "playbooks/drain.yml", "-e drain_host=app3"
+            )
+            del self.hosts["channels"]["hosts"]["app3"]
+            self.converge("a host less")
+            run("third host removed", *cluster("up"))
+
+    def restart_a_host(self) -> None:
+        """Stop a host as a reboot does, and start it."""
+        names = run("containers", "docker", "ps", "--format", "{{.Names}}").split()
+        container = next(name for name in names if name.endswith("-rehearsal-app2"))
+        run("host stopped", "docker", "stop", "--time", "120", container)
+        run("host started", "docker", "start", container)
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            with contextlib.suppress(RehearsalError):
+                run(
+                    "host back",
+                    ROOT / ".venv/bin/ansible-playbook",
+                    "-i",
+                    INVENTORY,
+                    "playbooks/verify.yml",
+                )
+                return
+        raise RehearsalError("app2 is not back within 120 s; host-back.log says why")
+
+    def kill(self, *units: tuple[str, str]) -> None:
+        """Kill workers, and wait until they are back."""
+        for host, unit in units:
+            run(f"killed on {host}", *cluster("ssh", host, f"sudo systemctl kill -s KILL '{unit}'"))
+        playbook = ROOT / ".venv/bin/ansible-playbook"
+        run("verified", playbook, "-i", INVENTORY, "playbooks/verify.yml")
+
+    def rotate_every_secret(self) -> None:
+        """Give every secret another value, the signing keys in three runs."""
+        values = self.generated()
+        new = {name: secrets.token_hex(32) for name in ("channels_secret_key", "channels_jwt_key")}
+        for name in (
+            "postgres_password",
+            "redis_layer_password",
+            "redis_broker_password",
+            "channels_probe_token",
+        ):
+            self.settings[name] = secrets.token_hex(32)
+        for name, value in new.items():
+            self.settings[f"{name}_fallbacks"] = [value]
+        with timed("passwords, and new keys as fallbacks"):
+            self.converge("rotation 1")
+        for name, value in new.items():
+            self.settings[name] = value
+            self.settings[f"{name}_fallbacks"] = [values[name]]
+        with timed("new keys sign"):
+            self.converge("rotation 2")
+        for name in new:
+            self.settings[f"{name}_fallbacks"] = []
+        with timed("former keys end"):
+            self.converge("rotation 3")
+
+
+@contextlib.contextmanager
+def timed(what: str) -> Iterator[None]:
+    """Say what is done, and how long it took."""
+    print(f"   {what} ...", end=" ", flush=True)
+    began = time.monotonic()
+    yield
+    print(f"{time.monotonic() - began:.1f} s", flush=True)
+
+
+def talk(rehearsal: Rehearsal, options: argparse.Namespace) -> subprocess.Popen[str]:
+    """Start the clients; they talk until they are told to stop."""
+    made = rehearsal.generated()
+    rooms = [f"rehearsal-{number}" for number in range(1, options.rooms + 1)]
+    program = (
+        "from chat.models import Room\n"
+        f"for name in {rooms!r}: Room.objects.get_or_create(name=name, defaults={{'title': name}})"
+    )
+    run("rooms", *cluster("ssh", "app1", f'sudo channels-manage shell -c "{program}"'))
+    credentials = DIRECTORY / "credentials.json"
+    credentials.touch(mode=0o600)
+    credentials.write_text(json.dumps(made["channels_users"]))
+    command = [
+        *(PYTHON, "-m", "channels_kit.probe", "talk"),
+        *("--url", f"http://127.0.0.1:{made['staging_edge_port']}"),
+        *(f"--room={room}" for room in rooms),
+        *("--adapter", "chat.probe_adapter:RoomAdapter", "--credentials", str(credentials)),
+        *("--clients", str(options.clients), "--rate", str(options.rate), "--duration", "36000"),
+        *("--connect-rate", "100", "--reconnect-rate", "inf"),
+        *(() if set(options.steps) & ACCIDENTS else ("--expect-codes", str(SERVICE_RESTART))),
+        *("--max-away-p99", str(options.max_away)),
+        *("--timeline", str(DIRECTORY / "timeline.json"), "--json", str(DIRECTORY / "talk.json")),
+    ]
+    with (DIRECTORY / "talk.log").open("w") as log:
+        return subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env={"PYTHONPATH": str(ROOT / "app"), "PATH": "/usr/bin:/bin"},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+
+def main() -> int:
+    """Rehearse what the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--clients", type=int, default=500)
+    parser.add_argument("--rate", type=float, default=50, help="messages a second (default: 50)")
+    parser.add_argument("--rooms", type=int, default=25, help="rooms they talk in (default: 25)")
+    parser.add_argument("--max-away", type=float, default=3.0, help="seconds at p99 (default: 3)")
+    parser.add_argument("--server", default="uvicorn", choices=["uvicorn", "daphne", "hypercorn"])
+    parser.add_argument("--keep", action="store_true", help="leave the cluster as it is")
+    parser.add_argument("steps", nargs="*", help="some of them, by name (default: all)")
+    options = parser.parse_args()
+
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
+    rehearsal = Rehearsal(options.server)
+    steps: dict[str, Callable[[], None]] = {
+        "deploy": rehearsal.deploy_three_times,
+        "rollback": rehearsal.roll_back,
+        "setting": rehearsal.change_a_setting,
+        "workers": rehearsal.scale_the_workers,
+        "host": rehearsal.add_and_remove_a_host,
+        "reboot": rehearsal.restart_a_host,
+        "rotate": rehearsal.rotate_every_secret,
+        "kill-worker": lambda: rehearsal.kill(("app1", "channels-web@8001")),
+        "kill-host": lambda: rehearsal.kill(("app1", "channels-web@*")),
+        "kill-all": lambda: rehearsal.kill(("app1", "channels-web@*"), ("app2", "channels-web@*")),
+    }
+    unknown = set(options.steps) - set(steps)
+    if unknown:
+        parser.error(f"no such step: {', '.join(sorted(unknown))}; there are {', '.join(steps)}")
+
+    try:
+        with timed("bring up the cluster"):
+            rehearsal.bring_up()
+        clients = talk(rehearsal, options)
+        try:
+            for name in options.steps or [step for step in steps if step not in ACCIDENTS]:
+                with timed(name):
+                    steps[name]()
+        finally:
+            clients.send_signal(signal.SIGINT)
+            code = clients.wait()
+    except RehearsalError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+    finally:
+        if not options.keep and INVENTORY.exists():
+            subprocess.run(cluster("down"), check=False, capture_output=True)
+    print((DIRECTORY / "talk.log").read_text())
+    plot = [PYTHON, "-m", "channels_kit.probe", "plot", str(DIRECTORY / "timeline.json")]
+    run("plot", *plot, "--output", str(DIRECTORY / "sockets.svg"))
+    print(f"The sockets of every worker over time: {DIRECTORY / 'sockets.svg'}")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,365 @@
+"""The action channels_roll: one worker after the other, proved, and none after a failure."""
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from .house import ROLES, Tree
+
+PLUGIN = ROLES / "channels" / "action_plugins" / "channels_roll.py"
+PROOF = ["channels-prove", "current", "--worker=app1:8001=http://10.0.0.10:8001"]
+
+
+@dataclass
+class Life:
+    """What becomes of a unit that is restarted: seconds of its phases, one after the other."""
+
+    draining: float = 0
+    stopping: float = 0
+    starting: float = 0
+    sockets: int = 0
+    # What the module says where it fails with that unit; after how many seconds of readiness it
+    # does, and after how many it is not ready any more.
+    failure: str = ""
+    fails_after: float = float("inf")
+    ready_for: float = float("inf")
+
+    def phase(self, age: float) -> str:
+        for phase in ("draining", "stopping", "starting"):
+            lasts: float = getattr(self, phase)
+            if age < lasts:
+                return phase
+            age -= lasts
+        return "failed" if age >= self.fails_after else "ready" if age < self.ready_for else "busy"
+
+    def left(self, age: float) -> int:
+        return round(self.sockets * (1 - age / self.draining)) if age < self.draining else 0
+
+
+@dataclass
+class Host:
+    """A host as the action sees it, by the module and the commands that it runs there."""
+
+    lives: dict[str, Life] = field(default_factory=dict)
+    # Of the proofs, one after the other; the last one for ever.
+    proofs: list[Tree] = field(default_factory=lambda: [{"rc": 0}])
+    refusal: str = ""
+    now: float = 1000.0
+    born: dict[str, float] = field(default_factory=dict)
+    # What was done, without the looks.
+    done: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    calls: int = 0
+
+    def execute(
+        self, module_name: str, module_args: Tree, task_vars: Tree, **more: Any
+    ) -> dict[str, Any]:
+        """What ActionBase._execute_module would do on the host."""
+        assert task_vars["inventory_hostname"] == "app1"
+        self.calls += 1
+        assert self.calls < 1000, "it never ends"
+        if module_name == "ansible.legacy.command":
+            assert module_args == {"argv": PROOF}
+            self.done.append("proof")
+            return self.proofs.pop(0) if len(self.proofs) > 1 else self.proofs[0]
+        assert module_name == "channels_worker"
+        names = [name(unit) for unit in module_args["units"]]
+        step, timeout = module_args["step"], module_args["timeout"]
+        self.now += 0.5  # what a call takes
+        if step == "roll":
+            self.done.append(f"roll {' '.join(names)}")
+            self.born.update(dict.fromkeys(names, self.now))
+            if self.refusal:
+                return {"failed": True, "msg": self.refusal}
+        if step == "start":
+            self.done.append(f"start {' '.join(names)}")
+        until = self.now + timeout
+        while step == "watch" and self.now < until and self.phases(names) != {"ready"}:
+            self.now += 0.5
+        for each in names:
+            if self.phase(each) == "failed":
+                return {"failed": True, "msg": self.lives[each].failure}
+            if step == "start" and self.phase(each) == "starting":
+                return {"failed": True, "msg": f"{each} is not ready"}
+        return {"units": {f"{each}.service": self.told(each, step) for each in names}}
+
+    def phase(self, unit: str) -> str:
+        return self.lives.setdefault(unit, Life()).phase(self.now - self.born[unit])
+
+    def phases(self, units: list[str]) -> set[str]:
+        return {self.phase(unit) for unit in units}
+
+    def told(self, unit: str, step: str) -> Tree:
+        phase = self.phase(unit)
+        # A roll and a start do not say how far those are that they do not wait for.
+        seen = phase if step == "watch" or (step == "start" and phase == "ready") else ""
+        return {
+            "phase": seen,
+            "outdated": phase in ("draining", "stopping"),
+            "sockets": self.lives[unit].left(self.now - self.born[unit]) if seen else 0,
+            "answer": "503 no answer from Redis" if phase == "busy" else "",
+        }
+
+    def sleep(self, seconds: float) -> None:
+        assert seconds >= 0
+        self.now += seconds
+
+
+def worker(port: int) -> Tree:
+    return {"unit": f"channels-web@{port}.service", "url": f"http://10.0.0.10:{port}"}
+
+
+THUMBNAILS = {"unit": "channels-worker@thumbnails.service", "connected_to": 6379}
+CELERY = {"unit": "channels-celery.service", "connected_to": 6380}
+EVERY = [worker(8001), worker(8002), worker(8003), THUMBNAILS, CELERY]
+
+
+def name(unit: Tree) -> str:
+    return str(unit["unit"]).removesuffix(".service")
+
+
+@pytest.fixture
+def host() -> Host:
+    return Host()
+
+
+Roll = Callable[..., Tree]
+
+
+@pytest.fixture
+def roll(host: Host, monkeypatch: pytest.MonkeyPatch) -> Roll:
+    spec = importlib.util.spec_from_file_location("channels_roll", PLUGIN)
+    assert spec is not None
+    assert spec.loader is not None
+    module: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    clock = SimpleNamespace(monotonic=lambda: host.now, sleep=host.sleep)
+    monkeypatch.setattr(module, "time", clock)
+
+    def run(
+        units: list[Tree], check: bool = False, proof: list[str] | None = PROOF, **more: Any
+    ) -> Tree:
+        arguments = {
+            "units": units,
+            "number": 1,
+            "total": len(units),
+            "stop_timeout": "450",
+            "timeout": 60,
+            "canary_seconds": 6,
+            **({} if proof is None else {"proof": proof}),
+            **more,
+        }
+        task = SimpleNamespace(args=arguments, check_mode=check, async_val=0)
+        connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir="/nowhere"))
+        rest = dict.fromkeys(("play_context", "loader", "templar", "shared_loader_obj"))
+        action = module.ActionModule(task=task, connection=connection, **rest)
+        monkeypatch.setattr(action, "_execute_module", host.execute)
+        monkeypatch.setattr(action, "_display", SimpleNamespace(display=host.said.append))
+        answer: Tree = action.run(task_vars={"inventory_hostname": "app1"})
+        return answer
+
+    return run
+
+
+def test_workers_are_restarted_and_proved_one_after_the_other(host: Host, roll: Roll) -> None:
+    answer = roll([worker(8001), worker(8002), worker(8003)])
+
+    assert host.done == [
+        *("roll channels-web@8001", "proof"),
+        *("roll channels-web@8002", "proof"),
+        *("roll channels-web@8003", "proof"),
+    ]
+    assert answer.get("failed", False) is False
+    assert answer["changed"] is True
+    assert answer["restarted"] == [f"channels-web@{port}.service" for port in (8001, 8002, 8003)]
+
+
+def test_a_worker_is_touched_when_the_one_before_is_ready(host: Host, roll: Roll) -> None:
+    host.lives["channels-web@8001"] = Life(draining=30, stopping=5, starting=5, sockets=212)
+    roll([worker(8001), worker(8002)])
+    assert host.born["channels-web@8002"] >= host.born["channels-web@8001"] + 40
+
+
+def test_background_units_are_restarted_at_once_beside_the_second_worker(
+    host: Host, roll: Roll
+) -> None:
+    """Not beside the first, which may show that the release is bad; and nobody proves them."""
+    host.lives["channels-celery"] = Life(stopping=10, starting=5)
+    answer = roll(EVERY)
+    assert host.done == [
+        *("roll channels-web@8001", "proof"),
+        "roll channels-worker@thumbnails channels-celery",
+        *("roll channels-web@8002", "proof"),
+        *("roll channels-web@8003", "proof"),
+    ]
+    # They are waited for last, together.
+    assert host.said[-1].startswith("  4/5 app1 thumbnails celery: ready")
+    assert host.phases(["channels-celery", "channels-worker@thumbnails"]) == {"ready"}
+    assert not [line for line in host.said if "draining" in line], "nobody is connected to them"
+    assert len(answer["restarted"]) == 5
+
+
+def test_background_units_alone_are_restarted_once(host: Host, roll: Roll) -> None:
+    host.lives["channels-celery"] = Life(stopping=10)
+    assert roll([THUMBNAILS, CELERY]).get("failed", False) is False
+    assert host.done == ["roll channels-worker@thumbnails channels-celery"]
+    assert host.phase("channels-celery") == "ready"
+
+
+def test_phases_are_said_with_number_host_and_unit(host: Host, roll: Roll) -> None:
+    host.lives["channels-web@8002"] = Life(draining=6, stopping=1, starting=5, sockets=300)
+    roll([worker(8002), THUMBNAILS], number="3", total="7")
+    assert host.said == [
+        "  3/7 app1 8002: draining, 175 sockets left, 2 s",
+        "  3/7 app1 8002: draining, 50 sockets left, 5 s",
+        "  3/7 app1 8002: starting",
+        "  3/7 app1 8002: ready, 12.0 s",
+        "  3/7 app1 8002: proved, 0.0 s",
+        "  4/7 app1 thumbnails: ready, 0.5 s",
+    ]
+
+
+# The canary
+
+
+def test_the_first_worker_of_the_cluster_is_watched_once(host: Host, roll: Roll) -> None:
+    roll([worker(8001), worker(8002)])
+    assert [line for line in host.said if "canary" in line] == [
+        "  1/2 app1 8001: the canary holds, 6 s"
+    ]
+    assert host.born["channels-web@8002"] >= host.born["channels-web@8001"] + 6
+
+
+def test_the_first_worker_of_a_later_host_is_not_watched(host: Host, roll: Roll) -> None:
+    roll([worker(8001), worker(8002)], number=3, total=4)
+    assert not [line for line in host.said if "canary" in line]
+    assert host.now < 1006
+
+
+@pytest.mark.parametrize(
+    ("life", "said"),
+    [
+        (Life(fails_after=5, failure="its process has ended by itself"), "has ended by itself"),
+        # Whose process has ended, and systemd has not started it again yet.
+        (Life(ready_for=5.5), "it was ready and is no longer; 503 no answer from Redis"),
+    ],
+)
+def test_after_a_canary_that_does_not_hold_nothing_is_touched(
+    host: Host, roll: Roll, life: Life, said: str
+) -> None:
+    host.lives["channels-web@8001"] = life
+    answer = roll(EVERY)
+    assert answer["failed"] is True
+    assert answer["msg"].startswith("1/5 app1 8001: ")
+    assert said in answer["msg"]
+    assert host.done == ["roll channels-web@8001", "proof"]
+
+
+# Proofs
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({"rc": 1, "stdout": "app1:8001 -> app2:8001: lost", "stderr": "x"}, "app1:8001 -> app2"),
+        ({"rc": 1, "stdout": "", "stderr": "no token", "msg": "non-zero"}, "no token"),
+        ({"failed": True, "msg": "no such program"}, "no such program"),
+    ],
+)
+def test_after_a_worker_that_is_not_proved_none_is_touched(
+    host: Host, roll: Roll, found: Tree, said: str
+) -> None:
+    host.proofs = [{"rc": 0}, found]
+    answer = roll([worker(8001), worker(8002), worker(8003)], number=2, total=4)
+    assert answer["failed"] is True
+    assert answer["msg"].startswith(f"3/4 app1 8002: messages do not arrive:\n{said}")
+    assert host.done[-2:] == ["roll channels-web@8002", "proof"]
+
+
+def test_a_canary_that_is_not_proved_is_not_watched(host: Host, roll: Roll) -> None:
+    host.proofs = [{"rc": 1, "stdout": "lost"}]
+    roll(EVERY)
+    assert host.now < 1006
+    assert host.done == ["roll channels-web@8001", "proof"]
+
+
+def test_without_a_proof_none_is_made_and_no_canary_watched(host: Host, roll: Roll) -> None:
+    """As where workers are put back: the gate is behind them."""
+    assert roll(EVERY, proof=None).get("failed", False) is False
+    assert "proof" not in host.done
+    assert not [line for line in host.said if "canary" in line]
+
+
+# Failures
+
+
+def test_a_worker_that_ends_by_itself_fails_with_the_modules_words(host: Host, roll: Roll) -> None:
+    words = "channels-web@8002.service is not ready\nIts journal ends with:\nKeyError"
+    host.lives["channels-web@8002"] = Life(starting=3, fails_after=0, failure=words)
+    answer = roll([worker(8001), worker(8002), worker(8003)])
+    assert answer["failed"] is True
+    assert answer["msg"] == f"2/3 app1 8002: {words}"
+    assert host.done[-1] == "roll channels-web@8002"
+
+
+def test_what_systemd_refuses_is_a_failure(host: Host, roll: Roll) -> None:
+    host.refusal = "systemctl restart failed: Job for channels-web@8001.service"
+    assert roll([worker(8001)])["msg"] == f"1/1 app1 8001: {host.refusal}"
+    assert host.done == ["roll channels-web@8001"]
+
+
+def test_background_units_that_fail_are_found_at_the_end(host: Host, roll: Roll) -> None:
+    host.lives["channels-celery"] = Life(starting=1, fails_after=0, failure="KeyError")
+    answer = roll(EVERY)
+    assert answer["msg"] == "4/5 app1 thumbnails celery: KeyError"
+    assert host.done[-1] == "proof"
+
+
+def test_a_worker_that_never_gets_ready_fails_at_its_deadline(host: Host, roll: Roll) -> None:
+    """Which begins when it starts: what it takes to drain is none of that."""
+    host.lives["channels-web@8001"] = Life(draining=200, starting=10_000, sockets=10_000)
+    answer = roll([worker(8001), worker(8002)])
+    assert answer["msg"] == "1/2 app1 8001: channels-web@8001 is not ready"
+    # The module's own start, which fails with the journal.
+    assert host.done == ["roll channels-web@8001", "start channels-web@8001"]
+    assert 260 < host.now - 1000 < 270
+
+
+def test_a_worker_that_is_ready_at_the_last_moment_is_no_failure(host: Host, roll: Roll) -> None:
+    # Between the last watch and the start that would fail.
+    host.lives["channels-web@8001"] = Life(starting=62.9)
+    answer = roll([worker(8001)], proof=None, number=2)
+    assert host.done == ["roll channels-web@8001", "start channels-web@8001"]
+    assert answer.get("failed", False) is False
+
+
+def test_a_worker_that_never_stops_fails_when_systemd_should_have_killed_it(
+    host: Host, roll: Roll
+) -> None:
+    host.lives["channels-web@8001"] = Life(stopping=10_000)
+    answer = roll([worker(8001), worker(8002)])
+    assert answer["failed"] is True
+    assert answer["msg"].startswith("1/2 app1 8001: not stopped within 51")
+    assert "roll channels-web@8002" not in host.done
+
+
+# Nothing to do
+
+
+def test_a_host_without_outdated_units_is_not_changed(host: Host, roll: Roll) -> None:
+    answer = roll([])
+    assert (answer["changed"], answer["restarted"]) == (False, [])
+    assert host.calls == 0
+
+
+def test_check_mode_says_that_units_would_be_restarted_and_asks_nothing(
+    host: Host, roll: Roll
+) -> None:
+    answer = roll(EVERY, check=True)
+    assert answer["changed"] is True
+    assert host.calls == 0
+    assert host.said == []
