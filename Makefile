@@ -11,6 +11,7 @@ DEV_PORT ?= 8000
 ROUNDS ?= 1
 REF ?=
 RELEASE ?=
+STEPS ?=
 
 BIN := .venv/bin
 CLUSTER := $(BIN)/python scripts/staging/cluster.py
@@ -82,6 +83,10 @@ test-fast: ## what needs no hosts
 lint: ## the linters alone
 	@scripts/test lint
 
+rehearse: tools ## every operation on a cluster of its own while 500 clients talk; STEPS="deploy rollback"
+	@scripts/bootstrap engine
+	@$(BIN)/python scripts/rehearse.py $(STEPS)
+
 bench-converge: tools ## time site.yml on bare hosts against plain apt-get and pip; ROUNDS=1
 	@scripts/bootstrap engine
 	@$(BIN)/python scripts/bench_converge.py --rounds $(ROUNDS)
@@ -98,4 +103,4 @@ tools:
 ready:
 	@scripts/bootstrap tools engine
 
-.PHONY: up down status credentials ssh logs converge check deploy rollback restart upgrade releases unlock drain undrain verify dev test test-fast lint bench-converge help tools ready
+.PHONY: up down status credentials ssh logs converge check deploy rollback restart upgrade releases unlock drain undrain verify dev test test-fast lint rehearse bench-converge help tools ready
