@@ -38,8 +38,8 @@ def test_a_new_limit_changes_what_depends_on_it_and_nothing_else(
         "Base | Apply what has changed",
     }
     app = base | {
-        "Start | Write the units",
-        "Roll | Run the unit on this revision",
+        "Switch | Write the units",
+        "Roll | Drain, restart and prove one after the other",
     }
     redis = {"Configure | Write the instances' configuration", "Redis | Restart what has changed"}
     nginx = {"Nginx | Check the configuration and put it in place", "Nginx | Reload it"}
