@@ -29,6 +29,8 @@ class Workers:
         self.seen: list[Request] = []
         # Rounds at whose frame a worker closes its sockets.
         self.dies: dict[str, int] = {}
+        # Sockets that a worker says to have beside.
+        self.load: dict[str, int] = {}
 
     @asynccontextmanager
     async def serving(self, *names: str) -> AsyncIterator[str]:
@@ -50,7 +52,8 @@ class Workers:
         self.seen.append(connection.request)
         endpoint = connection.request.path.split("/")[-2]
         self.members.append((worker, connection))
-        await connection.send(json.dumps({"type": "hello", "worker": worker, "revision": "r1"}))
+        hello = {"type": "hello", "worker": worker, "revision": "r1"}
+        await connection.send(json.dumps({**hello, "sockets": self.load.get(worker, 0)}))
         async for frame in connection:
             number = json.loads(frame)["round"]
             if self.dies.get(worker) == number:

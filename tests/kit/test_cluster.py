@@ -186,3 +186,11 @@ def test_the_database_is_asked(tmp_path: Path, directory: str, status: int) -> N
     assert checks["channel_layer"]["ok"] is True
     assert checks["database"]["ok"] is (status == 200)
     assert os.fspath(tmp_path) not in json.dumps(content)
+
+
+async def test_several_tokens_are_tried_in_turn(cluster: Cluster) -> None:
+    """While a new one takes over, each worker has one of them."""
+    targets = [Target(worker.name, worker.url) for worker in cluster.workers]
+    report = await prove(targets, token=f"of-another-worker {TOKEN}")
+    assert report.ok
+    assert not (await prove(targets, token="of-another-worker nor-this-one", timeout=2)).ok

@@ -234,6 +234,22 @@ async def test_more_sockets_are_opened_until_every_worker_is_reached(
     assert len(report.parts[1].endpoints) == 7
 
 
+@pytest.mark.parametrize(("load", "fuller"), [(9, False), (11, True)])
+async def test_a_worker_with_many_more_sockets_need_not_be_reached(
+    stack: AsyncExitStack, load: int, fuller: bool
+) -> None:
+    """An edge that balances by their number sends it none of these eleven."""
+    workers = Workers()
+    workers.load["blue"] = load
+    edge = await stack.enter_async_context(workers.serving("red"))
+    report = await bounded(
+        await targets(stack, workers, "red", "blue"), edge=edge, edge_sockets=3, rounds=1
+    )
+    assert len(report.parts[1].endpoints) == 3 + 2 * EDGE_SOCKETS_MORE
+    assert report.ok is fuller
+    assert report.parts[1].fuller == (("blue",) if fuller else ())
+
+
 async def test_a_worker_that_is_not_reached_is_named(stack: AsyncExitStack) -> None:
     workers = Workers()
     edge = await stack.enter_async_context(workers.serving("red"))
@@ -261,7 +277,7 @@ async def test_a_worker_that_is_not_reached_is_named(stack: AsyncExitStack) -> N
         {"edge": "http://a", "timeout": 0},
         {"edge": "http://a", "timeout": float("inf")},
         {"edge": "http://a", "token": ""},
-        {"edge": "http://a", "token": "two words"},
+        {"edge": "http://a", "token": "no\theader"},
     ],
 )
 async def test_what_makes_no_sense_is_refused(arguments: dict[str, Any]) -> None:

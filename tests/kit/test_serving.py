@@ -195,6 +195,7 @@ async def test_a_round_reaches_every_socket_of_the_run_and_no_other() -> None:
         assert await socket.connect()
         assert await socket.receive_json() == {
             "type": "hello",
+            "sockets": 0,
             "worker": worker,
             "revision": "r1",
         }

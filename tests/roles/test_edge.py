@@ -175,7 +175,7 @@ async def test_a_worker_that_is_just_back_is_asked_when_all_others_drain(ample: 
 
 async def test_a_worker_that_is_just_back_gets_its_share(ample: str) -> None:
     """While all sockets stay open: for nginx, none of them is a success before it closes."""
-    async with running(ample, ["drains"] + TAKES[1:]) as edge, AsyncExitStack() as sockets:
+    async with running(ample, ["drains", *TAKES[1:]]) as edge, AsyncExitStack() as sockets:
 
         async def open_sockets(number: int) -> None:
             for _ in range(number):

@@ -172,7 +172,7 @@ def read_token(file: str | None) -> str:
         raise UsageError(f"--token-file: {error}") from error
     if not token.strip():
         raise UsageError(f"no token in {source}: the workers' {TOKEN_VARIABLE} is needed")
-    return token.strip()
+    return " ".join(token.split())
 
 
 def _target(text: str) -> Target:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from channels_kit.probe.address import UsageError, check_base
@@ -50,7 +50,8 @@ async def prove(
 
     Args:
         targets: the workers, each by its own address: the part "directly".
-        token: the probe's token of the workers' environment.
+        token: the probe's token of the workers' environment; several, with a space between
+            them, are tried in turn.
         edge: the base URL of the edge before them: the part "through the edge". Where
             `targets` are given too, each has to be reached through it.
         edge_sockets: how many sockets to open through the edge; by default two for each of
@@ -77,29 +78,36 @@ async def prove(
         raise UsageError("rounds and sockets through the edge are at least 1")
     if not 0 < timeout < math.inf:
         raise UsageError("the timeout is a number of seconds above 0")
-    if not re.fullmatch(r"[!-~]+", token):
+    if not re.fullmatch(r"[!-~]+( [!-~]+)*", token):
         raise UsageError("the token is empty, or has characters that no header carries")
     for url in [*(target.url for target in targets), *([edge] if edge is not None else [])]:
         check_base(url)
 
     settings = Settings(token, rounds, timeout, origin, progress or Progress())
     parts = []
+    # How many sockets each worker has, but for those of the proof.
+    load = dict.fromkeys(workers, 0)
     if targets:
-        parts.append(await _prove_directly(targets, settings))
+        parts.append(await _prove_directly(targets, settings, load))
     if edge is not None:
         count = edge_sockets or max(EDGE_SOCKETS_LEAST, EDGE_SOCKETS_EACH * len(targets))
-        parts.append(await _prove_edge(edge, count, workers, settings))
+        parts.append(await _prove_edge(edge, count, load, settings))
     settings.progress.done()
     return Report(tuple(parts))
 
 
-async def _prove_directly(targets: Sequence[Target], settings: Settings) -> Part:
+async def _prove_directly(
+    targets: Sequence[Target], settings: Settings, load: dict[str, int]
+) -> Part:
     async with Run(DIRECTLY, settings) as run:
         await run.open((target.url, target.worker) for target in targets)
+        load.update({socket.worker: socket.sockets for socket in run.sockets.values()})
         return await run.exchange()
 
 
-async def _prove_edge(edge: str, count: int, workers: Sequence[str], settings: Settings) -> Part:
+async def _prove_edge(
+    edge: str, count: int, workers: Mapping[str, int], settings: Settings
+) -> Part:
     async with Run(THROUGH_THE_EDGE, settings) as run:
         await run.open([(edge, None)] * count)
         more = EDGE_SOCKETS_MORE * len(workers)
@@ -108,4 +116,12 @@ async def _prove_edge(edge: str, count: int, workers: Sequence[str], settings: S
             batch = min(more, len(unreached))
             await run.open([(edge, None)] * batch)
             more -= batch
-        return await run.exchange(unreached=sorted(set(workers) - run.reached))
+        missed = sorted(set(workers) - run.reached)
+        fuller = [worker for worker in missed if _is_passed_over(worker, workers, run)]
+        return await run.exchange(sorted(set(missed) - set(fuller)), fuller)
+
+
+def _is_passed_over(worker: str, load: Mapping[str, int], run: Run) -> bool:
+    """Whether the others together take all sockets of a run before they are as full as a worker."""
+    room = sum(max(load[worker] - load.get(other, 0), 0) for other in run.reached)
+    return room >= len(run.sockets)

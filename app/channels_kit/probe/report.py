@@ -101,6 +101,8 @@ def _faults(part: Part) -> Iterator[str]:
         yield f"  {endpoint.label}: {endpoint.failure}"
     for worker in part.unreached:
         yield f"  {worker}: not reached by any of {len(part.endpoints)} sockets"
+    for worker in part.fuller:
+        yield f"  {worker}: has too many sockets for the edge to send it one more now (no fault)"
     for cell in part.cells():
         names = f"  {cell.sender} -> {cell.receiver}:"
         if cell.delivered < cell.expected:
@@ -146,6 +148,7 @@ def _part_as_json(part: Part) -> dict[str, object]:
         "latency_milliseconds": _latency_as_json(part.latency),
         "endpoints": [asdict(endpoint) for endpoint in part.endpoints],
         "unreached": list(part.unreached),
+        "fuller": list(part.fuller),
         "pairs": [_pair_as_json(pair) for pair in part.pairs],
     }
 

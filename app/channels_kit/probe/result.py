@@ -95,6 +95,8 @@ class Part:
         endpoints: every socket that was to take part.
         pairs: the account of every ordered pair of them, each with itself too.
         unreached: the workers that no socket reached, though they were named.
+        fuller: those of which that was to be expected: they had so many more sockets than the
+            others that an edge which balances by their number passes them over.
     """
 
     name: str
@@ -104,6 +106,7 @@ class Part:
     endpoints: tuple[Endpoint, ...]
     pairs: tuple[Pair, ...]
     unreached: tuple[str, ...] = ()
+    fuller: tuple[str, ...] = ()
 
     @property
     def failed_endpoints(self) -> tuple[Endpoint, ...]:

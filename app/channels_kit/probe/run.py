@@ -76,7 +76,7 @@ class Run:
             *(self._open(name, base, worker) for name, (base, worker) in new.items())
         )
 
-    async def exchange(self, unreached: Iterable[str] = ()) -> Part:
+    async def exchange(self, unreached: Iterable[str] = (), fuller: Iterable[str] = ()) -> Part:
         """Send the rounds and wait for each; return the account."""
         ledger = Ledger(self.wanted, self.settings.rounds)
         for name, reason in self.failures.items():
@@ -95,6 +95,7 @@ class Run:
             endpoints=tuple(self._endpoint(name, ledger) for name in self.wanted),
             pairs=tuple(ledger.pairs()),
             unreached=tuple(unreached),
+            fuller=tuple(fuller),
         )
 
     async def _open(self, name: str, base: str, worker: str | None) -> None:

@@ -32,12 +32,16 @@ class ProbeSocket:
         connection: the open connection.
         worker: the name of the worker that answered.
         revision: what that worker was started with.
+        sockets: how many sockets it had beside this one.
     """
 
-    def __init__(self, connection: ClientConnection, worker: str, revision: str) -> None:
+    def __init__(
+        self, connection: ClientConnection, worker: str, revision: str, sockets: int
+    ) -> None:
         self.connection = connection
         self.worker = worker
         self.revision = revision
+        self.sockets = sockets
 
     @classmethod
     async def open(cls, url: str, *, token: str, origin: str, seconds: float) -> "ProbeSocket":
@@ -59,7 +63,9 @@ class ProbeSocket:
             async with deadline:
                 connection = await _connect(url, token.split(), origin)
                 hello = _parse(await connection.recv(), "hello")
-                return cls(connection, str(hello["worker"]), str(hello["revision"]))
+                worker, revision = str(hello["worker"]), str(hello["revision"])
+                # One of a former version of the kit does not say.
+                return cls(connection, worker, revision, int(hello.get("sockets", 0)))
         except BaseException as error:
             if connection is not None:
                 connection.transport.abort()

@@ -42,13 +42,15 @@ class ProbeConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         run: the name all sockets of the run share.
         endpoint: this socket's name within the run.
         settings: the worker's.
+        sockets: how many sockets the worker has beside this one.
     """
 
-    def __init__(self, run: str, endpoint: str, settings: ServingSettings) -> None:
+    def __init__(self, run: str, endpoint: str, settings: ServingSettings, sockets: int) -> None:
         super().__init__()
         self.group = group_of(run)
         self.endpoint = endpoint
         self.settings = settings
+        self.sockets = sockets
         # Whether the group has this socket: what has to be undone at the end.
         self.joined = False
         # Whether this side closed: frames and messages already on their way are dropped.
@@ -59,7 +61,10 @@ class ProbeConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         await self.accept()
         if await self._through_the_layer(self._join()):
             await self._tell(
-                type="hello", worker=self.settings.worker, revision=self.settings.revision
+                type="hello",
+                worker=self.settings.worker,
+                revision=self.settings.revision,
+                sockets=self.sockets,
             )
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:

@@ -107,7 +107,9 @@ class Serving:
             await refuse(receive, send)
             return
         run, endpoint = names
-        consumer = ProbeConsumer(run=run, endpoint=endpoint, settings=self.settings)
+        consumer = ProbeConsumer(
+            run=run, endpoint=endpoint, settings=self.settings, sockets=len(self.sockets)
+        )
         await self.sockets.serve(consumer, scope, receive, send)
 
     def is_authorized(self, scope: Scope) -> bool:

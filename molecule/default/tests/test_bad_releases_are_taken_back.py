@@ -67,8 +67,7 @@ BAD: dict[str, tuple[Callable[[Path], None], str, int]] = {
     "messages that reach nobody": (
         append(
             "config/settings.py",
-            "\nCHANNEL_LAYERS = {'default':"
-            " {'BACKEND': 'channels.layers.InMemoryChannelLayer'}}\n",
+            "\nCHANNEL_LAYERS = {'default': {'BACKEND': 'channels.layers.InMemoryChannelLayer'}}\n",
         ),
         "messages do not arrive",
         1,
@@ -115,7 +114,7 @@ def running(cluster: Cluster) -> set[object]:
 @pytest.fixture
 def timeouts() -> Iterator[list[str]]:
     """A readiness that is not waited for longer than a test needs."""
-    yield ["-e", '{"channels_ready_timeout": 10}']
+    return ["-e", '{"channels_ready_timeout": 10}']
 
 
 @pytest.mark.parametrize("name", BAD)
