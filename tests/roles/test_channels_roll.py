@@ -11,7 +11,11 @@ import pytest
 from .house import ROLES, Tree
 
 PLUGIN = ROLES / "channels" / "action_plugins" / "channels_roll.py"
-PROOF = ["channels-prove", "current", "--worker=app1:8001=http://10.0.0.10:8001"]
+PROOF = [
+    "channels-prove",
+    "current",
+    *(f"--worker=app1:{port}=http://10.0.0.10:{port}" for port in (8001, 8002, 8003)),
+]
 
 
 @dataclass
@@ -52,6 +56,7 @@ class Host:
     born: dict[str, float] = field(default_factory=dict)
     # What was done, without the looks.
     done: list[str] = field(default_factory=list)
+    proved: list[list[str]] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     calls: int = 0
 
@@ -63,7 +68,7 @@ class Host:
         self.calls += 1
         assert self.calls < 1000, "it never ends"
         if module_name == "ansible.legacy.command":
-            assert module_args == {"argv": PROOF}
+            self.proved.append(module_args["argv"])
             self.done.append("proof")
             return self.proofs.pop(0) if len(self.proofs) > 1 else self.proofs[0]
         assert module_name == "channels_worker"
@@ -110,7 +115,11 @@ class Host:
 
 
 def worker(port: int) -> Tree:
-    return {"unit": f"channels-web@{port}.service", "url": f"http://10.0.0.10:{port}"}
+    return {
+        "unit": f"channels-web@{port}.service",
+        "name": f"app1:{port}",
+        "url": f"http://10.0.0.10:{port}",
+    }
 
 
 THUMBNAILS = {"unit": "channels-worker@thumbnails.service", "connected_to": 6379}
@@ -278,6 +287,19 @@ def test_after_a_worker_that_is_not_proved_none_is_touched(
     assert answer["failed"] is True
     assert answer["msg"].startswith(f"3/4 app1 8002: messages do not arrive:\n{said}")
     assert host.done[-2:] == ["roll channels-web@8002", "proof"]
+
+
+def test_the_proof_is_the_one_that_is_given(host: Host, roll: Roll) -> None:
+    roll(EVERY)
+    assert host.proved == [PROOF] * 3
+
+
+def test_a_worker_that_the_proof_does_not_name_is_proved_from_its_turn_on(
+    host: Host, roll: Roll
+) -> None:
+    """It was not ready before, and what is rolled out may be what mends it."""
+    roll(EVERY, proof=PROOF[:2])
+    assert host.proved == [PROOF[:3], PROOF[:4], PROOF]
 
 
 def test_a_canary_that_is_not_proved_is_not_watched(host: Host, roll: Roll) -> None:

@@ -176,31 +176,45 @@ def test_a_look_changes_nothing_and_tells_what_runs(
 
     assert answer["changed"] is False
     assert worker.calls() == []
-    assert worker.asked == []
+    assert worker.asked == ["/-/ready"], "what does not run is not asked"
     common = {
+        "right": False,
         "path": str(worker.directory / "unit-file"),
         "content": "[Unit]\n",
-        "right": False,
         "phase": "",
         "sockets": 0,
-        "answer": "",
     }
     assert answer["units"] == {
         UNIT: {
             **common,
             "active": True,
             "outdated": True,
+            "ready": True,
             "revision": "old",
             "process": str(process.pid),
+            "answer": f"{worker.url}/-/ready says: 200 ready",
         },
         OTHER: {
             **common,
             "active": False,
             "outdated": False,
+            "ready": False,
             "revision": "",
             "process": "0",
+            "answer": "",
         },
     }
+
+
+def test_a_look_tells_who_was_not_ready_before_anybody_touched_it(
+    worker: Worker, process: subprocess.Popen[bytes]
+) -> None:
+    """Whose proof may be owed to what a roll is about to mend."""
+    worker.ready = [(503, b"no answer from Redis")]
+    worker.state("active", process.pid)
+    told = worker.run("look")["units"][UNIT]
+    assert told["ready"] is False
+    assert "no answer from Redis" in told["answer"]
 
 
 def test_a_unit_that_was_never_written_has_no_content(worker: Worker) -> None:
@@ -632,7 +646,7 @@ def test_check_mode_says_what_a_run_would_do_and_touches_nothing(
     predicted = worker.run(step, revision, check=True)
 
     assert worker.calls() == []
-    assert worker.asked == []
+    assert worker.asked == (["/-/ready"] if step == "look" and active == "active" else [])
     done = worker.run(step, revision)
     for key in ("changed", "diff"):
         assert predicted[key] == done[key]

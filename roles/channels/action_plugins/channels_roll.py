@@ -25,8 +25,8 @@ class ActionModule(ActionBase):
     ``stop_timeout`` a unit may take to stop, ``timeout`` to be ready then, and for
     ``canary_seconds`` the first one is watched after it is proved.
 
-    ``units`` are those of the module ``channels_worker``. ``proof`` is ``{argv, chdir, stdin}``, a
-    command that ends with 0 where messages arrive.
+    ``units`` are those of the module ``channels_worker``; a worker has a ``name``, too. ``proof``
+    is a command that ends with 0 where messages arrive; a worker that it does not name is added.
     """
 
     def run(
@@ -43,6 +43,8 @@ class ActionModule(ActionBase):
         result["restarted"] = []
         if self._task.check_mode:
             return result
+        # Grows by workers that were not ready before this roll came to them.
+        proof: list[str] = arguments.get("proof", [])
         begun: dict[str, Any] = {}
         for batch in [[unit] for unit in workers] + ([background] if background else []):
             names = " ".join(name_of(unit) for unit in batch)
@@ -51,7 +53,9 @@ class ActionModule(ActionBase):
             found = begun if batch is background and begun else self.ask("roll", batch)
             failed = self.wait(batch, found)
             if not failed and batch is not background and "proof" in arguments:
-                failed = self.prove(arguments["proof"])
+                own = f"--worker={batch[0]['name']}={batch[0]['url']}"
+                proof = proof if own in proof else [*proof, own]
+                failed = self.prove(proof)
                 if not failed and number == 1:
                     failed = self.watch_the_canary(batch)
             if failed:

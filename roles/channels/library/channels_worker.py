@@ -21,10 +21,11 @@ options:
     required: true
   step:
     description: >-
-      look changes nothing. start enables all units, starts at once those that do not run, and waits
-      until each is ready. roll restarts those of which the right process does not run, without
-      waiting; the next look says how far they are. watch looks for some time, returns early where
-      all are ready, and fails where the process of one has ended by itself.
+      look changes nothing, and asks those that run whether they are ready. start enables all units,
+      starts at once those that do not run, and waits until each is ready. roll restarts those of
+      which the right process does not run, without waiting; the next look says how far they are.
+      watch looks for some time, returns early where all are ready, and fails where the process of
+      one has ended by itself.
     type: str
     required: true
     choices: [look, start, roll, watch]
@@ -39,8 +40,8 @@ units:
   description: >-
     By name: whether it runs (active), whether it does with the right process (right) or with
     another one (outdated), the revision of its process, its process, its unit file and what stands
-    there; and, after a watch, its phase (draining, stopping, starting, ready, failed), the sockets
-    it has and what it says.
+    there; after a look, whether it is ready, with whatever process; and, after a watch, its phase
+    (draining, stopping, starting, ready, failed), the sockets it has and what it says.
   type: dict
   returned: always
 """
@@ -113,6 +114,7 @@ class Unit:
         self.url: str | None = wanted.get("url")
         self.connected_to = int(wanted.get("connected_to", 0))
         self.replaced: str = wanted.get("replaced", "0")
+        self.ready = False
         self.phase = ""
         self.sockets = 0
         self.answer = ""
@@ -160,7 +162,7 @@ class Unit:
 
     def told(self) -> dict[str, Any]:
         """Return what is known of it."""
-        state = ("active", "right", "outdated", "revision", "process", "path")
+        state = ("active", "right", "outdated", "ready", "revision", "process", "path")
         told = {name: getattr(self, name) for name in (*state, "phase", "sockets", "answer")}
         with contextlib.suppress(OSError):  # there is none yet
             told["content"] = Path(self.path).read_text() if self.path else ""
@@ -218,6 +220,9 @@ def main() -> None:
     seconds: int = module.params["timeout"]
     units = [Unit(module, wanted) for wanted in module.params["units"]]
 
+    for unit in units:
+        if step == "look" and unit.active:
+            unit.ready, unit.answer = unit.readiness()
     enable = [unit for unit in units if step == "start" and not unit.enabled]
     start = [unit for unit in units if step == "start" and not unit.active]
     restart = [unit for unit in units if step == "roll" and not unit.right]

@@ -207,8 +207,10 @@ class ActionModule(ActionBase):
             for host in hosts:
                 hosts_by_value[repr(given[host].get(name, "its default"))].append(host)
             if len(hosts_by_value) > 1:
+                hidden = cluster.options[name].get("no_log")
                 values = " but ".join(
-                    f"{value} on {', '.join(where)}" for value, where in hosts_by_value.items()
+                    f"{'a secret' if hidden else value} on {', '.join(where)}"
+                    for value, where in hosts_by_value.items()
                 )
                 yield f"{name} is {values}; allowed: one value for all, set for the group all"
 

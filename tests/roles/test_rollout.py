@@ -1,0 +1,433 @@
+"""What the playbooks do on which host and in which order, on hosts that are a word each.
+
+The tasks are those of the role. What would look at units, restart them or write their files is an
+action of the tests' own, and the commands of a host are programs that write down their words.
+"""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .house import ROLE_NAMES, ROLES, ROOT, Run, Tree, finish, start
+from .test_preflight import GOOD
+
+OLD, NEW, BAD = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
+HOSTS = ("app1", "app2")
+WEB, CELERY = "channels-web@8001.service", "channels-celery.service"
+UNITS = (WEB, "channels-web@8002.service", CELERY)
+
+# Answers by what the test says of a host, and writes down what it was asked.
+ACTION = """
+import json
+import os
+from pathlib import Path
+
+from ansible.plugins.action import ActionBase
+
+NAME = Path(__file__).stem
+
+
+class ActionModule(ActionBase):
+    def run(self, tmp=None, task_vars=None):
+        result = super().run(tmp, task_vars)
+        host = task_vars["inventory_hostname"]
+        arguments = self._task.args
+        units = [unit["unit"] for unit in arguments.get("units", [])]
+        told = [f"{NAME} {host}", arguments.get("step", ""), *(unit[9:-8] for unit in units)]
+        if NAME == "channels_roll":
+            told.append(f"{arguments['number']}/{arguments['total']}")
+            workers = [word[9:].split("=")[0] for word in arguments.get("proof", [])[2:]]
+            told.append(f"proving {' '.join(workers)}" if workers else "")
+        if NAME == "config_files":
+            told += sorted({file["content"].strip() for file in arguments["files"]})
+        with Path(os.environ["RECORD"]).open("a") as record:
+            record.write(" ".join(filter(None, told)) + "\\n")
+        known = json.loads(os.environ["KNOWN"])[host]
+        wrong = known["wrong"].get(NAME + (" proved" if "proof" in arguments else ""))
+        if wrong:
+            return {**result, "failed": True, "msg": wrong}
+        looked = {unit: known["units"][unit] for unit in units if unit in known["units"]}
+        return {**result, "changed": arguments.get("step") != "look", "units": looked}
+"""
+UNIT = "unit of {{ channels_release.id | default('none') }}\n"
+PROGRAM = """#!/bin/sh
+echo "$(basename "$0") $*" >> "$RECORD"
+case $1 in note | bad | unlock) cat >/dev/null ;; esac
+"""
+
+
+def unit(active: bool = True, revision: str = "", right: bool = False, ready: bool = True) -> Tree:
+    """A unit as a look tells of it."""
+    return {
+        "active": active,
+        "right": right,
+        "outdated": active and not right,
+        "ready": active and ready,
+        "revision": revision,
+        "process": "1234" if active else "0",
+        "path": "/etc/systemd/system/channels-web@.service",
+        "content": f"unit of {OLD}\n",
+    }
+
+
+RUNS = dict.fromkeys(UNITS, unit(revision=f"{OLD}-01234567"))
+RIGHT = dict.fromkeys(UNITS, unit(revision=f"{NEW}-01234567", right=True))
+SICK = dict.fromkeys(UNITS, unit(revision=f"{OLD}-01234567", ready=False))
+NOTHING = dict.fromkeys(UNITS, unit(active=False))
+
+
+@dataclass
+class Case:
+    """A cluster of two hosts, and the plays that are run on it."""
+
+    plays: list[Tree]
+    app1: Tree = field(default_factory=lambda: RUNS)
+    app2: Tree = field(default_factory=lambda: RUNS)
+    # By host and action, what goes wrong.
+    wrong: dict[str, Tree] = field(default_factory=dict)
+    # By host, what choose.yml has found.
+    facts: dict[str, Tree] = field(default_factory=dict)
+    variables: Tree = field(default_factory=dict)
+
+    def facts_of(self, host: str) -> Tree:
+        common = {"_channels_current": OLD, "_channels_drained": False, "_channels_serves": True}
+        return {**common, **self.facts.get(host, {})}
+
+
+def imported(name: str) -> Tree:
+    return {
+        "name": name.capitalize(),
+        "ansible.builtin.import_playbook": str(ROOT / "playbooks" / f"{name}.yml"),
+    }
+
+
+CHOOSE = {
+    "name": "Choose",
+    "hosts": "localhost",
+    "gather_facts": False,
+    "tasks": [
+        {
+            "name": "Choose | Pack the release",
+            "ansible.builtin.include_role": {
+                "name": "channels",
+                "tasks_from": "build",
+                "rolespec_validate": False,
+            },
+        },
+        {
+            "name": "Choose | Say which",
+            "ansible.builtin.debug": {"msg": "chosen: {{ channels_release.id }}"},
+        },
+    ],
+}
+CASES = {
+    "bare": Case([imported("rollout")], NOTHING, NOTHING),
+    "restart": Case([imported("rollout")], RIGHT, RIGHT, variables={"deploy_restart": "true"}),
+    "wider": Case([imported("rollout")], {**RIGHT, WEB: unit(active=False)}, RIGHT),
+    "drained": Case([imported("rollout")], NOTHING, facts={"app1": {"_channels_drained": True}}),
+    "sick": Case([imported("rollout")], {**SICK, WEB: RUNS[WEB]}, SICK),
+    "bad": Case(
+        [imported("rollout")],
+        wrong={
+            "app1": {
+                "channels_roll proved": "1/6 app1 8001: messages do not arrive",
+                "channels_roll": "the former one does not start",
+            },
+        },
+    ),
+    "rolled back": Case(
+        [imported("settle")],
+        facts={"app1": {"_channels_current": BAD}, "app2": {"_channels_current": ""}},
+        variables={"deploy_operation": "rollback"},
+    ),
+    "failed": Case(
+        [imported("settle")],
+        variables={"deploy_operation": "rollback", "deploy_result": "failed"},
+    ),
+    "chosen": Case(
+        [CHOOSE],
+        facts={"app1": {"_channels_current": BAD, "_channels_serves": False}},
+        variables={"deploy_release": "running"},
+    ),
+    "another host": Case([imported("drain")], variables={"drain_host": "app1,lb1"}),
+    "no host": Case([imported("undrain")], variables={"drain_host": ""}),
+}
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a case came to."""
+
+    run: Run
+    record: list[str]
+    # The release that runs on app2 in the case `chosen`.
+    packed: str
+
+    def of(self, *names: str) -> list[str]:
+        """What was done by the name of it."""
+        return [line for line in self.record if line.startswith(names)]
+
+
+OWN_ACTIONS = {"channels": ("channels_roll", "channels_worker"), "cluster": ("config_files",)}
+
+
+def link_roles(directory: Path) -> None:
+    """The roles of the house, but for what would touch a host, and with units of one line."""
+    for role in ROLE_NAMES:
+        (directory / role / "templates").mkdir(parents=True)
+        for part in (ROLES / role).iterdir():
+            if part.name not in ("action_plugins", "templates"):
+                (directory / role / part.name).symlink_to(part)
+        for template in (ROLES / role).glob("templates/*"):
+            (directory / role / "templates" / template.name).write_text(UNIT)
+        plugins = directory / role / "action_plugins"
+        plugins.mkdir()
+        for name in OWN_ACTIONS.get(role, ()):
+            (plugins / f"{name}.py").write_text(ACTION)
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
+    """Every case; four runs at a time."""
+    directory = tmp_path_factory.mktemp("rollout")
+    link_roles(directory / "roles")
+    # Where build.yml looks for it.
+    (directory / "app" / "channels_kit").mkdir(parents=True)
+    programs = directory / "bin"
+    programs.mkdir()
+    for name in ("channels-manage", "channels-prove", "channels-releases"):
+        (programs / name).write_text(PROGRAM)
+        (programs / name).chmod(0o755)
+    (directory / "application").mkdir()
+    old = pack(directory)
+    done, waiting = {}, list(CASES.items())
+    while waiting:
+        batch, waiting = waiting[:4], waiting[4:]
+        started = {name: begin(directory, name, case, programs, old) for name, case in batch}
+        runs = {name: finish(process) for name, process in started.items()}
+        for name, run in runs.items():
+            record = directory / name / "record"
+            lines = record.read_text().splitlines() if record.exists() else []
+            done[name] = Done(run, lines, old)
+    return done
+
+
+def pack(directory: Path) -> str:
+    """Pack a release of an empty application, which runs on app2 of the case `chosen`."""
+    result = subprocess.run(
+        [
+            *(sys.executable, ROLES / "channels" / "files" / "build_release.py"),
+            *(f"--application={directory / 'application'}", f"--output={directory / 'releases'}"),
+            f"--kit={directory / 'app' / 'channels_kit'}",
+        ],
+        input="",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    release: str = json.loads(result.stdout)["id"]
+    return release
+
+
+def begin(directory: Path, name: str, case: Case, programs: Path, old: str) -> Any:
+    home = directory / name
+    for release in (OLD, NEW, BAD):
+        for host in HOSTS:
+            (home / host / "releases" / release).mkdir(parents=True)
+    facts = {host: case.facts_of(host) for host in HOSTS}
+    if name == "chosen":
+        facts["app2"]["_channels_current"] = old
+    new = {"id": NEW, "archive": "/none", "environment": "e", "requirements": "", "kit": "k"}
+    inventory = {
+        "all": {
+            "hosts": {
+                **{host: {**facts[host], "cluster_home": str(home / host)} for host in HOSTS},
+                "lb1": {},
+            },
+            "vars": {
+                **GOOD,
+                "cluster_address": "127.0.0.1",
+                "ansible_connection": "local",
+                "ansible_python_interpreter": "{{ ansible_playbook_python }}",
+                "cluster_background_channels": [],
+                "channels_archive_directory": str(directory / "releases"),
+                "channels_lock_directory": str(ROOT),
+                "channels_source": str(directory / "application"),
+            },
+        },
+        "channels": {"hosts": dict.fromkeys(HOSTS)},
+        "nginx": {"hosts": {"lb1": {}}},
+    }
+    choice = {
+        "name": "Choice",
+        "hosts": "localhost",
+        "gather_facts": False,
+        "tasks": [
+            {
+                "name": "Choice | Name the release",
+                "ansible.builtin.set_fact": {"channels_release": new},
+            }
+        ],
+    }
+    known = {
+        host: {"units": units, "wrong": case.wrong.get(host, {})}
+        for host, units in (("app1", case.app1), ("app2", case.app2))
+    }
+    return start(
+        home,
+        inventory,
+        [choice, *case.plays],
+        "--extra-vars",
+        json.dumps(case.variables),
+        ANSIBLE_ROLES_PATH=str(directory / "roles"),
+        PATH=f"{programs}:{sys.exec_prefix}/bin:/usr/bin:/bin",
+        RECORD=str(home / "record"),
+        KNOWN=json.dumps({**known, "lb1": {}}),
+    )
+
+
+EVERY = ("app1:8001", "app1:8002", "app2:8001", "app2:8002")
+UNITS_SAID = "web@8001 web@8002 celery"
+PROOF = " ".join(f"--worker={worker}=http://127.0.0.1:{worker[-4:]}" for worker in EVERY)
+
+
+def proofs(done: Done) -> list[str]:
+    """The workers of every proof, in their order."""
+    return [" ".join(re.findall(r"--worker=(\S+?)=", line)) for line in done.of("channels-prove")]
+
+
+def test_where_nothing_runs_all_start_at_once_and_are_proved(cases: dict[str, Done]) -> None:
+    done = cases["bare"]
+    assert done.run.code == 0, done.run.output
+    assert done.record[0] == f"channels-manage --release {NEW} migrate --no-input"
+    assert set(done.of("channels_worker")) == {
+        f"channels_worker {host} {step} {UNITS_SAID}"
+        for host in HOSTS
+        for step in ("look", "start")
+    }
+    assert done.of("channels_roll") == []
+    # Of the workers that this run has started, a moment ago and in another play.
+    assert proofs(done) == [" ".join(EVERY)]
+    assert done.record[-1].startswith("channels-prove")
+
+
+def test_hosts_are_rolled_one_after_the_other_and_numbered_through(cases: dict[str, Done]) -> None:
+    done = cases["restart"]
+    assert done.run.code == 0, done.run.output
+    every = " ".join(EVERY)
+    assert done.of("channels_roll") == [
+        f"channels_roll app1 {UNITS_SAID} 1/6 proving {every}",
+        f"channels_roll app2 {UNITS_SAID} 4/6 proving {every}",
+    ]
+    # Each worker was proved, the last one last.
+    assert proofs(done) == []
+    assert done.of("channels-releases") == [f"channels-releases deployed {NEW}"] * 2
+
+
+def test_a_worker_that_is_new_is_started_and_proved_and_no_other_touched(
+    cases: dict[str, Done],
+) -> None:
+    done = cases["wider"]
+    assert done.run.code == 0, done.run.output
+    assert [line for line in done.of("channels_worker") if " start " in line] == [
+        "channels_worker app1 start web@8001"
+    ]
+    assert done.of("channels_roll") == []
+    assert proofs(done) == [" ".join(EVERY)]
+
+
+def test_a_host_that_is_drained_gets_the_release_and_starts_nothing(
+    cases: dict[str, Done],
+) -> None:
+    done = cases["drained"]
+    assert done.run.code == 0, done.run.output
+    assert not [line for line in done.of("channels_worker") if " start " in line]
+    assert done.of("channels-releases") == [f"channels-releases deployed {NEW}"] * 2
+    assert done.of("channels_roll") == [
+        f"channels_roll app2 {UNITS_SAID} 1/3 proving app2:8001 app2:8002"
+    ]
+
+
+def test_a_worker_that_was_not_ready_is_proved_when_the_roll_has_come_to_it(
+    cases: dict[str, Done],
+) -> None:
+    """Else no release could be brought that mends workers: the first proof would be of all."""
+    done = cases["sick"]
+    assert done.run.code == 0, done.run.output
+    # The action adds those that it rolls.
+    assert done.of("channels_roll") == [
+        f"channels_roll app1 {UNITS_SAID} 1/6 proving app1:8001",
+        f"channels_roll app2 {UNITS_SAID} 4/6 proving app1:8001 app1:8002",
+    ]
+
+
+def test_after_a_gate_has_failed_every_host_is_put_back(cases: dict[str, Done]) -> None:
+    """Even where the first one cannot be; and none is touched anew."""
+    done = cases["bad"]
+    assert done.run.code != 0
+    failed = done.record.index(f"channels_roll app1 {UNITS_SAID} 1/6 proving {' '.join(EVERY)}")
+    restored = done.record[failed + 1 :]
+    assert sorted(line for line in restored if line.startswith("config_files")) == [
+        f"config_files {host} unit of {OLD}" for host in HOSTS
+    ]
+    assert [line for line in restored if line.startswith("channels_roll")] == [
+        f"channels_roll {host} {UNITS_SAID} 1/3" for host in HOSTS
+    ]
+    assert restored[-2:] == [
+        f"channels-releases bad {NEW}",  # of app2; nothing more is done on app1
+        f"channels-prove releases/{NEW} {PROOF}",
+    ]
+
+
+def test_the_last_words_are_why_it_failed_and_what_runs(cases: dict[str, Done]) -> None:
+    last = cases["bad"].run.output.rpartition("TASK [Result")[2]
+    assert "1/6 app1 8001: messages do not arrive" in last
+    assert "Not put back: app1; why stands above." in last
+    assert "run again as before" not in last
+
+
+def test_a_rollback_marks_what_it_has_left_and_ends_with_the_lock(cases: dict[str, Done]) -> None:
+    done = cases["rolled back"]
+    assert done.run.code == 0, done.run.output
+    assert done.record == [
+        *[f"channels-releases note {NEW}"] * 2,
+        f"channels-releases bad {BAD}",  # app2 had none
+        *["channels-releases prune 5"] * 2,
+        "channels-releases unlock",
+    ]
+
+
+def test_after_a_failure_no_release_is_removed_or_marked(cases: dict[str, Done]) -> None:
+    """Another operator may have the lock, and be about to start it."""
+    done = cases["failed"]
+    assert done.run.code == 0, done.run.output
+    assert done.record == [
+        *[f"channels-releases note {NEW}"] * 2,
+        "channels-releases unlock",
+    ]
+
+
+def test_the_release_that_runs_is_not_that_of_a_host_on_which_nothing_does(
+    cases: dict[str, Done],
+) -> None:
+    """As after a deploy that has failed while the first host was drained."""
+    done = cases["chosen"]
+    assert done.run.code == 0, done.run.output
+    assert f"chosen: {done.packed}" in done.run.output
+
+
+@pytest.mark.parametrize(("name", "said"), [("another host", "app1,lb1"), ("no host", "")])
+def test_what_is_no_app_host_is_neither_drained_nor_passed_over(
+    cases: dict[str, Done], name: str, said: str
+) -> None:
+    done = cases[name]
+    assert done.run.code != 0
+    words = f"'{said}' is no app host; HOST= takes of these, with commas between: app1 app2"
+    assert words in done.run.output
+    assert done.record == []
