@@ -279,6 +279,18 @@ def test_they_count_among_those_that_are_kept(host: Host) -> None:
     assert {each["release"] for each in host.list()} == {A, C, D}
 
 
+def test_bad_ones_take_no_place_of_those_to_go_back_to(host: Host) -> None:
+    for release, deployed in ((A, 100), (B, 200), (C, 300), (D, 400)):
+        host.install(release, deployed=deployed)
+    host.make_current(B)
+    for release in (C, D):
+        host.run("bad", release, told="no good")
+    host.prune(2)
+    assert {each["release"] for each in host.list()} == {A, B, C, D}
+    host.prune(1)
+    assert {each["release"] for each in host.list()} == {B, D}
+
+
 def test_an_environment_goes_with_the_last_release_that_needs_it(host: Host) -> None:
     host.install(A, "env-a", deployed=100)
     host.install(B, "env-b", deployed=200)

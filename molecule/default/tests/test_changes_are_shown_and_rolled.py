@@ -43,7 +43,9 @@ def test_a_new_limit_changes_what_depends_on_it_and_nothing_else(
     }
     redis = {"Configure | Write the instances' configuration", "Redis | Restart what has changed"}
     nginx = {"Nginx | Check the configuration and put it in place", "Nginx | Reload it"}
-    assert lowered.changed == {
+    # What other tests have installed is removed by whichever run comes next.
+    pruned = "Retire | Remove releases and environments that nobody goes back to"
+    assert {host: tasks - {pruned} for host, tasks in lowered.changed.items()} == {
         "app1": app,
         "app2": app,
         "data1": base | redis,
