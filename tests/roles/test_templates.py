@@ -413,7 +413,8 @@ def test_the_edges_share_the_handshakes_that_the_workers_can_take(
     clusters: dict[str, Cluster], name: str, host: str
 ) -> None:
     conf = nginx(clusters, name, host)
-    rate = 100 * len(WORKERS[name]) // len(EDGES[name])
+    each = defaults("nginx")["nginx_handshakes_per_worker"]
+    rate = each * len(WORKERS[name]) // len(EDGES[name])
     ((key, zone, limit),) = conf.values("http", "limit_req_zone")
     assert (key, limit) == ("$handshake", f"rate={rate}r/s")
     _, known = conf.all("http", "server")
