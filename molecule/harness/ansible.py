@@ -64,8 +64,18 @@ def environment(**further: str) -> dict[str, str]:
 
 def play(inventory: Path, playbook: str, *arguments: str) -> Run:
     """Run a playbook of the repository as an operator does."""
+    return run("ansible-playbook", "-i", inventory, playbook, *arguments)
+
+
+def deploy(inventory: Path, *arguments: str) -> Run:
+    """Deploy, roll back or restart as an operator does, by the program behind these verbs."""
+    return run(ROOT / "scripts" / "deploy", inventory, *arguments)
+
+
+def run(*command: str | Path) -> Run:
+    """Run a command of the repository."""
     result = subprocess.run(
-        ["ansible-playbook", "-i", inventory, playbook, *arguments],
+        command,
         cwd=ROOT,
         env=environment(),
         stdout=subprocess.PIPE,

@@ -17,7 +17,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
 
 from channels_kit.paths import READY, probe_path
-from harness.ansible import Run, play, read_facts
+from harness.ansible import Run, deploy, play, read_facts
 from harness.wait import eventually
 
 # Connects as anybody can, and says in one word what came of it.
@@ -277,3 +277,7 @@ class Cluster:
     def converge(self, *arguments: str, inventory: Path | None = None) -> Run:
         """Run site.yml as an operator does."""
         return play(inventory or self.inventory, "site.yml", *arguments)
+
+    def deploy(self, *arguments: str) -> Run:
+        """Deploy, roll back or restart as an operator does."""
+        return deploy(self.inventory, *arguments)

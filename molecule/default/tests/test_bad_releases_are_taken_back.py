@@ -2,15 +2,16 @@
 
 import json
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from harness.ansible import ROOT, Run, environment
+from harness.ansible import ROOT
 from harness.cluster import Cluster
 
 CRASH_AFTER_SECONDS = 5
+# A readiness that is not waited for longer than a test needs.
+HURRY = ["-e", '{"channels_ready_timeout": 10}']
 
 
 def append(file: str, text: str) -> Callable[[Path], None]:
@@ -84,19 +85,6 @@ def application(tmp_path: Path) -> Path:
     return copy
 
 
-def deploy(cluster: Cluster, *arguments: str) -> Run:
-    result = subprocess.run(
-        [ROOT / "scripts" / "deploy", cluster.inventory, *arguments],
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    return Run(result.returncode, result.stdout)
-
-
 def releases(cluster: Cluster) -> dict[str, list[dict[str, object]]]:
     """What each app host says of its releases."""
     return {
@@ -111,23 +99,15 @@ def running(cluster: Cluster) -> set[object]:
     }
 
 
-@pytest.fixture
-def timeouts() -> Iterator[list[str]]:
-    """A readiness that is not waited for longer than a test needs."""
-    return ["-e", '{"channels_ready_timeout": 10}']
-
-
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_release_is_taken_back(
-    cluster: Cluster, application: Path, name: str, timeouts: list[str]
-) -> None:
+def test_a_bad_release_is_taken_back(cluster: Cluster, application: Path, name: str) -> None:
     change, words, touched = BAD[name]
     before = running(cluster)
     processes = {worker.name: cluster.process_of(worker) for worker in cluster.workers}
     assert len(before) == 1
     change(application)
 
-    run = deploy(cluster, "deploy", "--", "-e", f"channels_source={application}", *timeouts)
+    run = cluster.deploy("deploy", "--", "-e", f"channels_source={application}", *HURRY)
 
     assert run.rc != 0, run.output
     assert words in run.output, run.output

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from harness.cluster import Cluster
-from test_bad_releases_are_taken_back import append, application, deploy, releases, running
+from test_bad_releases_are_taken_back import append, application, releases, running
 
 __all__ = ["application"]
 
@@ -13,7 +13,7 @@ def test_a_release_goes_out_and_comes_back(cluster: Cluster, application: Path) 
     (before,) = running(cluster)
     append("chat/urls.py", "\n# Another release.\n")(application)
 
-    out = deploy(cluster, "deploy", "--", "-e", f"channels_source={application}")
+    out = cluster.deploy("deploy", "--", "-e", f"channels_source={application}")
     assert out.rc == 0, out.output
     (after,) = running(cluster)
     assert after != before
@@ -21,7 +21,7 @@ def test_a_release_goes_out_and_comes_back(cluster: Cluster, application: Path) 
         assert f"{worker.host} {worker.port}: proved" in out.output, index
     assert cluster.prove().rc == 0
 
-    back = deploy(cluster, "rollback")
+    back = cluster.deploy("rollback")
     assert back.rc == 0, back.output
     assert running(cluster) == {before}
     for host, found in releases(cluster).items():
@@ -40,7 +40,7 @@ def test_two_operators_do_not_deploy_at_once(cluster: Cluster) -> None:
     taken = """echo '{"who": "ann@laptop", "what": "deploy v2"}' | channels-releases lock"""
     host.check_output(taken)
     try:
-        run = deploy(cluster, "restart")
+        run = cluster.deploy("restart")
         assert run.rc != 0
         assert "ann@laptop is at it" in run.output
         assert "make unlock" in run.output

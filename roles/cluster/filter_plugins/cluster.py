@@ -35,6 +35,11 @@ def cluster_web_workers(
     return workers
 
 
+def worker_arguments(workers: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the arguments that name workers to the proof."""
+    return [f"--worker={worker['name']}={worker['url']}" for worker in workers]
+
+
 def in_url(address: str) -> str:
     """Return an address as a URL and nginx write it: IPv6 in brackets."""
     return f"[{address}]" if ":" in address else address
@@ -55,4 +60,5 @@ class FilterModule:
             "cluster_in_url": in_url,
             "cluster_in_userinfo": in_userinfo,
             "cluster_web_workers": cluster_web_workers,
+            "cluster_worker_arguments": worker_arguments,
         }
