@@ -8,7 +8,7 @@ back in one second. Ends with 0 where nothing was lost and every connection ende
 The steps kill-worker, kill-host and kill-all are accidents and no operations: they are run when
 they are named, and then a connection may end in any way.
 
-The reports, and a plot of the sockets of every worker over time, are in .staging/rehearsal/.
+The reports, and a plot of the sockets of every worker over time, are in .rehearsal/.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-DIRECTORY = ROOT / ".staging" / "rehearsal"
+DIRECTORY = ROOT / ".rehearsal"
 INVENTORY = DIRECTORY / "inventory"
 PYTHON = sys.executable
 SERVICE_RESTART = 1012

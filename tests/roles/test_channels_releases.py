@@ -61,6 +61,11 @@ class Host:
         assert result.returncode == 0, result.stderr
         return {str(Path(line).relative_to(self.root)) for line in result.stdout.splitlines()}
 
+    def settle(self, told: Tree, result: str = "ok") -> "subprocess.CompletedProcess[str]":
+        for directory in ("archives", "environments"):
+            (self.home / directory).mkdir(parents=True, exist_ok=True)
+        return self.run("settle", A, "5", told={**told, "result": result})
+
     def install(self, release: str, environment: str = "env0", deployed: int = 0) -> None:
         """Put a release there as install-release does, and say when it was deployed."""
         directory = self.home / "releases" / release
@@ -97,7 +102,11 @@ class Host:
 def host(tmp_path: Path) -> Iterator[Host]:
     jinja = jinja2.Environment(autoescape=False, keep_trailing_newline=True)
     jinja.filters["comment"] = lambda text: f"# {text}"
-    variables = {"ansible_managed": "Ansible managed", "cluster_home": "/srv/channels"}
+    variables = {
+        "ansible_managed": "Ansible managed",
+        "cluster_home": "/srv/channels",
+        "_channels_lock_file": "/run/channels-deploy.lock",
+    }
     program = jinja.from_string(TEMPLATE.read_text()).render(variables)
     here, count = re.subn(r'Path\("/(?!proc")', f'Path("{tmp_path}/', program)
     assert count == 6, "another path is to be replaced"
@@ -153,7 +162,7 @@ def test_a_host_without_releases_has_an_empty_list(host: Host) -> None:
     assert host.list() == []
 
 
-# deployed, bad, note
+# switch, bad
 
 
 def test_what_has_become_of_a_release_is_noted(host: Host) -> None:
@@ -165,7 +174,7 @@ def test_what_has_become_of_a_release_is_noted(host: Host) -> None:
         B: "KeyError\nin the journal",
     }
     # Who deploys it again knows better.
-    assert host.run("deployed", B).returncode == 0
+    assert host.run("switch", B).returncode == 0
     first, second = host.list()
     assert (first["release"], first["bad"]) == (B, "")
     assert first["deployed"] > second["deployed"] == 300
@@ -173,19 +182,41 @@ def test_what_has_become_of_a_release_is_noted(host: Host) -> None:
 
 def test_the_first_release_is_noted_too(host: Host) -> None:
     host.install(A)
-    assert host.run("deployed", A).returncode == 0
+    assert host.run("switch", A).returncode == 0
     assert host.list()[0]["deployed"] > 0
+
+
+def test_the_current_release_is_one_that_is_installed(host: Host) -> None:
+    for release in (A, B):
+        host.install(release)
+        assert host.run("switch", release).returncode == 0
+        assert [each["release"] for each in host.list() if each["current"]] == [release]
+    refused = host.run("switch", C)
+    assert (refused.returncode, refused.stderr) == (1, f"{C} is not installed\n")
+    assert (host.home / "current").resolve().name == B
+
+
+# settle
 
 
 def test_the_audit_log_has_a_line_an_operation(host: Host) -> None:
     for operation in (ADA, BOB):
-        assert host.run("note", A, told={**operation, "result": "ok"}).returncode == 0
+        assert host.settle(operation).returncode == 0
     log = (host.root / "var/log/channels-deploys.log").read_text()
     first, second = map(json.loads, log.splitlines())
     at = datetime.strptime(first.pop("at"), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     assert abs(datetime.now(tz=UTC) - at).total_seconds() < 60
     assert first == {**ADA, "release": A, "result": "ok"}
     assert second["who"] == "bob@desk"
+
+
+def test_only_a_success_removes_releases(host: Host) -> None:
+    """After a failure, the lock may be another operator's, whose release is installed already."""
+    host.install(A)
+    assert host.settle(ADA, "failed").returncode == 0
+    assert [each["release"] for each in host.list()] == [A]
+    assert host.settle(ADA).returncode == 0
+    assert host.list() == []
 
 
 # lock, unlock
@@ -224,23 +255,22 @@ def test_a_lock_that_is_being_written_is_somebodys(host: Host) -> None:
 def test_the_holder_alone_gives_the_lock_back(host: Host) -> None:
     host.run("lock", told=ADA)
     # As after a deploy that was refused: its end is no failure.
-    assert host.run("unlock", told=BOB).returncode == 0
+    assert host.settle(BOB, "failed").returncode == 0
     assert host.lock.exists()
-    assert host.run("unlock", told=ADA).returncode == 0
+    assert host.settle(ADA, "failed").returncode == 0
     assert not host.lock.exists()
     assert host.run("lock", told=BOB).returncode == 0
 
 
 def test_a_lock_is_broken_with_the_name_of_its_holder(host: Host) -> None:
     host.run("lock", told=ADA)
-    broken = host.run("unlock", "--break", told="")
+    broken = host.run("unlock", told="")
     assert (broken.returncode, json.loads(broken.stdout)) == (0, ADA)
     assert not host.lock.exists()
 
 
-@pytest.mark.parametrize("option", [[], ["--break"]])
-def test_where_there_is_no_lock_there_is_none_to_break(host: Host, option: list[str]) -> None:
-    unlocked = host.run("unlock", *option, told=ADA)
+def test_where_there_is_no_lock_there_is_none_to_break(host: Host) -> None:
+    unlocked = host.run("unlock")
     assert (unlocked.returncode, unlocked.stdout) == (0, "")
 
 
@@ -328,7 +358,7 @@ def test_an_environment_file_goes_when_nothing_names_it(host: Host) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["list", "x"], ["deployed"], ["bad"], ["prune"], ["unlock", "--brake"]]
+    "arguments", [[], ["list", "x"], ["switch"], ["bad"], ["prune"], ["unlock", "--brake"]]
 )
 def test_wrong_usage_is_answered_with_the_usage(host: Host, arguments: list[str]) -> None:
     result = host.run(*arguments, told="")

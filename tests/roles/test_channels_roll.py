@@ -83,14 +83,15 @@ class Host:
         if step == "start":
             self.done.append(f"start {' '.join(names)}")
         until = self.now + timeout
-        while step == "watch" and self.now < until and self.phases(names) != {"ready"}:
+        watched = step == "watch" or (step == "roll" and timeout > 0)
+        while watched and self.now < until and self.phases(names) != {"ready"}:
             self.now += 0.5
         for each in names:
             if self.phase(each) == "failed":
                 return {"failed": True, "msg": self.lives[each].failure}
             if step == "start" and self.phase(each) == "starting":
                 return {"failed": True, "msg": f"{each} is not ready"}
-        return {"units": {f"{each}.service": self.told(each, step) for each in names}}
+        return {"units": {f"{each}.service": self.told(each, watched or step == "start") for each in names}}
 
     def phase(self, unit: str) -> str:
         return self.lives.setdefault(unit, Life()).phase(self.now - self.born[unit])
@@ -98,10 +99,10 @@ class Host:
     def phases(self, units: list[str]) -> set[str]:
         return {self.phase(unit) for unit in units}
 
-    def told(self, unit: str, step: str) -> Tree:
+    def told(self, unit: str, looked_at: bool) -> Tree:
         phase = self.phase(unit)
-        # A roll and a start do not say how far those are that they do not wait for.
-        seen = phase if step == "watch" or (step == "start" and phase == "ready") else ""
+        # A roll that does not watch does not say how far they are.
+        seen = phase if looked_at else ""
         return {
             "phase": seen,
             "outdated": phase in ("draining", "stopping"),
@@ -193,6 +194,13 @@ def test_a_worker_is_touched_when_the_one_before_is_ready(host: Host, roll: Roll
     assert host.born["channels-web@8002"] >= host.born["channels-web@8001"] + 40
 
 
+def test_background_units_are_restarted_on_a_later_host_beside_its_first_worker(
+    host: Host, roll: Roll
+) -> None:
+    roll([worker(8001), CELERY], number=6, total=7)
+    assert host.done == ["roll channels-celery", "roll channels-web@8001", "proof"]
+
+
 def test_background_units_are_restarted_at_once_beside_the_second_worker(
     host: Host, roll: Roll
 ) -> None:
@@ -223,10 +231,10 @@ def test_phases_are_said_with_number_host_and_unit(host: Host, roll: Roll) -> No
     host.lives["channels-web@8002"] = Life(draining=6, stopping=1, starting=5, sockets=300)
     roll([worker(8002), THUMBNAILS], number="3", total="7")
     assert host.said == [
-        "  3/7 app1 8002: draining, 175 sockets left, 2 s",
-        "  3/7 app1 8002: draining, 50 sockets left, 5 s",
+        "  3/7 app1 8002: draining, 200 sockets left, 2 s",
+        "  3/7 app1 8002: draining, 75 sockets left, 5 s",
         "  3/7 app1 8002: starting",
-        "  3/7 app1 8002: ready, 12.0 s",
+        "  3/7 app1 8002: ready, 12.5 s",
         "  3/7 app1 8002: proved, 0.0 s",
         "  4/7 app1 thumbnails: ready, 0.5 s",
     ]
@@ -353,7 +361,7 @@ def test_a_worker_that_never_gets_ready_fails_at_its_deadline(host: Host, roll: 
 
 def test_a_worker_that_is_ready_at_the_last_moment_is_no_failure(host: Host, roll: Roll) -> None:
     # Between the last watch and the start that would fail.
-    host.lives["channels-web@8001"] = Life(starting=62.9)
+    host.lives["channels-web@8001"] = Life(starting=62.2)
     answer = roll([worker(8001)], proof=None, number=2)
     assert host.done == ["roll channels-web@8001", "start channels-web@8001"]
     assert answer.get("failed", False) is False

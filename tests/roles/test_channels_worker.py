@@ -434,7 +434,7 @@ def test_a_roll_restarts_what_is_outdated_and_does_not_wait(
     worker.state("active", process.pid)
     worker.state("activating", process.pid, unit=OTHER)
 
-    answer = worker.run("roll", ports=(8001, 8002))
+    answer = worker.run("roll", timeout=0, ports=(8001, 8002))
 
     assert answer["changed"] is True
     # A worker takes minutes to drain: what systemd is asked for, it does.
@@ -450,7 +450,7 @@ def test_a_roll_leaves_alone_what_is_right(
     worker: Worker, process: subprocess.Popen[bytes]
 ) -> None:
     worker.state("active", process.pid, unit_file="disabled")
-    answer = worker.run("roll", "old")
+    answer = worker.run("roll", "old", timeout=0)
     assert answer["changed"] is False
     assert worker.calls() == []
 
@@ -459,10 +459,10 @@ def test_a_roll_restarts_a_process_that_shall_be_replaced_and_no_other(
     worker: Worker, process: subprocess.Popen[bytes]
 ) -> None:
     worker.state("active", process.pid)
-    worker.run("roll", "old", replaced=str(process.pid))
+    worker.run("roll", "old", timeout=0, replaced=str(process.pid))
     assert worker.calls() == ["daemon-reload", f"restart --no-block {UNIT}"]
     # It has been restarted meanwhile.
-    worker.run("roll", "old", replaced=str(process.pid - 1))
+    worker.run("roll", "old", timeout=0, replaced=str(process.pid - 1))
     assert worker.calls() == []
 
 
@@ -472,7 +472,7 @@ def test_a_roll_starts_what_does_not_run_any_more(
 ) -> None:
     """What is on its way out would come back as systemd has read its unit before."""
     worker.state(state, process.pid if state == "deactivating" else 0)
-    worker.run("roll", "old")
+    worker.run("roll", "old", timeout=0)
     assert worker.calls() == ["daemon-reload", f"restart --no-block {UNIT}"]
 
 
@@ -561,14 +561,15 @@ def test_a_watch_asks_nothing_of_a_unit_that_answers_nobody(
     assert worker.asked == []
 
 
+@pytest.mark.parametrize("step", ["watch", "roll"])
 def test_a_watch_ends_when_all_are_ready(
-    worker: Worker, process: subprocess.Popen[bytes], clock: list[float]
+    worker: Worker, process: subprocess.Popen[bytes], clock: list[float], step: str
 ) -> None:
     worker.state("active", process.pid)
     for state, pid in (("deactivating", process.pid), ("activating", 0), ("active", process.pid)):
         worker.state(state, pid, unit=OTHER)
 
-    answer = worker.run("watch", "old", timeout=60, ports=(8001, 8002))
+    answer = worker.run(step, "old", timeout=60, ports=(8001, 8002))
 
     assert {told["phase"] for told in answer["units"].values()} == {"ready"}
     assert 1000 < clock[0] < 1001

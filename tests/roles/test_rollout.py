@@ -58,7 +58,7 @@ class ActionModule(ActionBase):
 UNIT = "unit of {{ channels_release.id | default('none') }}\n"
 PROGRAM = """#!/bin/sh
 echo "$(basename "$0") $*" >> "$RECORD"
-case $1 in note | bad | unlock) cat >/dev/null ;; esac
+case $1 in settle | bad) cat >/dev/null ;; esac
 """
 
 
@@ -96,8 +96,9 @@ class Case:
     variables: Tree = field(default_factory=dict)
 
     def facts_of(self, host: str) -> Tree:
-        common = {"_channels_current": OLD, "_channels_drained": False, "_channels_serves": True}
-        return {**common, **self.facts.get(host, {})}
+        found = {"current": OLD, "kit": "", "drained": False, "serves": True, "lock": {}}
+        found |= {"releases": [OLD, NEW, BAD], **self.facts.get(host, {})}
+        return {"_channels_host": found}
 
 
 def imported(name: str) -> Tree:
@@ -126,11 +127,12 @@ CHOOSE = {
         },
     ],
 }
+LOCK = {"who": "ann@laptop", "what": "deploy v2", "run": "7-1"}
 CASES = {
     "bare": Case([imported("rollout")], NOTHING, NOTHING),
     "restart": Case([imported("rollout")], RIGHT, RIGHT, variables={"deploy_restart": "true"}),
     "wider": Case([imported("rollout")], {**RIGHT, WEB: unit(active=False)}, RIGHT),
-    "drained": Case([imported("rollout")], NOTHING, facts={"app1": {"_channels_drained": True}}),
+    "drained": Case([imported("rollout")], NOTHING, facts={"app1": {"drained": True}}),
     "sick": Case([imported("rollout")], {**SICK, WEB: RUNS[WEB]}, SICK),
     "bad": Case(
         [imported("rollout")],
@@ -143,7 +145,7 @@ CASES = {
     ),
     "rolled back": Case(
         [imported("settle")],
-        facts={"app1": {"_channels_current": BAD}, "app2": {"_channels_current": ""}},
+        facts={"app1": {"current": BAD}, "app2": {"current": ""}},
         variables={"deploy_operation": "rollback"},
     ),
     "failed": Case(
@@ -152,8 +154,14 @@ CASES = {
     ),
     "chosen": Case(
         [CHOOSE],
-        facts={"app1": {"_channels_current": BAD, "_channels_serves": False}},
+        facts={"app1": {"current": BAD, "serves": False}},
         variables={"deploy_release": "running"},
+    ),
+    "locked": Case([CHOOSE], facts={"app1": {"lock": LOCK}}, variables={"deploy_release": "new"}),
+    "own lock": Case(
+        [CHOOSE],
+        facts={"app1": {"lock": LOCK}},
+        variables={"deploy_release": "new", "deploy_run": "7-1"},
     ),
     "another host": Case([imported("drain")], variables={"drain_host": "app1,lb1"}),
     "no host": Case([imported("undrain")], variables={"drain_host": ""}),
@@ -242,7 +250,7 @@ def begin(directory: Path, name: str, case: Case, programs: Path, old: str) -> A
             (home / host / "releases" / release).mkdir(parents=True)
     facts = {host: case.facts_of(host) for host in HOSTS}
     if name == "chosen":
-        facts["app2"]["_channels_current"] = old
+        facts["app2"]["_channels_host"]["current"] = old
     new = {"id": NEW, "archive": "/none", "environment": "e", "requirements": "", "kit": "k"}
     inventory = {
         "all": {
@@ -327,7 +335,7 @@ def test_hosts_are_rolled_one_after_the_other_and_numbered_through(cases: dict[s
     ]
     # Each worker was proved, the last one last.
     assert proofs(done) == []
-    assert done.of("channels-releases") == [f"channels-releases deployed {NEW}"] * 2
+    assert done.of("channels-releases") == [f"channels-releases switch {NEW}"] * 2
 
 
 def test_a_worker_that_is_new_is_started_and_proved_and_no_other_touched(
@@ -348,7 +356,7 @@ def test_a_host_that_is_drained_gets_the_release_and_starts_nothing(
     done = cases["drained"]
     assert done.run.code == 0, done.run.output
     assert not [line for line in done.of("channels_worker") if " start " in line]
-    assert done.of("channels-releases") == [f"channels-releases deployed {NEW}"] * 2
+    assert done.of("channels-releases") == [f"channels-releases switch {NEW}"] * 2
     assert done.of("channels_roll") == [
         f"channels_roll app2 {UNITS_SAID} 1/3 proving app2:8001 app2:8002"
     ]
@@ -396,21 +404,24 @@ def test_a_rollback_marks_what_it_has_left_and_ends_with_the_lock(cases: dict[st
     done = cases["rolled back"]
     assert done.run.code == 0, done.run.output
     assert done.record == [
-        *[f"channels-releases note {NEW}"] * 2,
         f"channels-releases bad {BAD}",  # app2 had none
-        *["channels-releases prune 5"] * 2,
-        "channels-releases unlock",
+        *[f"channels-releases settle {NEW} 5"] * 2,
     ]
 
 
-def test_after_a_failure_no_release_is_removed_or_marked(cases: dict[str, Done]) -> None:
-    """Another operator may have the lock, and be about to start it."""
+def test_after_a_failure_no_release_is_marked(cases: dict[str, Done]) -> None:
     done = cases["failed"]
     assert done.run.code == 0, done.run.output
-    assert done.record == [
-        *[f"channels-releases note {NEW}"] * 2,
-        "channels-releases unlock",
-    ]
+    assert done.record == [f"channels-releases settle {NEW} 5"] * 2
+
+
+def test_while_somebody_deploys_nobody_else_converges(cases: dict[str, Done]) -> None:
+    done = cases["locked"]
+    assert done.run.code != 0
+    assert "ann@laptop is at it: deploy v2. Nothing was changed." in done.run.output
+    assert "chosen" not in done.run.output
+    # The one who has the lock does.
+    assert "chosen" in cases["own lock"].run.output, cases["own lock"].run.output
 
 
 def test_the_release_that_runs_is_not_that_of_a_host_on_which_nothing_does(

@@ -46,4 +46,4 @@ def test_two_operators_do_not_deploy_at_once(cluster: Cluster) -> None:
         assert "make unlock" in run.output
         assert host.file("/run/channels-deploy.lock").exists
     finally:
-        host.check_output("channels-releases unlock --break")
+        host.check_output("channels-releases unlock")

@@ -2,8 +2,8 @@
 
 Each worker: drained and stopped (its unit does that), started, ready, and, where a ``proof`` is
 given, proved. The first one of the cluster is the canary: it is watched for some time before the
-next one is touched. The background units are restarted beside the second: nobody is connected to
-them.
+next one is touched. The background units are restarted beside the first one that is not the
+canary: nobody is connected to them.
 
 Every phase is said as it comes: ``3/7 app2 8002: draining, 212 sockets left, 14 s``.
 """
@@ -23,7 +23,7 @@ class ActionModule(ActionBase):
     """Arguments: units, number (of the first one, from 1), total, and seconds.
 
     ``stop_timeout`` a unit may take to stop, ``timeout`` to be ready then, and for
-    ``canary_seconds`` the first one is watched after it is proved.
+    ``canary_seconds`` the first one is watched from then on.
 
     ``units`` are those of the module ``channels_worker``; a worker has a ``name``, too. ``proof``
     is a command that ends with 0 where messages arrive; a worker that it does not name is added.
@@ -49,23 +49,26 @@ class ActionModule(ActionBase):
         for batch in [[unit] for unit in workers] + ([background] if background else []):
             names = " ".join(name_of(unit) for unit in batch)
             self.label = f"{number}/{total} {self.task_vars['inventory_hostname']} {names}"
+            if background and not begun and batch is not background and number > 1:
+                # They take as long as a worker, beside which nobody waits for them.
+                begun = self.ask("roll", background)
             result["restarted"] += [unit["unit"] for unit in batch]
-            found = begun if batch is background and begun else self.ask("roll", batch)
-            failed = self.wait(batch, found)
+            began = time.monotonic()
+            again = batch is background and begun
+            found = begun if again else self.ask("roll", batch, WATCH_SECONDS)
+            failed = self.wait(batch, found, began)
+            ready = time.monotonic()
             if not failed and batch is not background and "proof" in arguments:
                 own = f"--worker={batch[0]['name']}={batch[0]['url']}"
                 proof = proof if own in proof else [*proof, own]
                 failed = self.prove(proof)
                 if not failed and number == 1:
-                    failed = self.watch_the_canary(batch)
+                    failed = self.watch_the_canary(batch, ready)
             if failed:
                 result["failed"] = True
                 result["msg"] = f"{self.label}: {failed}"
                 return result
             number += len(batch)
-            if background and not begun and batch is not background:
-                # They take as long as a worker, beside which nobody waits for them.
-                begun = self.ask("roll", background)
         return result
 
     def say(self, text: str) -> None:
@@ -81,9 +84,8 @@ class ActionModule(ActionBase):
         )
         return found
 
-    def wait(self, units: list[dict[str, Any]], found: dict[str, Any]) -> str:
+    def wait(self, units: list[dict[str, Any]], found: dict[str, Any], began: float) -> str:
         """Wait until units that are being restarted are ready; return what is wrong."""
-        began = time.monotonic()
         phase = ""
         deadline = None
         last = began + float(self._task.args["stop_timeout"]) + float(self._task.args["timeout"])
@@ -127,10 +129,10 @@ class ActionModule(ActionBase):
         said = found.get("stdout") or found.get("stderr") or found.get("msg")
         return f"messages do not arrive:\n{said}"
 
-    def watch_the_canary(self, units: list[dict[str, Any]]) -> str:
-        """Watch the first worker for some time; return what is wrong."""
+    def watch_the_canary(self, units: list[dict[str, Any]], ready: float) -> str:
+        """Watch the first worker until it has been ready for some time; return what is wrong."""
         seconds = float(self._task.args["canary_seconds"])
-        until = time.monotonic() + seconds
+        until = ready + seconds
         while time.monotonic() < until:
             time.sleep(max(min(1.0, until - time.monotonic()), 0.0))
             # Fails where its process has ended by itself.

@@ -23,14 +23,13 @@ options:
     description: >-
       look changes nothing, and asks those that run whether they are ready. start enables all units,
       starts at once those that do not run, and waits until each is ready. roll restarts those of
-      which the right process does not run, without waiting; the next look says how far they are.
-      watch looks for some time, returns early where all are ready, and fails where the process of
+      which the right process does not run, and watches them. watch looks for some time, returns early where all are ready, and fails where the process of
       one has ended by itself.
     type: str
     required: true
     choices: [look, start, roll, watch]
   timeout:
-    description: Seconds to wait until a unit is ready, at start; or that watch looks at most.
+    description: Seconds to wait until a unit is ready, at start; or that roll and watch look at most.
     type: int
     default: 0
 """
@@ -40,7 +39,7 @@ units:
   description: >-
     By name: whether it runs (active), whether it does with the right process (right) or with
     another one (outdated), the revision of its process, its process, its unit file and what stands
-    there; after a look, whether it is ready, with whatever process; and, after a watch, its phase
+    there; after a look, whether it is ready, with whatever process; and, once watched, its phase
     (draining, stopping, starting, ready, failed), the sockets it has and what it says.
   type: dict
   returned: always
@@ -252,7 +251,7 @@ def main() -> None:
             for unit in units:
                 if unit in start or not unit.outdated:
                     unit.wait_until_ready(seconds, unit in start)
-        if step == "watch":
+        if step == "watch" or (step == "roll" and seconds):
             watch(units, seconds)
             for unit in units:
                 if unit.phase == "failed":
