@@ -43,11 +43,17 @@ async def conversation(
     host: str = NAME,
     body: bytes = b"",
     source: str = HOST,
+    more: Sequence[str] = (),
 ) -> AsyncIterator[Conversation]:
     """Ask the edge one thing; the connection stays open for what follows a handshake."""
     reader, writer = await asyncio.open_connection(HOST, port, local_addr=(source, 0))
     try:
-        fields = [f"{method} {path} HTTP/1.1", f"Host: {host}", f"Content-Length: {len(body)}"]
+        fields = [
+            f"{method} {path} HTTP/1.1",
+            f"Host: {host}",
+            f"Content-Length: {len(body)}",
+            *more,
+        ]
         if upgrade:
             fields += ["Connection: Upgrade", "Upgrade: websocket"]
         writer.write("\r\n".join([*fields, "", ""]).encode() + body)
@@ -62,8 +68,8 @@ async def conversation(
             await writer.wait_closed()
 
 
-async def ask(port: int, path: str = "/", **more: Any) -> Answer:
-    async with conversation(port, path, **more) as (answer, _, _):
+async def ask(port: int, path: str = "/", **options: Any) -> Answer:
+    async with conversation(port, path, **options) as (answer, _, _):
         return answer
 
 
@@ -89,6 +95,7 @@ class Worker:
     # What it was asked, and at which moments.
     asked: list[str] = field(default_factory=list)
     moments: list[float] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -102,6 +109,7 @@ class Worker:
         line, headers = await read_head(reader)
         body = await reader.readexactly(int(headers.get("content-length", 0)))
         self.asked.append(line.removesuffix(" HTTP/1.1"))
+        self.headers.append(headers)
         self.moments.append(asyncio.get_running_loop().time())
         if self.manner == "dies":
             writer.transport.abort()

@@ -91,7 +91,11 @@ class Host:
                 return {"failed": True, "msg": self.lives[each].failure}
             if step == "start" and self.phase(each) == "starting":
                 return {"failed": True, "msg": f"{each} is not ready"}
-        return {"units": {f"{each}.service": self.told(each, watched or step == "start") for each in names}}
+        return {
+            "units": {
+                f"{each}.service": self.told(each, watched or step == "start") for each in names
+            }
+        }
 
     def phase(self, unit: str) -> str:
         return self.lives.setdefault(unit, Life()).phase(self.now - self.born[unit])

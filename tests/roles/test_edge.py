@@ -1,6 +1,7 @@
 """The edge under a storm: nginx itself, with the configuration that the role writes."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -242,6 +243,26 @@ async def test_a_whole_host_that_is_off_is_passed_over(ample: str) -> None:
 
 
 # Reloads
+
+
+async def test_the_edge_says_which_configuration_it_has_read(
+    configurations: dict[str, str], ample: str
+) -> None:
+    """For the workers to close, in time, the sockets of a process that a reload has replaced."""
+    told = []
+    for content in configurations.values():
+        async with running(content, TAKES) as edge:
+            for upgrade in (True, False):
+                # Whatever a client claims.
+                claim = "X-Edge-Generation: lb1 claimed 1"
+                await ask(edge.port, "/ws/", upgrade=upgrade, more=[claim])
+            told += [
+                headers["x-edge-generation"]
+                for worker in edge.workers
+                for headers in worker.headers
+            ]
+    digests = [re.fullmatch("lb1 ([0-9a-f]{12}) 3600", value)[1] for value in told]  # type: ignore[index]
+    assert [digests.count(digest) for digest in dict.fromkeys(digests)] == [2, 2]
 
 
 async def test_a_socket_outlives_a_reload_up_to_a_bound(ample: str) -> None:

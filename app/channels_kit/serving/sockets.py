@@ -5,6 +5,8 @@
 - Above a number of sockets a worker refuses more, so that nginx tries the next one.
 - A worker that drains refuses new ones too, and closes those it has one after the other. A server
   that stops closes all at once, and all their clients come back at once.
+- Those that came through a process of the edge which a reload has replaced are closed one after the
+  other before that process cuts them.
 
 Nothing here knows which ASGI server it runs in.
 """
@@ -20,6 +22,7 @@ from typing import Any, TypeVar
 
 from prometheus_client import Histogram
 
+from channels_kit.serving.edges import Edges, Generation
 from channels_kit.serving.responses import refuse_with_status
 from channels_kit.serving.settings import ServingSettings
 from channels_kit.serving.types import ASGIApplication, Message, Receive, Scope, Send
@@ -43,6 +46,10 @@ CLOSE_TIMEOUT = 3.0
 Hypercorn would wait for the answer for ever, and so would, under Uvicorn too, an application that
 sends to a client which does not read.
 """
+
+RETIREMENT = (0.5, 0.9)
+"""Between which parts of the time that a replaced edge has its sockets are closed. Most have ended
+by themselves by then."""
 
 REFUSALS = ("draining", "full", "late", "application", "undecided", "unauthorized")
 """Why a handshake is not accepted: the worker drains, has no room, has cut the application; the
@@ -92,6 +99,7 @@ class Sockets:
         self.draining = False
         # From the start of a handshake until the application has ended.
         self._sockets: set[_Socket] = set()
+        self._edges = Edges()
         # Those that the drain closes, in this order.
         self._leaving: asyncio.Queue[_Socket] = asyncio.Queue()
         # What the drain runs; asyncio itself keeps no task from being collected.
@@ -107,7 +115,7 @@ class Sockets:
         """Serve one WebSocket with the application, or refuse it with 503."""
         reason = self._refusal()
         if reason is None:
-            socket = _Socket(self, receive, send)
+            socket = _Socket(self, receive, send, self.meet_edge(scope))
             self._sockets.add(socket)
             try:
                 await socket.run(application, scope)
@@ -117,6 +125,13 @@ class Sockets:
             self.counts.refused[reason] += 1
             retry = {b"retry-after": b"%d" % RETRY_AFTER}
             await refuse_with_status(scope, send, 503, f"This worker is {reason}.", retry)
+
+    def meet_edge(self, scope: Scope) -> Generation | None:
+        """Return what a connection came through, and note what that has replaced."""
+        met, replaced = self._edges.meet(scope, asyncio.get_running_loop().time())
+        if replaced is not None:
+            self._keep(self._retire(replaced))
+        return met
 
     def drain(self) -> None:
         """Take no socket any more, and close those there are; a second call changes nothing."""
@@ -159,7 +174,21 @@ class Sockets:
             await asyncio.sleep(moment - now())
             begin += interval
             # Not awaited: a client that does not read holds up no other.
-            self._keep(socket.close())
+            self._keep(socket.close("The worker restarts."))
+
+    async def _retire(self, generation: Generation) -> None:
+        """Close the sockets that came through a generation of an edge, before it cuts them."""
+        begin, end = (part * generation.lifetime for part in RETIREMENT)
+        await asyncio.sleep(begin)
+        sockets = [each for each in self._sockets if each.generation is generation and each.is_open]
+        random.shuffle(sockets)
+        logger.warning("an edge ends soon that has been replaced: closing %d sockets", len(sockets))
+        now = asyncio.get_running_loop().time
+        began = now()
+        for number, socket in enumerate(sockets):
+            moment = (number + random.random()) / len(sockets) * (end - begin)  # noqa: S311 - as above
+            await asyncio.sleep(began + moment - now())
+            self._keep(socket.close("The edge restarts."))
 
     def _keep(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -174,6 +203,7 @@ class _Socket:
         "calls",
         "deadline",
         "decided",
+        "generation",
         "is_open",
         "patience",
         "server_receive",
@@ -182,8 +212,12 @@ class _Socket:
         "started",
     )
 
-    def __init__(self, sockets: Sockets, receive: Receive, send: Send) -> None:
+    def __init__(
+        self, sockets: Sockets, receive: Receive, send: Send, generation: Generation | None
+    ) -> None:
         self.sockets = sockets
+        # Of the edge that it came through.
+        self.generation = generation
         self.server_receive = receive
         self.server_send = send
         self.started = asyncio.get_running_loop().time()
@@ -254,19 +288,15 @@ class _Socket:
             self.is_open = True
             self.sockets.accepted(self, asyncio.get_running_loop().time() - self.started)
 
-    async def close(self) -> None:
-        """Close it for the drain; the application's disconnect runs."""
+    async def close(self, reason: str) -> None:
+        """Close it for a restart; the application's disconnect runs."""
         if not self.is_open:
             return
         self._ended(SERVICE_RESTART)
         self.patience = asyncio.get_running_loop().time() + CLOSE_TIMEOUT
         for call in self.calls:
             call.reschedule(self.patience)
-        message = {
-            "type": "websocket.close",
-            "code": SERVICE_RESTART,
-            "reason": "The worker restarts.",
-        }
+        message = {"type": "websocket.close", "code": SERVICE_RESTART, "reason": reason}
         # Whatever a server raises where the client has gone this moment.
         with suppress(Exception):
             await self._call(self.server_send(message), otherwise=None)

@@ -66,6 +66,7 @@ class Serving:
                 message = {**message, "headers": headers}
             await send(message)
 
+        self.sockets.meet_edge(scope)
         counted = not self.sockets.draining
         self.requests += counted
         try:

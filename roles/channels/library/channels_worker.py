@@ -23,13 +23,13 @@ options:
     description: >-
       look changes nothing, and asks those that run whether they are ready. start enables all units,
       starts at once those that do not run, and waits until each is ready. roll restarts those of
-      which the right process does not run, and watches them. watch looks for some time, returns early where all are ready, and fails where the process of
-      one has ended by itself.
+      which the right process does not run, and watches them. watch looks for some time, returns
+      early where all are ready, and fails where the process of one has ended by itself.
     type: str
     required: true
     choices: [look, start, roll, watch]
   timeout:
-    description: Seconds to wait until a unit is ready, at start; or that roll and watch look at most.
+    description: Seconds to wait for a unit to be ready, at start; to look at most, for roll and watch.
     type: int
     default: 0
 """
