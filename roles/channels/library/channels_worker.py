@@ -29,7 +29,7 @@ options:
     required: true
     choices: [look, start, roll, watch]
   timeout:
-    description: Seconds to wait for a unit to be ready, at start; to look at most, for roll and watch.
+    description: Seconds to wait for readiness, at start; to look at most, for roll and watch.
     type: int
     default: 0
 """
