@@ -52,6 +52,9 @@ class Host:
     # Of the proofs, one after the other; the last one for ever.
     proofs: list[Tree] = field(default_factory=lambda: [{"rc": 0}])
     refusal: str = ""
+    # Nothing runs there.
+    idle: bool = False
+    stopping: bool = False
     now: float = 1000.0
     born: dict[str, float] = field(default_factory=dict)
     # What was done, without the looks.
@@ -75,30 +78,30 @@ class Host:
         names = [name(unit) for unit in module_args["units"]]
         step, timeout = module_args["step"], module_args["timeout"]
         self.now += 0.5  # what a call takes
-        if step == "roll":
-            self.done.append(f"roll {' '.join(names)}")
+        if step in ("roll", "stop", "retire"):
+            self.done.append(f"{step} {' '.join(names)}")
             self.born.update(dict.fromkeys(names, self.now))
+            self.stopping = step != "roll"
             if self.refusal:
                 return {"failed": True, "msg": self.refusal}
         if step == "start":
             self.done.append(f"start {' '.join(names)}")
         until = self.now + timeout
-        watched = step == "watch" or (step == "roll" and timeout > 0)
-        while watched and self.now < until and self.phases(names) != {"ready"}:
+        watched = step == "watch" or (step != "start" and timeout > 0)
+        while watched and self.now < until and self.phases(names) not in ({"ready"}, {"stopped"}):
             self.now += 0.5
         for each in names:
             if self.phase(each) == "failed":
                 return {"failed": True, "msg": self.lives[each].failure}
             if step == "start" and self.phase(each) == "starting":
                 return {"failed": True, "msg": f"{each} is not ready"}
-        return {
-            "units": {
-                f"{each}.service": self.told(each, watched or step == "start") for each in names
-            }
-        }
+        told = {f"{each}.service": self.told(each, watched or step == "start") for each in names}
+        return {"changed": bool(names) and not self.idle, "units": told}
 
     def phase(self, unit: str) -> str:
-        return self.lives.setdefault(unit, Life()).phase(self.now - self.born[unit])
+        age = self.now - self.born[unit]
+        phase = self.lives.setdefault(unit, Life()).phase(age)
+        return "stopped" if self.stopping and phase in ("starting", "ready") else phase
 
     def phases(self, units: list[str]) -> set[str]:
         return {self.phase(unit) for unit in units}
@@ -379,6 +382,51 @@ def test_a_worker_that_never_stops_fails_when_systemd_should_have_killed_it(
     assert answer["failed"] is True
     assert answer["msg"].startswith("1/2 app1 8001: not stopped within 51")
     assert "roll channels-web@8002" not in host.done
+
+
+# Stopping
+
+
+@pytest.mark.parametrize("step", ["stop", "retire"])
+def test_units_are_stopped_at_once_and_it_is_said_how_far_they_are(
+    host: Host, roll: Roll, step: str
+) -> None:
+    host.lives["channels-web@8001"] = Life(draining=5, stopping=1, sockets=100)
+    host.lives["channels-web@8002"] = Life(draining=3, sockets=200)
+    answer = roll([worker(8001), worker(8002), CELERY], step=step)
+    assert host.done == [f"{step} channels-web@8001 channels-web@8002 channels-celery"]
+    assert host.said == [
+        "  app1 8001 8002 celery: draining, 127 sockets left, 2 s",
+        "  app1 8001 8002 celery: draining, 10 sockets left, 5 s",
+        "  app1 8001 8002 celery: stopped, 6.5 s",
+    ]
+    assert answer["changed"] is True
+    assert answer.get("failed", False) is False
+
+
+def test_where_nothing_runs_nothing_is_said(host: Host, roll: Roll) -> None:
+    host.idle = True
+    assert roll([worker(8001)], step="stop")["changed"] is False
+    assert host.said == []
+
+
+def test_a_dry_run_says_what_would_be_stopped(host: Host, roll: Roll) -> None:
+    host.lives["channels-web@8001"] = Life(draining=100, sockets=100)
+    assert roll([worker(8001)], step="stop", check=True)["changed"] is True
+    # The module's own dry run.
+    assert host.calls == 1
+
+
+def test_a_unit_that_does_not_stop_is_a_failure(host: Host, roll: Roll) -> None:
+    host.lives["channels-web@8001"] = Life(stopping=10_000)
+    answer = roll([worker(8001)], step="stop")
+    assert answer["failed"] is True
+    assert answer["msg"].startswith("app1 8001: not stopped within 45")
+
+
+def test_a_stop_that_systemd_refuses_is_a_failure(host: Host, roll: Roll) -> None:
+    host.refusal = "systemctl stop failed: no such unit"
+    assert roll([worker(8001)], step="stop")["msg"] == f"app1 8001: {host.refusal}"
 
 
 # Nothing to do

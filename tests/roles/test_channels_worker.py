@@ -507,7 +507,7 @@ def test_a_release_that_mends_what_ended_again_and_again_is_not_blamed_for_it(
         ("deactivating", True, "new", (200, b"not a worker's"), "stopping", 0, ["/-/live"]),
         # The one that is replaced, of the same revision.
         ("deactivating", True, "old", live(True, 7), "draining", 7, ["/-/live"]),
-        ("inactive", False, "new", live(True, 9), "starting", 0, []),
+        ("inactive", False, "new", live(True, 9), "stopped", 0, []),
         ("activating", False, "new", live(True, 9), "starting", 0, []),
         ("activating", True, "old", live(True, 9), "starting", 0, []),
         ("active", True, "old", live(True, 9), "ready", 0, ["/-/ready"]),
@@ -620,7 +620,65 @@ def test_what_the_former_process_did_is_no_failure(
 # All of them
 
 
-@pytest.mark.parametrize("step", ["look", "start", "roll", "watch"])
+# stop, retire
+
+
+@pytest.mark.parametrize(
+    ("step", "disabled"), [("stop", []), ("retire", [f"disable {UNIT} {OTHER}"])]
+)
+def test_units_are_stopped_at_once_and_watched(
+    worker: Worker,
+    process: subprocess.Popen[bytes],
+    clock: list[float],
+    step: str,
+    disabled: list[str],
+) -> None:
+    worker.live = [(200, b'{"draining": true, "sockets": 3}')]
+    for unit in (UNIT, OTHER):
+        worker.state("active", process.pid, unit=unit)
+        worker.state("deactivating", process.pid, unit=unit)
+        worker.state("inactive", unit=unit)
+
+    answer = worker.run(step, "", timeout=60, ports=(8001, 8002))
+
+    assert worker.calls() == ["daemon-reload", *disabled, f"stop --no-block {UNIT} {OTHER}"]
+    assert {told["phase"] for told in answer["units"].values()} == {"stopped"}
+    assert clock[0] < 1001, "it does not wait any longer"
+    assert answer["changed"] is True
+    assert answer["diff"] == {
+        "before": f"{UNIT}: old\n{OTHER}: old\n",
+        "after": f"{UNIT}: stopped\n{OTHER}: stopped\n",
+    }
+
+
+def test_how_many_sockets_a_worker_has_that_is_stopped_is_told(
+    worker: Worker, process: subprocess.Popen[bytes], clock: list[float]
+) -> None:
+    worker.live = [(200, b'{"draining": true, "sockets": 3}')]
+    worker.state("active", process.pid)
+    worker.state("deactivating", process.pid)
+    told = worker.run("stop", "", timeout=2)["units"][UNIT]
+    assert (told["phase"], told["sockets"]) == ("draining", 3)
+
+
+@pytest.mark.parametrize("state", ["inactive", "failed"])
+@pytest.mark.parametrize(("step", "changed"), [("stop", False), ("retire", True)])
+def test_what_does_not_run_is_not_stopped(
+    worker: Worker, state: str, step: str, changed: bool
+) -> None:
+    worker.state(state)
+    answer = worker.run(step, "", timeout=0)
+    assert answer["changed"] is changed
+    assert worker.calls() == (["daemon-reload", f"disable {UNIT}"] if changed else [])
+
+
+def test_what_is_about_to_start_again_is_stopped(worker: Worker) -> None:
+    worker.state("activating", restarts=3)
+    assert worker.run("stop", "", timeout=0)["changed"] is True
+    assert worker.calls()[-1] == f"stop --no-block {UNIT}"
+
+
+@pytest.mark.parametrize("step", ["look", "start", "roll", "watch", "stop", "retire"])
 @pytest.mark.parametrize(
     ("active", "revision", "unit_file"),
     [
@@ -662,10 +720,18 @@ def test_check_mode_says_what_a_run_would_do_and_touches_nothing(
         ("start", "start"),
         ("roll", "daemon-reload"),
         ("roll", "restart"),
+        ("stop", "stop"),
+        ("retire", "disable"),
+        ("retire", "stop"),
     ],
 )
 def test_what_systemd_refuses_fails_with_the_journal(worker: Worker, step: str, verb: str) -> None:
-    worker.state("inactive", unit_file="disabled", restarts=1)
+    stops = step in ("stop", "retire")
+    worker.state(
+        "activating" if stops else "inactive",
+        unit_file="enabled" if stops else "disabled",
+        restarts=1,
+    )
     worker.fails(verb)
 
     answer = worker.run(step)

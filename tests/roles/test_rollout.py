@@ -40,7 +40,7 @@ class ActionModule(ActionBase):
         arguments = self._task.args
         units = [unit["unit"] for unit in arguments.get("units", [])]
         told = [f"{NAME} {host}", arguments.get("step", ""), *(unit[9:-8] for unit in units)]
-        if NAME == "channels_roll":
+        if "number" in arguments:
             told.append(f"{arguments['number']}/{arguments['total']}")
             workers = [word[9:].split("=")[0] for word in arguments.get("proof", [])[2:]]
             told.append(f"proving {' '.join(workers)}" if workers else "")
@@ -143,6 +143,12 @@ CASES = {
             },
         },
     ),
+    "bad and wider": Case(
+        [imported("rollout")],
+        {**RUNS, WEB: unit(active=False)},
+        wrong={"app1": {"channels_roll proved": "1/5 app1 8002: messages do not arrive"}},
+    ),
+    "drain": Case([imported("drain")], variables={"drain_host": "app2"}),
     "rolled back": Case(
         [imported("settle")],
         facts={"app1": {"current": BAD}, "app2": {"current": ""}},
@@ -393,6 +399,14 @@ def test_after_a_gate_has_failed_every_host_is_put_back(cases: dict[str, Done]) 
     ]
 
 
+def test_what_a_failed_roll_has_started_is_stopped(cases: dict[str, Done]) -> None:
+    done = cases["bad and wider"]
+    assert done.run.code != 0
+    assert "channels_roll app1 stop web@8001" in done.record
+    assert not [line for line in done.record if line.startswith("channels_roll app2 stop")]
+    assert proofs(done) == ["app1:8002 app2:8001 app2:8002"]
+
+
 def test_the_last_words_are_why_it_failed_and_what_runs(cases: dict[str, Done]) -> None:
     last = cases["bad"].run.output.rpartition("TASK [Result")[2]
     assert "1/6 app1 8001: messages do not arrive" in last
@@ -431,6 +445,15 @@ def test_the_release_that_runs_is_not_that_of_a_host_on_which_nothing_does(
     done = cases["chosen"]
     assert done.run.code == 0, done.run.output
     assert f"chosen: {done.packed}" in done.run.output
+
+
+def test_a_drain_stops_every_unit_of_its_host_at_once(cases: dict[str, Done]) -> None:
+    """Else who leaves a worker comes to the next one of the host, and leaves again."""
+    done = cases["drain"]
+    assert done.run.code == 0, done.run.output
+    first, second = done.record
+    assert first.startswith("config_files app2 Ansible managed: drained by ")
+    assert second == f"channels_roll app2 stop {UNITS_SAID}"
 
 
 @pytest.mark.parametrize(("name", "said"), [("another host", "app1,lb1"), ("no host", "")])

@@ -179,3 +179,13 @@ def test_a_lock_outside_the_repository_is_refused(
         f"{repository.top}\n"
     )
     assert not repository.output.exists()
+
+
+def test_the_last_ones_that_were_taken_stay(repository: Repository) -> None:
+    commits = [repository.commit(f"number {number}") for number in range(7)]
+    for number, commit in enumerate([*commits[:5], commits[0], *commits[5:]]):
+        repository.taken(commit)
+        # A clock that tells them apart.
+        os.utime(repository.output / "commits" / commit, (number, number))
+    kept = {path.name for path in (repository.output / "commits").iterdir()}
+    assert kept == {commits[0], *commits[3:]}

@@ -1,9 +1,11 @@
-"""Ansible action: bring a host's units to their revision, workers one after the other.
+"""Ansible action: bring a host's units to their revision, one worker after the other; or stop them.
 
 Each worker: drained and stopped (its unit does that), started, ready, and, where a ``proof`` is
 given, proved. The first one of the cluster is the canary: it is watched for some time before the
 next one is touched. The background units are restarted beside the first one that is not the
 canary: nobody is connected to them.
+
+To stop, all at once: nobody who leaves one worker shall come to the next one of the host.
 
 Every phase is said as it comes: ``3/7 app2 8002: draining, 212 sockets left, 14 s``.
 """
@@ -20,9 +22,9 @@ WATCH_SECONDS = 2
 
 
 class ActionModule(ActionBase):
-    """Arguments: units, number (of the first one, from 1), total, and seconds.
+    """Arguments: units, step (roll, stop, retire), number (of the first, from 1), total, seconds.
 
-    ``stop_timeout`` a unit may take to stop, ``timeout`` to be ready then, and for
+    Of those, ``stop_timeout`` a unit may take to stop, ``timeout`` to be ready then, and for
     ``canary_seconds`` the first one is watched from then on.
 
     ``units`` are those of the module ``channels_worker``; a worker has a ``name``, too. ``proof``
@@ -36,13 +38,15 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         self.task_vars = task_vars or {}
         arguments = self._task.args
-        number, total = int(arguments["number"]), int(arguments["total"])
         workers = [unit for unit in arguments["units"] if "url" in unit]
         background = [unit for unit in arguments["units"] if "url" not in unit]
+        if arguments.get("step", "roll") != "roll":
+            return {**result, **self.stop(arguments["step"], arguments["units"])}
         result["changed"] = bool(arguments["units"])
         result["restarted"] = []
         if self._task.check_mode:
             return result
+        number, total = int(arguments["number"]), int(arguments["total"])
         # Grows by workers that were not ready before this roll came to them.
         proof: list[str] = arguments.get("proof", [])
         begun: dict[str, Any] = {}
@@ -100,7 +104,7 @@ class ActionModule(ActionBase):
             if phases & {"draining", "stopping"}:
                 if sockets:
                     self.say(f"draining, {sockets} sockets left, {now - began:.0f} s")
-            elif "starting" in phases:
+            elif phases & {"starting", "stopped"}:
                 if phase != "starting":
                     self.say("starting")
                     phase = "starting"
@@ -114,6 +118,29 @@ class ActionModule(ActionBase):
                 continue
             found = self.ask("watch", units, WATCH_SECONDS)
         return str(found.get("msg", found))
+
+    def stop(self, step: str, units: list[dict[str, Any]]) -> dict[str, Any]:
+        """Stop units, and say how far they are until they have."""
+        self.label = f"{self.task_vars['inventory_hostname']} {' '.join(map(name_of, units))}"
+        began = time.monotonic()
+        last = began + float(self._task.args["stop_timeout"])
+        found = self.ask(step, units, WATCH_SECONDS)
+        changed = bool(found.get("changed"))
+        if not found.get("failed") and (self._task.check_mode or not changed):
+            return {"changed": changed}
+        while not found.get("failed"):
+            passed = time.monotonic() - began
+            left = [unit for unit in found["units"].values() if unit["phase"] != "stopped"]
+            if not left:
+                self.say(f"stopped, {passed:.1f} s")
+                return {"changed": changed}
+            if time.monotonic() >= last:
+                return {"failed": True, "msg": f"{self.label}: not stopped within {passed:.0f} s"}
+            sockets = sum(unit["sockets"] for unit in left)
+            if sockets:
+                self.say(f"draining, {sockets} sockets left, {passed:.0f} s")
+            found = self.ask("watch", units, WATCH_SECONDS)
+        return {"failed": True, "msg": f"{self.label}: {found.get('msg', found)}"}
 
     def prove(self, proof: list[str]) -> str:
         """Send a message from every worker to every worker; return what is wrong."""

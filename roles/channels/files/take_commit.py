@@ -9,9 +9,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+KEPT = 5
+"""How many commits stay on the controller, the last ones that were taken."""
 
 
 def git(directory: Path, *arguments: str) -> bytes:
@@ -56,6 +60,10 @@ def main() -> int:
             temporary.mkdir(parents=True)
             unpack(git(top, "archive", commit), temporary)
             temporary.rename(taken)
+        taken.touch()
+        others = sorted(taken.parent.iterdir(), key=lambda path: path.stat().st_mtime)[:-KEPT]
+        for path in others:
+            shutil.rmtree(path)
     except subprocess.CalledProcessError as error:
         print(
             f"{arguments.reference} cannot be taken from the repository of {application}:\n"

@@ -1,10 +1,10 @@
-"""Ansible module: look at the application's units, start them, bring one to a revision."""
+"""Ansible module: look at the application's units, start and stop them, bring one to a revision."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: channels_worker
-short_description: Look at the application's units, start them, bring one to a revision
+short_description: Look at the application's units, start and stop them, bring one to a revision
 description:
   - Asks systemd and the processes, and not files, what runs; so an interrupted run is completed by
     the next one.
@@ -12,10 +12,10 @@ options:
   units:
     description: >-
       The units. unit is its name; revision what its process must have been started with, in
-      C(CHANNELS_KIT_REVISION); url where a worker answers, without a path, and is asked whether it
-      is ready; connected_to, for one that answers nobody, the port of the server it takes its work
-      from, to which it is connected when it is ready; replaced, a process that shall run no longer
-      although its revision is right.
+      C(CHANNELS_KIT_REVISION), or empty where none shall run; url where a worker answers, without a
+      path, and is asked whether it is ready; connected_to, for one that answers nobody, the port of
+      the server it takes its work from, to which it is connected when it is ready; replaced, a
+      process that shall run no longer although its revision is right.
     type: list
     elements: dict
     required: true
@@ -24,12 +24,14 @@ options:
       look changes nothing, and asks those that run whether they are ready. start enables all units,
       starts at once those that do not run, and waits until each is ready. roll restarts those of
       which the right process does not run, and watches them. watch looks for some time, returns
-      early where all are ready, and fails where the process of one has ended by itself.
+      early where all are ready or all are stopped, and fails where the process of one has ended by
+      itself. stop stops all at once, so that nobody who leaves one comes to the next, and watches
+      them; retire does so and disables them.
     type: str
     required: true
-    choices: [look, start, roll, watch]
+    choices: [look, start, roll, watch, stop, retire]
   timeout:
-    description: Seconds to wait for readiness, at start; to look at most, for roll and watch.
+    description: Seconds to wait for readiness, at start; to look at most, otherwise.
     type: int
     default: 0
 """
@@ -40,7 +42,7 @@ units:
     By name: whether it runs (active), whether it does with the right process (right) or with
     another one (outdated), the revision of its process, its process, its unit file and what stands
     there; after a look, whether it is ready, with whatever process; and, once watched, its phase
-    (draining, stopping, starting, ready, failed), the sockets it has and what it says.
+    (draining, stopping, stopped, starting, ready, failed), the sockets it has and what it says.
   type: dict
   returned: always
 """
@@ -128,6 +130,8 @@ class Unit:
         self.state = state["ActiveState"]
         # One whose start is under way, too: systemd would join a second start to the first.
         self.active = self.state in ("active", "activating", "reloading")
+        # One that is about to start again by itself, too.
+        self.runs = self.state not in ("inactive", "failed")
         self.enabled = state["UnitFileState"] == "enabled"
         self.restarts = int(state.get("NRestarts") or 0)
         # What the process that runs was started with; empty where none runs.
@@ -153,7 +157,7 @@ class Unit:
                     self.phase = "draining"
                     self.sockets = live["sockets"]
         else:
-            self.phase = "starting"
+            self.phase = "stopped" if self.state in ("inactive", "failed") else "starting"
             self.answer = f"it is {self.state}"
         if fresh and self.restarts and self.phase in ("starting", "ready"):
             self.phase = "failed"
@@ -209,7 +213,7 @@ def main() -> None:
             "step": {
                 "type": "str",
                 "required": True,
-                "choices": ["look", "start", "roll", "watch"],
+                "choices": ["look", "start", "roll", "watch", "stop", "retire"],
             },
             "timeout": {"type": "int", "default": 0},
         },
@@ -225,14 +229,16 @@ def main() -> None:
     enable = [unit for unit in units if step == "start" and not unit.enabled]
     start = [unit for unit in units if step == "start" and not unit.active]
     restart = [unit for unit in units if step == "roll" and not unit.right]
-    touched = [unit for unit in units if unit in enable + start + restart]
+    stop = [unit for unit in units if step in ("stop", "retire") and unit.runs]
+    disable = [unit for unit in units if step == "retire" and unit.enabled]
+    touched = [unit for unit in units if unit in enable + start + restart + stop + disable]
     result: dict[str, Any] = {
         "changed": bool(touched),
         "diff": {
             "before": "".join(
                 f"{unit.name}: {unit.revision or 'not running'}\n" for unit in touched
             ),
-            "after": "".join(f"{unit.name}: {unit.wanted}\n" for unit in touched),
+            "after": "".join(f"{unit.name}: {unit.wanted or 'stopped'}\n" for unit in touched),
         },
     }
     if not module.check_mode:
@@ -246,12 +252,16 @@ def main() -> None:
         if restart:
             restart[0].systemctl("restart", "--no-block", *(unit.name for unit in restart))
             count_anew(restart)
+        if disable:
+            disable[0].systemctl("disable", *(unit.name for unit in disable))
+        if stop:
+            stop[0].systemctl("stop", "--no-block", *(unit.name for unit in stop))
         if step == "start":
             # Those that a run before this one has started and not waited for, too.
             for unit in units:
                 if unit in start or not unit.outdated:
                     unit.wait_until_ready(seconds, unit in start)
-        if step == "watch" or (step == "roll" and seconds):
+        if step == "watch" or (step in ("roll", "stop", "retire") and seconds):
             watch(units, seconds)
             for unit in units:
                 if unit.phase == "failed":
@@ -271,13 +281,13 @@ def count_anew(units: list[Unit]) -> None:
 
 
 def watch(units: list[Unit], seconds: int) -> None:
-    """Look at units until all are ready, one has failed, or the time is up."""
+    """Look at units until all are ready or stopped, one has failed, or the time is up."""
     deadline = time.monotonic() + seconds
     while True:
         for unit in units:
             unit.look(fresh=True)
         phases = {unit.phase for unit in units}
-        if phases == {"ready"} or "failed" in phases or time.monotonic() >= deadline:
+        if phases in ({"ready"}, {"stopped"}) or "failed" in phases or time.monotonic() >= deadline:
             return
         time.sleep(INTERVAL)
 
