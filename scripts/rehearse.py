@@ -31,6 +31,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 DIRECTORY = ROOT / ".rehearsal"
 INVENTORY = DIRECTORY / "inventory"
+CREDENTIALS = DIRECTORY / "credentials.json"
 PYTHON = sys.executable
 SERVICE_RESTART = 1012
 ACCIDENTS = {"kill-worker", "kill-host", "kill-all"}
@@ -119,9 +120,9 @@ class Rehearsal:
         marker.write_text(f"{original}# Release {self.releases} of the rehearsal.\n")
         run(what, ROOT / "scripts/deploy", INVENTORY, "deploy", *arguments)
 
-    def deploy_three_times(self) -> None:
-        """Deploy, deploy, deploy."""
-        for number in (1, 2, 3):
+    def deploy(self, times: int) -> None:
+        """Deploy, one release after the other."""
+        for number in range(1, times + 1):
             with timed(f"deploy {number}"):
                 self.release(f"deploy {number}")
 
@@ -226,14 +227,13 @@ def talk(rehearsal: Rehearsal, options: argparse.Namespace) -> subprocess.Popen[
         f"for name in {rooms!r}: Room.objects.get_or_create(name=name, defaults={{'title': name}})"
     )
     run("rooms", *cluster("ssh", "app1", f'sudo channels-manage shell -c "{program}"'))
-    credentials = DIRECTORY / "credentials.json"
-    credentials.touch(mode=0o600)
-    credentials.write_text(json.dumps(made["channels_users"]))
+    CREDENTIALS.touch(mode=0o600)
+    CREDENTIALS.write_text(json.dumps(made["channels_users"]))
     command = [
         *(PYTHON, "-m", "channels_kit.probe", "talk"),
         *("--url", f"http://127.0.0.1:{made['staging_edge_port']}"),
         *(f"--room={room}" for room in rooms),
-        *("--adapter", "chat.probe_adapter:RoomAdapter", "--credentials", str(credentials)),
+        *("--adapter", "chat.probe_adapter:RoomAdapter", "--credentials", str(CREDENTIALS)),
         *("--clients", str(options.clients), "--rate", str(options.rate), "--duration", "36000"),
         *("--connect-rate", "100", "--reconnect-rate", "inf"),
         *(() if set(options.steps) & ACCIDENTS else ("--expect-codes", str(SERVICE_RESTART))),
@@ -256,9 +256,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--clients", type=int, default=500)
     parser.add_argument("--rate", type=float, default=50, help="messages a second (default: 50)")
-    parser.add_argument("--rooms", type=int, default=25, help="rooms they talk in (default: 25)")
+    parser.add_argument("--rooms", type=int, default=100, help="rooms they talk in (default: 100)")
     parser.add_argument("--max-away", type=float, default=3.0, help="seconds at p99 (default: 3)")
     parser.add_argument("--server", default="uvicorn", choices=["uvicorn", "daphne", "hypercorn"])
+    parser.add_argument("--deploys", type=int, default=3, help="in a row (default: 3)")
     parser.add_argument("--keep", action="store_true", help="leave the cluster as it is")
     parser.add_argument("steps", nargs="*", help="some of them, by name (default: all)")
     options = parser.parse_args()
@@ -266,7 +267,7 @@ def main() -> int:
     DIRECTORY.mkdir(parents=True, exist_ok=True)
     rehearsal = Rehearsal(options.server)
     steps: dict[str, Callable[[], None]] = {
-        "deploy": rehearsal.deploy_three_times,
+        "deploy": lambda: rehearsal.deploy(options.deploys),
         "rollback": rehearsal.roll_back,
         "setting": rehearsal.change_a_setting,
         "workers": rehearsal.scale_the_workers,
@@ -292,6 +293,7 @@ def main() -> int:
         finally:
             clients.send_signal(signal.SIGINT)
             code = clients.wait()
+            CREDENTIALS.unlink()
     except RehearsalError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
