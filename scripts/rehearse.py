@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import re
 import secrets
 import shutil
 import signal
@@ -181,6 +182,7 @@ class Rehearsal:
         """Kill workers, and wait until they are back."""
         for host, unit in units:
             run(f"killed on {host}", *cluster("ssh", host, f"sudo systemctl kill -s KILL '{unit}'"))
+        wait_until_connected()
         playbook = ROOT / ".venv/bin/ansible-playbook"
         run("verified", playbook, "-i", INVENTORY, "playbooks/verify.yml")
 
@@ -251,6 +253,20 @@ def talk(rehearsal: Rehearsal, options: argparse.Namespace) -> subprocess.Popen[
         )
 
 
+def wait_until_connected() -> None:
+    """Wait until the clients say, from now on, that all of them are connected."""
+    log = DIRECTORY / "talk.log"
+    said = len(log.read_text())
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline:
+        for line in log.read_text()[said:].splitlines():
+            connected = re.search(r"(\d+) of (\d+) connected", line)
+            if connected and connected[1] == connected[2]:
+                return
+        time.sleep(0.2)
+    raise RehearsalError(f"not all clients are connected after 300 s; {log} says more")
+
+
 def main() -> int:
     """Rehearse what the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -287,6 +303,7 @@ def main() -> int:
             rehearsal.bring_up()
         clients = talk(rehearsal, options)
         try:
+            wait_until_connected()
             for name in options.steps or [step for step in steps if step not in ACCIDENTS]:
                 with timed(name):
                     steps[name]()
