@@ -237,7 +237,7 @@ def talk(rehearsal: Rehearsal, options: argparse.Namespace) -> subprocess.Popen[
         *(f"--room={room}" for room in rooms),
         *("--adapter", "chat.probe_adapter:RoomAdapter", "--credentials", str(CREDENTIALS)),
         *("--clients", str(options.clients), "--rate", str(options.rate), "--duration", "36000"),
-        *("--connect-rate", "100", "--reconnect-rate", "inf"),
+        *("--connect-rate", "50", "--reconnect-rate", "inf"),
         *(() if set(options.steps) & ACCIDENTS else ("--expect-codes", str(SERVICE_RESTART))),
         *("--max-away-p99", str(options.max_away)),
         *("--timeline", str(DIRECTORY / "timeline.json"), "--json", str(DIRECTORY / "talk.json")),

@@ -61,7 +61,7 @@ async def test_every_family_is_there_from_the_start() -> None:
         "channels_kit_bytes_per_socket",
     ):
         assert samples[name, ""] == 0, name
-    for reason in ("draining", "full", "late", "application", "undecided", "unauthorized"):
+    for reason in ("draining", "full", "busy", "late", "application", "undecided", "unauthorized"):
         assert samples["channels_kit_handshakes_refused_total", reason] == 0
     assert ("channels_kit_event_loop_lag_seconds_count", "") in samples
     assert samples["channels_kit_layer_up", ""] == 1

@@ -318,6 +318,33 @@ async def test_above_its_number_of_sockets_a_worker_refuses_more() -> None:
     await fourth.end()
 
 
+async def test_above_its_number_of_handshakes_in_hand_a_worker_refuses_more() -> None:
+    """Those at the end of a long queue are served when their clients have gone."""
+    sockets, application = some_sockets(), Late()
+    [opened_before] = await opened(sockets, Application(), 1)
+    waiting = [Connection(sockets, application) for _ in range(module.HANDSHAKES - 1)]
+    # One that ends in its handshake has no place any more.
+    failing = Connection(sockets, Silent())
+    await application.begun.wait()
+    refused = Connection(sockets, application)
+    start = await refused.next()
+    assert (start["status"], dict(start["headers"])[b"retry-after"]) == (503, b"5")
+    await refused.end()
+    assert sockets.counts.refused["busy"] == 1
+
+    failing.task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await failing.end()
+    application.release.set()
+    for connection in waiting:
+        assert (await connection.next())["type"] == "websocket.accept"
+    assert sockets.undecided == 0
+    more = await opened(sockets, Application(), module.HANDSHAKES)
+    sockets.drain()
+    for connection in [opened_before, *waiting, *more]:
+        await connection.end()
+
+
 @pytest.mark.parametrize("kind", [Mute, Unread])
 @pytest.mark.parametrize("chatty", [False, True])
 async def test_a_client_that_does_not_answer_holds_up_nobody(

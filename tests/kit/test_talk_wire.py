@@ -6,7 +6,7 @@ from time import monotonic
 import pytest
 from websockets.client import ClientProtocol
 from websockets.datastructures import Headers
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Close, Frame, Opcode
 from websockets.uri import parse_uri
 from websockets.utils import accept_key
@@ -108,6 +108,22 @@ async def test_any_pieces_make_the_same_messages(size: int | None) -> None:
     assert heard == MESSAGES
     network.deliver(STREAM, size)
     assert heard == [*MESSAGES, *MESSAGES]
+
+
+@pytest.mark.parametrize("size", [None, 1, 70])
+async def test_a_refusal_that_has_a_body_is_an_answer(size: int | None) -> None:
+    """As nginx gives one; taken for a silence, it would be waited for."""
+    connection = Wire(ClientProtocol(parse_uri("ws://server/")), ping_interval=None)
+    network = Network(connection)
+    handshake = asyncio.create_task(connection.handshake())
+    await network.has_sent.wait()
+    head = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 12\r\n\r\n"
+    network.deliver(head.encode() + b"come\r\n\r\nback", size)
+    async with asyncio.timeout(10):
+        with pytest.raises(InvalidStatus) as refused:
+            await handshake
+    assert refused.value.response.headers["Retry-After"] == "5"
+    assert refused.value.response.body == b"come\r\n\r\nback"
 
 
 async def test_a_ping_is_answered() -> None:

@@ -2,7 +2,8 @@
 
 - A handshake that the application neither accepts nor refuses is cut. Uvicorn would wait for ever;
   nginx gives up at its read timeout and tries the next worker, which hangs as well.
-- Above a number of sockets a worker refuses more, so that nginx tries the next one.
+- Above a number of sockets a worker refuses more, so that nginx tries the next one; and above a
+  number of handshakes at once, for who waits for long is served when its client has gone.
 - A worker that drains refuses new ones too, and closes those it has one after the other. A server
   that stops closes all at once, and all their clients come back at once.
 - Those that came through a process of the edge which a reload has replaced are closed one after the
@@ -51,9 +52,14 @@ RETIREMENT = (0.5, 0.9)
 """Between which parts of the time that a replaced edge has its sockets are closed. Most have ended
 by themselves by then."""
 
-REFUSALS = ("draining", "full", "late", "application", "undecided", "unauthorized")
-"""Why a handshake is not accepted: the worker drains, has no room, has cut the application; the
-application has refused, or ended without a word, or it is a probe's that shows no token."""
+HANDSHAKES = 32
+"""Handshakes that a worker has in hand at most. One takes some hundredths of a second; where it
+takes longer because there are too many, more of them at once make none of them faster."""
+
+REFUSALS = ("draining", "full", "busy", "late", "application", "undecided", "unauthorized")
+"""Why a handshake is not accepted: the worker drains, has no room, has too many in hand, has cut
+the application; the application has refused, or ended without a word, or it is a probe's that shows
+no token."""
 
 _DECISIONS = {"websocket.accept", "websocket.close", "websocket.http.response.start"}
 
@@ -99,6 +105,8 @@ class Sockets:
         self.draining = False
         # From the start of a handshake until the application has ended.
         self._sockets: set[_Socket] = set()
+        # How many of them the application has neither accepted nor refused.
+        self.undecided = 0
         self._edges = Edges()
         # Those that the drain closes, in this order.
         self._leaving: asyncio.Queue[_Socket] = asyncio.Queue()
@@ -160,6 +168,8 @@ class Sockets:
             return "draining"
         if len(self._sockets) >= self.settings.max_sockets:
             return "full"
+        if self.undecided >= HANDSHAKES:
+            return "busy"
         return None
 
     async def _close_in_turn(self, interval: float) -> None:
@@ -235,6 +245,7 @@ class _Socket:
     async def run(self, application: ASGIApplication, scope: Scope) -> None:
         """Run the application, with a deadline for its handshake."""
         counts = self.sockets.counts
+        self.sockets.undecided += 1
         try:
             async with self.deadline:
                 await application(scope, self.receive, self.send)
@@ -243,6 +254,7 @@ class _Socket:
                 raise  # the application's own: none of the deadline's business
         finally:
             self._ended(ABNORMAL_CLOSURE)
+            self.sockets.undecided -= not self.decided
             if not self.decided and not self.deadline.expired():
                 # An error of the application's, or the client went.
                 counts.refused["undecided"] += 1
@@ -317,6 +329,7 @@ class _Socket:
 
     def _decide(self, accepted: bool) -> None:
         self.decided = True
+        self.sockets.undecided -= 1
         # An application that is being cut can still decide while it ends.
         if not self.deadline.expired():
             self.deadline.reschedule(None)

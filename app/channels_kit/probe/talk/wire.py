@@ -53,6 +53,8 @@ class Wire(ClientConnection, BufferedProtocol):
         self._early: list[str | bytes] = []
         # What the listener raised; the connection is aborted after it.
         self._fault: Exception | None = None
+        # Whether the head of the answer to the handshake has come; one that refuses has a body, too.
+        self._answered = False
         # Whether frames are cut here: after the handshake, until the end is in sight.
         self._cutting = False
         # What was read of something that has not come as a whole, and how long that is at least.
@@ -103,11 +105,12 @@ class Wire(ClientConnection, BufferedProtocol):
                 self._cut(data)
             except Exception as error:
                 self._fail(error)
-        elif self.response is not None:
+        elif self._answered:
             super().data_received(data)
         elif (end := data.find(END_OF_HEAD) + len(END_OF_HEAD)) < len(END_OF_HEAD):
             self._keep(data, len(data) + 1)
         else:
+            self._answered = True
             # Without what follows it, of which websockets would begin to read a frame.
             super().data_received(data[:end])
             self._cutting = self.protocol.state is State.OPEN
