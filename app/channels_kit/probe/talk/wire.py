@@ -53,7 +53,7 @@ class Wire(ClientConnection, BufferedProtocol):
         self._early: list[str | bytes] = []
         # What the listener raised; the connection is aborted after it.
         self._fault: Exception | None = None
-        # Whether the head of the answer to the handshake has come; one that refuses has a body, too.
+        # Whether the head of the handshake's answer has come; one that refuses has a body, too.
         self._answered = False
         # Whether frames are cut here: after the handshake, until the end is in sight.
         self._cutting = False
