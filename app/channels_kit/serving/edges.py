@@ -51,7 +51,7 @@ class Edges:
 
     def meet(self, scope: Scope, now: float) -> tuple[Generation | None, Generation | None]:
         """Return the generation of a connection, and the one that it is the first to follow."""
-        match = _VALUE.fullmatch(dict(scope["headers"]).get(HEADER, b""))
+        match = _VALUE.fullmatch(dict(scope.get("headers", ())).get(HEADER, b""))
         if match is None:
             return None, None
         edge, digest, lifetime = match.groups()
