@@ -246,7 +246,7 @@ async def test_a_whole_host_that_is_off_is_passed_over(ample: str) -> None:
 
 
 async def test_the_edge_says_which_configuration_it_has_read(
-    configurations: dict[str, str], ample: str
+    configurations: dict[str, str],
 ) -> None:
     """For the workers to close, in time, the sockets of a process that a reload has replaced."""
     told = []

@@ -38,14 +38,14 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         self.task_vars = task_vars or {}
         arguments = self._task.args
-        workers = [unit for unit in arguments["units"] if "url" in unit]
-        background = [unit for unit in arguments["units"] if "url" not in unit]
         if arguments.get("step", "roll") != "roll":
             return {**result, **self.stop(arguments["step"], arguments["units"])}
         result["changed"] = bool(arguments["units"])
         result["restarted"] = []
         if self._task.check_mode:
             return result
+        workers = [unit for unit in arguments["units"] if "url" in unit]
+        background = [unit for unit in arguments["units"] if "url" not in unit]
         number, total = int(arguments["number"]), int(arguments["total"])
         # Grows by workers that were not ready before this roll came to them.
         proof: list[str] = arguments.get("proof", [])

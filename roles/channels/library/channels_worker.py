@@ -157,7 +157,7 @@ class Unit:
                     self.phase = "draining"
                     self.sockets = live["sockets"]
         else:
-            self.phase = "stopped" if self.state in ("inactive", "failed") else "starting"
+            self.phase = "starting" if self.runs else "stopped"
             self.answer = f"it is {self.state}"
         if fresh and self.restarts and self.phase in ("starting", "ready"):
             self.phase = "failed"

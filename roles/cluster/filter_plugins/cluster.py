@@ -29,10 +29,15 @@ def cluster_web_workers(
                     "host": host,
                     "address": address,
                     "port": port,
-                    "url": f"http://{in_url(address)}:{port}",
+                    "url": worker_url(address, port),
                 }
             )
     return workers
+
+
+def worker_url(address: str, port: int | str) -> str:
+    """Return where a worker answers, without a path."""
+    return f"http://{in_url(address)}:{port}"
 
 
 def worker_arguments(workers: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -61,4 +66,5 @@ class FilterModule:
             "cluster_in_userinfo": in_userinfo,
             "cluster_web_workers": cluster_web_workers,
             "cluster_worker_arguments": worker_arguments,
+            "cluster_worker_url": worker_url,
         }
