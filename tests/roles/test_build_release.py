@@ -1,7 +1,6 @@
 """A release is the same bytes for the same content, and other bytes for any other."""
 
 import importlib.util
-import io
 import json
 import os
 import subprocess
@@ -9,7 +8,6 @@ import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -42,15 +40,19 @@ def build(
     """Run the program over tmp_path's application and kit, and return what it printed."""
 
     def build(
-        root: Path = tmp_path, requirements: str = "django==5.2\n", exclude: str = EXCLUDES
+        root: Path = tmp_path,
+        requirements: str = "django==5.2\n",
+        exclude: str = EXCLUDES,
+        uv: str = f'#!/bin/sh\necho "$*" > {tmp_path}/asked\ncat {tmp_path}/exported\n',
     ) -> dict[str, str]:
+        (tmp_path / "exported").write_text(requirements)
+        program_of_uv = tmp_path / "uv"
+        program_of_uv.write_text(uv)
+        program_of_uv.chmod(0o755)
         arguments = [f"--application={root / 'application'}", f"--kit={root / 'kit'}"]
-        output = f"--output={tmp_path / 'releases'}"
-        monkeypatch.setattr(
-            sys, "argv", ["build_release", *arguments, output, f"--exclude={exclude}"]
-        )
-        stdin = SimpleNamespace(buffer=io.BytesIO(requirements.encode()))
-        monkeypatch.setattr(sys, "stdin", stdin)
+        arguments += [f"--uv={program_of_uv}", "--lock=/locked", "--package=shop", "--extra=daphne"]
+        arguments += [f"--output={tmp_path / 'releases'}", f"--exclude={exclude}"]
+        monkeypatch.setattr(sys, "argv", ["build_release", *arguments])
         capsys.readouterr()
         assert program.main() == 0
         printed: dict[str, str] = json.loads(capsys.readouterr().out)
@@ -116,6 +118,32 @@ def test_the_same_content_is_the_same_bytes(
     assert first == second
     assert Path(second["archive"]).read_bytes() == content
     assert Path(first["archive"]).name == f"{first['id']}.tar.gz"
+
+
+def test_the_packages_are_those_of_the_lock_for_the_server(build: Build, tmp_path: Path) -> None:
+    write(tmp_path)
+    build()
+    command, *options = (tmp_path / "asked").read_text().split()
+    assert command == "export"
+    # As it is locked, whatever pyproject.toml says by now; and nothing that is for tests.
+    assert {"--frozen", "--no-dev", "--no-emit-workspace"} <= set(options)
+    assert {"--project=/locked", "--package=shop", "--extra=daphne"} <= set(options)
+
+
+def test_what_uv_refuses_makes_no_release(tmp_path: Path) -> None:
+    write(tmp_path)
+    uv = tmp_path / "uv"
+    uv.write_text("#!/bin/sh\necho 'no such package: shop' >&2\nexit 2\n")
+    uv.chmod(0o755)
+    arguments = [f"--{name}={tmp_path / name}" for name in ("application", "kit", "uv", "lock")]
+    result = subprocess.run(
+        [sys.executable, str(PROGRAM), f"--output={tmp_path / 'releases'}", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (2, "no such package: shop\n")
+    assert not (tmp_path / "releases").exists()
 
 
 def test_the_archive_holds_application_kit_and_packages(build: Build, tmp_path: Path) -> None:

@@ -70,12 +70,10 @@ class Host:
         assert task_vars["inventory_hostname"] == "app1"
         self.calls += 1
         assert self.calls < 1000, "it never ends"
-        if module_name == "ansible.legacy.command":
-            self.proved.append(module_args["argv"])
-            self.done.append("proof")
-            return self.proofs.pop(0) if len(self.proofs) > 1 else self.proofs[0]
         assert module_name == "channels_worker"
         names = [name(unit) for unit in module_args["units"]]
+        beside = [name(unit) for unit in module_args["beside"]]
+        assert not set(names) & set(beside)
         step, timeout = module_args["step"], module_args["timeout"]
         self.now += 0.5  # what a call takes
         if step in ("roll", "stop", "retire"):
@@ -88,15 +86,27 @@ class Host:
             self.done.append(f"start {' '.join(names)}")
         until = self.now + timeout
         watched = step == "watch" or (step != "start" and timeout > 0)
-        while watched and self.now < until and self.phases(names) not in ({"ready"}, {"stopped"}):
+        awaited = [each for each in names if "web" in each] or names
+        ends: tuple[set[str], ...] = ({"ready"}, {"stopped"})
+        while watched and self.now < until and self.phases(awaited) not in ends:
             self.now += 0.5
-        for each in names:
+        for each in names + beside:
             if self.phase(each) == "failed":
                 return {"failed": True, "msg": self.lives[each].failure}
             if step == "start" and self.phase(each) == "starting":
                 return {"failed": True, "msg": f"{each} is not ready"}
-        told = {f"{each}.service": self.told(each, watched or step == "start") for each in names}
-        return {"changed": bool(names) and not self.idle, "units": told}
+        looked = watched or step == "start"
+        told = {f"{each}.service": self.told(each, looked) for each in names + beside}
+        answer: Tree = {"changed": bool(names) and not self.idle, "units": told}
+        if watched and module_args["proof"] and self.phases(awaited) == {"ready"}:
+            self.proved.append(module_args["proof"])
+            self.done.append("proof")
+            self.now += 0.5
+            proof = self.proofs.pop(0) if len(self.proofs) > 1 else self.proofs[0]
+            if proof.get("failed"):
+                return proof
+            answer["proof"] = {"seconds": 0.5, "output": "", **proof}
+        return answer
 
     def phase(self, unit: str) -> str:
         age = self.now - self.born[unit]
@@ -201,30 +211,47 @@ def test_a_worker_is_touched_when_the_one_before_is_ready(host: Host, roll: Roll
     assert host.born["channels-web@8002"] >= host.born["channels-web@8001"] + 40
 
 
-def test_background_units_are_restarted_on_a_later_host_beside_its_first_worker(
+def test_background_units_are_restarted_on_a_later_host_beside_its_worker(
     host: Host, roll: Roll
 ) -> None:
     roll([worker(8001), CELERY], number=6, total=7)
-    assert host.done == ["roll channels-celery", "roll channels-web@8001", "proof"]
+    assert host.done == ["roll channels-web@8001 channels-celery", "proof"]
+
+
+def test_background_units_are_not_restarted_beside_the_canary(host: Host, roll: Roll) -> None:
+    """It may show that the release is bad."""
+    roll([worker(8001), CELERY])
+    assert host.done == ["roll channels-web@8001", "proof", "roll channels-celery"]
 
 
 def test_background_units_are_restarted_at_once_beside_the_second_worker(
     host: Host, roll: Roll
 ) -> None:
-    """Not beside the first, which may show that the release is bad; and nobody proves them."""
+    """Whom they do not keep waiting; and nobody proves them."""
     host.lives["channels-celery"] = Life(stopping=10, starting=5)
     answer = roll(EVERY)
     assert host.done == [
         *("roll channels-web@8001", "proof"),
-        "roll channels-worker@thumbnails channels-celery",
-        *("roll channels-web@8002", "proof"),
+        *("roll channels-web@8002 channels-worker@thumbnails channels-celery", "proof"),
         *("roll channels-web@8003", "proof"),
     ]
     # They are waited for last, together.
-    assert host.said[-1].startswith("  4/5 app1 thumbnails celery: ready")
+    assert host.said[-3:] == [
+        "  3/5 app1 8003: proved, 0.5 s",
+        "  4/5 app1 thumbnails celery: starting",
+        "  4/5 app1 thumbnails celery: ready, 14.5 s",
+    ]
     assert host.phases(["channels-celery", "channels-worker@thumbnails"]) == {"ready"}
     assert not [line for line in host.said if "draining" in line], "nobody is connected to them"
     assert len(answer["restarted"]) == 5
+
+
+def test_background_units_that_are_ready_with_the_last_worker_are_not_asked_again(
+    host: Host, roll: Roll
+) -> None:
+    roll([worker(8001), worker(8002), THUMBNAILS], number=4, total=6)
+    assert host.calls == 2
+    assert host.said[-1] == "  6/6 app1 thumbnails: ready, 1.0 s"
 
 
 def test_background_units_alone_are_restarted_once(host: Host, roll: Roll) -> None:
@@ -242,8 +269,8 @@ def test_phases_are_said_with_number_host_and_unit(host: Host, roll: Roll) -> No
         "  3/7 app1 8002: draining, 75 sockets left, 5 s",
         "  3/7 app1 8002: starting",
         "  3/7 app1 8002: ready, 12.5 s",
-        "  3/7 app1 8002: proved, 0.0 s",
-        "  4/7 app1 thumbnails: ready, 0.5 s",
+        "  3/7 app1 8002: proved, 0.5 s",
+        "  4/7 app1 thumbnails: ready, 13.0 s",
     ]
 
 
@@ -289,8 +316,7 @@ def test_after_a_canary_that_does_not_hold_nothing_is_touched(
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        ({"rc": 1, "stdout": "app1:8001 -> app2:8001: lost", "stderr": "x"}, "app1:8001 -> app2"),
-        ({"rc": 1, "stdout": "", "stderr": "no token", "msg": "non-zero"}, "no token"),
+        ({"rc": 1, "output": "app1 -> app2: lost"}, "messages do not arrive:\napp1 -> app2: lost"),
         ({"failed": True, "msg": "no such program"}, "no such program"),
     ],
 )
@@ -300,7 +326,7 @@ def test_after_a_worker_that_is_not_proved_none_is_touched(
     host.proofs = [{"rc": 0}, found]
     answer = roll([worker(8001), worker(8002), worker(8003)], number=2, total=4)
     assert answer["failed"] is True
-    assert answer["msg"].startswith(f"3/4 app1 8002: messages do not arrive:\n{said}")
+    assert answer["msg"] == f"3/4 app1 8002: {said}"
     assert host.done[-2:] == ["roll channels-web@8002", "proof"]
 
 
@@ -318,7 +344,7 @@ def test_a_worker_that_the_proof_does_not_name_is_proved_from_its_turn_on(
 
 
 def test_a_canary_that_is_not_proved_is_not_watched(host: Host, roll: Roll) -> None:
-    host.proofs = [{"rc": 1, "stdout": "lost"}]
+    host.proofs = [{"rc": 1, "output": "lost"}]
     roll(EVERY)
     assert host.now < 1006
     assert host.done == ["roll channels-web@8001", "proof"]
@@ -349,11 +375,16 @@ def test_what_systemd_refuses_is_a_failure(host: Host, roll: Roll) -> None:
     assert host.done == ["roll channels-web@8001"]
 
 
-def test_background_units_that_fail_are_found_at_the_end(host: Host, roll: Roll) -> None:
-    host.lives["channels-celery"] = Life(starting=1, fails_after=0, failure="KeyError")
-    answer = roll(EVERY)
-    assert answer["msg"] == "4/5 app1 thumbnails celery: KeyError"
-    assert host.done[-1] == "proof"
+@pytest.mark.parametrize(
+    ("starting", "said"),
+    [(1, "3/5 app1 8003: KeyError"), (20, "4/5 app1 thumbnails celery: KeyError")],
+)
+def test_background_units_that_fail_are_found_while_workers_are_watched_or_at_the_end(
+    host: Host, roll: Roll, starting: float, said: str
+) -> None:
+    host.lives["channels-celery"] = Life(starting=starting, fails_after=0, failure="KeyError")
+    assert roll(EVERY)["msg"] == said
+    assert host.done[-1] in ("roll channels-web@8003", "proof")
 
 
 def test_a_worker_that_never_gets_ready_fails_at_its_deadline(host: Host, roll: Roll) -> None:
@@ -366,12 +397,20 @@ def test_a_worker_that_never_gets_ready_fails_at_its_deadline(host: Host, roll: 
     assert 260 < host.now - 1000 < 270
 
 
-def test_a_worker_that_is_ready_at_the_last_moment_is_no_failure(host: Host, roll: Roll) -> None:
+@pytest.mark.parametrize("proof", [None, PROOF])
+def test_a_worker_that_is_ready_at_the_last_moment_is_no_failure(
+    host: Host, roll: Roll, proof: list[str] | None
+) -> None:
     # Between the last watch and the start that would fail.
     host.lives["channels-web@8001"] = Life(starting=62.2)
-    answer = roll([worker(8001)], proof=None, number=2)
-    assert host.done == ["roll channels-web@8001", "start channels-web@8001"]
+    answer = roll([worker(8001), CELERY], proof=proof, number=2)
+    assert host.done == [
+        "roll channels-web@8001 channels-celery",
+        "start channels-web@8001",
+        *(["proof"] if proof else []),
+    ]
     assert answer.get("failed", False) is False
+    assert host.said[-1].startswith("  3/2 app1 celery: ready")
 
 
 def test_a_worker_that_never_stops_fails_when_systemd_should_have_killed_it(

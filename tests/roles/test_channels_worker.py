@@ -59,14 +59,20 @@ class Worker:
         unit_file: str = "enabled",
         unit: str = UNIT,
         restarts: int = 0,
+        read: str = "earlier",
     ) -> None:
-        """Add a state to those that systemctl shows."""
+        """Add a state to those that systemctl shows.
+
+        Of a unit whose file systemd has read earlier than it was written; or "now", or "never".
+        """
         directory = self.directory / f"states-{unit}"
         directory.mkdir(exist_ok=True)
         self.states += 1
         (directory / f"{self.states:03}").write_text(
             f"MainPID={pid}\nActiveState={active}\nUnitFileState={unit_file}\n"
-            f"NRestarts={restarts}\nFragmentPath={self.directory / 'unit-file'}\n"
+            f"NRestarts={restarts}\n"
+            f"FragmentPath={'' if read == 'never' else self.directory / 'unit-file'}\n"
+            f"NeedDaemonReload={'yes' if read == 'earlier' else 'no'}\n"
         )
 
     def fails(self, verb: str) -> None:
@@ -276,6 +282,17 @@ def test_a_worker_that_does_not_run_is_enabled_and_started(
     assert worker.asked == ["/-/ready"]
     assert answer["diff"] == {"before": f"{UNIT}: not running\n", "after": f"{UNIT}: old\n"}
     assert answer["units"][UNIT]["phase"] == "ready"
+
+
+@pytest.mark.parametrize(("read", "again"), [("now", []), ("never", ["daemon-reload"])])
+def test_systemd_reads_its_units_where_it_does_not_know_them(
+    worker: Worker, process: subprocess.Popen[bytes], read: str, again: list[str]
+) -> None:
+    """It takes a host with many units a second."""
+    worker.state("inactive", read=read)
+    worker.state("active", process.pid)
+    worker.run("start", "old")
+    assert worker.calls() == [*again, f"start {UNIT}"]
 
 
 def test_those_that_do_not_run_start_together_and_no_other_is_touched(
@@ -575,6 +592,80 @@ def test_a_watch_ends_when_all_are_ready(
     assert 1000 < clock[0] < 1001
 
 
+@pytest.mark.parametrize("step", ["watch", "roll"])
+def test_a_watch_does_not_wait_for_background_units_beside_a_worker(
+    worker: Worker, process: subprocess.Popen[bytes], clock: list[float], step: str
+) -> None:
+    worker.state("active", process.pid)
+    worker.state("deactivating", process.pid, unit=OTHER)
+    units = [
+        {"unit": UNIT, "revision": "old", "url": worker.url},
+        {"unit": OTHER, "revision": "old", "connected_to": 1},
+    ]
+    answer = run_module(MODULE, {"units": units, "step": step, "timeout": 60})
+    phases = {name: told["phase"] for name, told in answer["units"].items()}
+    assert phases == {UNIT: "ready", OTHER: "stopping"}
+    assert (
+        worker.calls() == ["daemon-reload", f"restart --no-block {OTHER}"][: 2 * (step == "roll")]
+    )
+    assert clock[0] < 1001
+
+
+def test_those_beside_are_looked_at_and_neither_touched_nor_waited_for(
+    worker: Worker, process: subprocess.Popen[bytes], clock: list[float]
+) -> None:
+    unit = {"unit": UNIT, "revision": "new", "url": worker.url}
+    beside = {"unit": OTHER, "revision": "new", "connected_to": 1}
+    arguments = {"units": [unit], "beside": [beside], "step": "roll", "timeout": 0}
+    worker.state("active", process.pid)
+    worker.state("deactivating", process.pid, unit=OTHER)
+    answer = run_module(MODULE, {**arguments, "timeout": 1})
+    assert worker.calls() == ["daemon-reload", f"restart --no-block {UNIT}"]
+    assert answer["units"][OTHER]["phase"] == "stopping"
+
+    worker.state("activating", restarts=1, unit=OTHER)
+    # The first look is that of the state before.
+    assert run_module(MODULE, {**arguments, "timeout": 1})["failed"] is True
+
+
+# The proof
+
+
+@pytest.mark.parametrize("step", ["watch", "roll"])
+@pytest.mark.parametrize(
+    ("proof", "found"),
+    [
+        ("echo from $0; echo waiting >&2", {"rc": 0, "output": "from worker\n"}),
+        ("echo lost; exit 1", {"rc": 1, "output": "lost\n"}),
+        ("echo no token >&2; exit 2", {"rc": 2, "output": "no token\n"}),
+    ],
+)
+def test_what_is_ready_is_proved_in_the_same_call(
+    worker: Worker, process: subprocess.Popen[bytes], step: str, proof: str, found: Tree
+) -> None:
+    worker.state("activating")
+    worker.state("active", process.pid)
+    unit = {"unit": UNIT, "revision": "old", "url": worker.url}
+    arguments = {"units": [unit], "step": step, "timeout": 5}
+    answer = run_module(MODULE, {**arguments, "proof": ["sh", "-c", proof, "worker"]})
+    assert answer.get("failed", False) is False
+    took = answer["proof"].pop("seconds")
+    assert answer["proof"] == found
+    assert took >= 0
+
+
+@pytest.mark.parametrize(("state", "step"), [("activating", "watch"), ("inactive", "stop")])
+def test_what_is_not_ready_is_not_proved(
+    worker: Worker, tmp_path: Path, state: str, step: str
+) -> None:
+    worker.state(state)
+    unit = {"unit": UNIT, "revision": "old", "url": worker.url}
+    arguments = {"units": [unit], "step": step, "timeout": 1}
+    answer = run_module(MODULE, {**arguments, "proof": ["touch", str(tmp_path / "proved")]})
+    assert "proof" not in answer
+    assert not (tmp_path / "proved").exists()
+
+
 def test_a_watch_that_sees_no_end_is_no_failure(
     worker: Worker, process: subprocess.Popen[bytes], clock: list[float]
 ) -> None:
@@ -749,10 +840,12 @@ def test_its_documentation_names_its_arguments() -> None:
         "units": "list",
         "step": "str",
         "timeout": "int",
+        "beside": "list",
+        "proof": "list",
     }
     required = sorted(name for name, option in said.items() if option.get("required"))
     assert run_module(MODULE, {})["msg"] == f"missing required arguments: {', '.join(required)}"
-    everything = {"units": [], "step": "look", "timeout": 1, "typo": 1}
+    everything = {"units": [], "step": "look", "timeout": 1, "beside": [], "proof": [], "typo": 1}
     supported = run_module(MODULE, everything)["msg"].partition("Supported parameters include: ")[2]
     assert supported.rstrip(".").split(", ") == sorted(said)
     refused = run_module(MODULE, {"units": [], "step": "leap"})["msg"]

@@ -25,9 +25,9 @@ Put = Callable[..., Tree]
 
 @pytest.fixture
 def put() -> Put:
-    def put(*files: Tree, check: bool = False) -> Tree:
+    def put(*files: Tree, check: bool = False, command: tuple[str, ...] = ()) -> Tree:
         wanted = [{**ME, **file} for file in files]
-        return run_module(MODULE, {"files": wanted}, check=check)
+        return run_module(MODULE, {"files": wanted, "command": [*command]}, check=check)
 
     return put
 
@@ -198,9 +198,28 @@ def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(
     assert listing(tmp_path) == before
 
 
-def test_its_documentation_names_its_argument() -> None:
+def test_a_command_is_run_once_all_are_in_place(put: Put, tmp_path: Path) -> None:
+    path, said = tmp_path / "a.conf", tmp_path / "said"
+    command = ("sh", "-c", f"cat {path} >> {said}")
+    for _ in range(2):  # whether or not anything was replaced
+        assert put(file(path), command=command)["changed"] is True
+    assert said.read_text() == "one\none\n"
+
+    refused = put(file(path, "two\n", validate=REFUSE), command=command)
+    predicted = put(file(path, "two\n"), command=command, check=True)
+    assert (refused["failed"], predicted["changed"]) == (True, True)
+    assert said.read_text() == "one\none\n"
+
+
+def test_a_command_that_fails_is_a_failure_in_its_words(put: Put, tmp_path: Path) -> None:
+    answer = put(file(tmp_path / "a"), command=("sh", "-c", "echo no such release >&2; exit 1"))
+    assert answer["failed"] is True
+    assert "no such release" in answer["msg"]
+
+
+def test_its_documentation_names_its_arguments() -> None:
     said = documentation(MODULE)["options"]
-    assert list(said) == ["files"]
+    assert list(said) == ["files", "command"]
     for key in ("path", "content", "mode", "owner", "group", "validate", "secret", "template"):
         assert key in said["files"]["description"]
     assert "files" in run_module(MODULE, {})["msg"]

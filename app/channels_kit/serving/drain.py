@@ -25,7 +25,7 @@ Not a request: who may send one is the kernel's to say, and a worker whose token
 disk since it started still understands it.
 """
 
-INTERVAL = 0.1
+INTERVAL = 0.05
 """Seconds between two looks."""
 
 PATIENCE = 2.0

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from urllib.parse import SplitResult, urlsplit
 
-INTERVAL = 0.2
+INTERVAL = 0.05
 """Seconds between two questions."""
 
 PATIENCE = 5.0

@@ -13,11 +13,12 @@ Every phase is said as it comes: ``3/7 app2 8002: draining, 212 sockets left, 14
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-WATCH_SECONDS = 2
+WATCH_SECONDS = 3
 """Seconds of one look at a host; as often it is said how many sockets are left."""
 
 
@@ -49,25 +50,24 @@ class ActionModule(ActionBase):
         number, total = int(arguments["number"]), int(arguments["total"])
         # Grows by workers that were not ready before this roll came to them.
         proof: list[str] = arguments.get("proof", [])
-        begun: dict[str, Any] = {}
+        # Restarted beside a worker that is not the canary, and seen by every call from then on.
+        beside: list[dict[str, Any]] = []
         for batch in [[unit] for unit in workers] + ([background] if background else []):
             names = " ".join(name_of(unit) for unit in batch)
             self.label = f"{number}/{total} {self.task_vars['inventory_hostname']} {names}"
-            if background and not begun and batch is not background and number > 1:
-                # They take as long as a worker, beside which nobody waits for them.
-                begun = self.ask("roll", background)
             result["restarted"] += [unit["unit"] for unit in batch]
-            began = time.monotonic()
-            again = batch is background and begun
-            found = begun if again else self.ask("roll", batch, WATCH_SECONDS)
-            failed = self.wait(batch, found, began)
-            ready = time.monotonic()
-            if not failed and batch is not background and "proof" in arguments:
-                own = f"--worker={batch[0]['name']}={batch[0]['url']}"
-                proof = proof if own in proof else [*proof, own]
-                failed = self.prove(proof)
-                if not failed and number == 1:
-                    failed = self.watch_the_canary(batch, ready)
+            own: list[str] = []
+            if batch is not background and "proof" in arguments:
+                named = f"--worker={batch[0]['name']}={batch[0]['url']}"
+                own = proof = proof if named in proof else [*proof, named]
+            if not (batch is background and beside):
+                more = background if number > 1 and not beside and batch is not background else []
+                began = time.monotonic()
+                found = self.ask("roll", [*batch, *more], WATCH_SECONDS, beside, own)
+                beside = beside or more
+            failed, found = self.wait(batch, beside, found, began, own)
+            if not failed and own and number == 1:
+                failed = self.watch_the_canary(batch, time.monotonic())
             if failed:
                 result["failed"] = True
                 result["msg"] = f"{self.label}: {failed}"
@@ -79,27 +79,59 @@ class ActionModule(ActionBase):
         """Say a phase on the operator's terminal."""
         self._display.display(f"  {self.label}: {text}")
 
-    def ask(self, step: str, units: list[dict[str, Any]], timeout: int = 0) -> dict[str, Any]:
+    def ask(
+        self,
+        step: str,
+        units: list[dict[str, Any]],
+        timeout: int = 0,
+        beside: Sequence[dict[str, Any]] = (),
+        proof: Sequence[str] = (),
+    ) -> dict[str, Any]:
         """Run the module on the host."""
         found: dict[str, Any] = self._execute_module(
             module_name="channels_worker",
-            module_args={"step": step, "units": units, "timeout": timeout},
+            module_args={
+                "step": step,
+                "units": units,
+                "timeout": timeout,
+                "beside": [unit for unit in beside if unit not in units],
+                "proof": [*proof],
+            },
             task_vars=self.task_vars,
         )
         return found
 
-    def wait(self, units: list[dict[str, Any]], found: dict[str, Any], began: float) -> str:
-        """Wait until units that are being restarted are ready; return what is wrong."""
+    def wait(
+        self,
+        units: list[dict[str, Any]],
+        beside: list[dict[str, Any]],
+        found: dict[str, Any],
+        began: float,
+        proof: Sequence[str],
+    ) -> tuple[str, dict[str, Any]]:
+        """Wait until units that are being restarted are ready, and proved if there is a proof.
+
+        Returns:
+            What is wrong, if anything, and what the last call has found, of those beside them, too.
+        """
         phase = ""
         deadline = None
         last = began + float(self._task.args["stop_timeout"]) + float(self._task.args["timeout"])
         while not found.get("failed"):
             now = time.monotonic()
-            told = list(found["units"].values())
+            told = [found["units"][unit["unit"]] for unit in units]
             phases = {unit["phase"] for unit in told}
             if phases == {"ready"}:
-                self.say(f"ready, {now - began:.1f} s")
-                return ""
+                if proof and "proof" not in found:
+                    found = self.ask("watch", units, WATCH_SECONDS, beside, proof)
+                    continue
+                took = found["proof"]["seconds"] if proof else 0
+                self.say(f"ready, {now - began - took:.1f} s")
+                if proof and found["proof"]["rc"]:
+                    return f"messages do not arrive:\n{found['proof']['output']}", found
+                if proof:
+                    self.say(f"proved, {took:.1f} s")
+                return "", found
             sockets = sum(unit["sockets"] for unit in told)
             if phases & {"draining", "stopping"}:
                 if sockets:
@@ -111,13 +143,13 @@ class ActionModule(ActionBase):
                 deadline = deadline or now + int(self._task.args["timeout"])
             if now >= (deadline or last):
                 # Fails, with the journal, unless one has not even ended.
-                found = self.ask("start", units)
-                ended = [not unit["outdated"] for unit in found.get("units", {}).values()]
-                if not all(ended):
-                    return f"not stopped within {now - began:.0f} s"
+                found = self.ask("start", units, 0, beside)
+                told = [found.get("units", {}).get(unit["unit"], {}) for unit in units]
+                if any(unit.get("outdated") for unit in told):
+                    return f"not stopped within {now - began:.0f} s", found
                 continue
-            found = self.ask("watch", units, WATCH_SECONDS)
-        return str(found.get("msg", found))
+            found = self.ask("watch", units, WATCH_SECONDS, beside, proof)
+        return str(found.get("msg", found)), found
 
     def stop(self, step: str, units: list[dict[str, Any]]) -> dict[str, Any]:
         """Stop units, and say how far they are until they have."""
@@ -141,20 +173,6 @@ class ActionModule(ActionBase):
                 self.say(f"draining, {sockets} sockets left, {passed:.0f} s")
             found = self.ask("watch", units, WATCH_SECONDS)
         return {"failed": True, "msg": f"{self.label}: {found.get('msg', found)}"}
-
-    def prove(self, proof: list[str]) -> str:
-        """Send a message from every worker to every worker; return what is wrong."""
-        began = time.monotonic()
-        found = self._execute_module(
-            module_name="ansible.legacy.command",
-            module_args={"argv": proof},
-            task_vars=self.task_vars,
-        )
-        if found.get("rc") == 0:
-            self.say(f"proved, {time.monotonic() - began:.1f} s")
-            return ""
-        said = found.get("stdout") or found.get("stderr") or found.get("msg")
-        return f"messages do not arrive:\n{said}"
 
     def watch_the_canary(self, units: list[dict[str, Any]], ready: float) -> str:
         """Watch the first worker until it has been ready for some time; return what is wrong."""

@@ -1,8 +1,8 @@
 """Pack a release: the application, the kit's library, and the list of Python packages.
 
-Run on the controller. The list of packages, as pip reads it, is standard input. The archive is the
-same bytes for the same content, whenever and wherever it is packed, and its name is a hash of them.
-With --release an archive that has been packed before is read instead.
+Run on the controller. The list of packages, as pip reads it, is what uv exports from the lock. The
+archive is the same bytes for the same content, whenever and wherever it is packed, and its name is
+a hash of them. With --release an archive that has been packed before is read instead.
 
 Prints ``{"id": ..., "archive": ..., "environment": ..., "requirements": ..., "kit": ...}``;
 environment names the virtual environment that the packages make, so that releases which need the
@@ -18,6 +18,7 @@ import hashlib
 import io
 import json
 import os
+import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -73,6 +74,14 @@ def pack(application: Path, kit: Path, requirements: bytes, excludes: Sequence[s
     return buffer.getvalue()
 
 
+def requirements_of(lock: Path, uv: Path, package: str, extra: str) -> bytes:
+    """Return what a package of a locked workspace needs, with hashes, as pip reads it."""
+    quiet = ("--quiet", "--frozen", "--no-dev", "--no-emit-workspace", "--no-header")
+    wanted = (f"--package={package}", f"--extra={extra}", f"--project={lock}")
+    command = [str(uv), "export", *quiet, "--no-annotate", *wanted]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+
+
 def describe(release: str, archive: Path) -> dict[str, str]:
     """Return what a play has to know of a packed release."""
     with tarfile.open(archive) as packed:
@@ -93,6 +102,10 @@ def main() -> int:
     parser.add_argument("--application", type=Path)
     parser.add_argument("--kit", type=Path)
     parser.add_argument("--release", help="one that is packed; no application and no kit is read")
+    parser.add_argument("--lock", type=Path, help="the directory of uv.lock")
+    parser.add_argument("--uv", type=Path)
+    parser.add_argument("--package", help="of the lock, which the application is")
+    parser.add_argument("--extra", help="of that package: the server")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--exclude", default="", help="names or patterns, separated by commas")
     arguments = parser.parse_args()
@@ -106,7 +119,12 @@ def main() -> int:
             print(f"{source} is not a directory", file=sys.stderr)
             return 1
 
-    requirements = sys.stdin.buffer.read()
+    try:
+        requirements = requirements_of(
+            arguments.lock, arguments.uv, arguments.package, arguments.extra
+        )
+    except subprocess.CalledProcessError as error:
+        return int(error.returncode)  # uv has said why
     content = pack(arguments.application, arguments.kit, requirements, arguments.exclude.split(","))
     release = hashlib.sha256(content).hexdigest()[:12]
     archive = directory / f"{release}.tar.gz"

@@ -24,9 +24,10 @@ options:
       look changes nothing, and asks those that run whether they are ready. start enables all units,
       starts at once those that do not run, and waits until each is ready. roll restarts those of
       which the right process does not run, and watches them. watch looks for some time, returns
-      early where all are ready or all are stopped, and fails where the process of one has ended by
-      itself. stop stops all at once, so that nobody who leaves one comes to the next, and watches
-      them; retire does so and disables them.
+      early where all are stopped, or all are ready that people are connected to (of background
+      units alone, all), and fails where the process of one has ended by itself. stop stops all at
+      once, so that nobody who leaves one comes to the next, and watches them; retire does so and
+      disables them.
     type: str
     required: true
     choices: [look, start, roll, watch, stop, retire]
@@ -34,6 +35,18 @@ options:
     description: Seconds to wait for readiness, at start; to look at most, otherwise.
     type: int
     default: 0
+  beside:
+    description: Units that a roll or a watch looks at, too; neither touched nor waited for.
+    type: list
+    elements: dict
+    default: []
+  proof:
+    description: >-
+      A command that ends with 0 where messages arrive. A roll or a watch that ends with all ready
+      runs it at once, in the same call.
+    type: list
+    elements: str
+    default: []
 """
 
 RETURN = r"""
@@ -45,6 +58,10 @@ units:
     (draining, stopping, stopped, starting, ready, failed), the sockets it has and what it says.
   type: dict
   returned: always
+proof:
+  description: The proof's exit code (rc), what it printed (output) and the seconds it took.
+  type: dict
+  returned: where it was run
 """
 
 import contextlib
@@ -123,7 +140,7 @@ class Unit:
 
     def read(self) -> None:
         """Ask systemd and the process."""
-        properties = "MainPID,ActiveState,UnitFileState,NRestarts,FragmentPath"
+        properties = "MainPID,ActiveState,UnitFileState,NRestarts,FragmentPath,NeedDaemonReload"
         shown = self.systemctl("show", f"--property={properties}", self.name)
         state = dict(line.split("=", 1) for line in shown.splitlines())
         self.process = state["MainPID"]
@@ -134,6 +151,8 @@ class Unit:
         self.runs = self.state not in ("inactive", "failed")
         self.enabled = state["UnitFileState"] == "enabled"
         self.restarts = int(state.get("NRestarts") or 0)
+        # systemd has read its file, if at all, before that was written.
+        self.stale = state["NeedDaemonReload"] == "yes" or not state["FragmentPath"]
         # What the process that runs was started with; empty where none runs.
         self.revision = running_revision(self.process) if self.process != "0" else ""
         wanted = self.revision == self.wanted and self.process != self.replaced
@@ -216,12 +235,15 @@ def main() -> None:
                 "choices": ["look", "start", "roll", "watch", "stop", "retire"],
             },
             "timeout": {"type": "int", "default": 0},
+            "beside": {"type": "list", "elements": "dict", "default": []},
+            "proof": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
     step: str = module.params["step"]
     seconds: int = module.params["timeout"]
     units = [Unit(module, wanted) for wanted in module.params["units"]]
+    beside = [Unit(module, wanted) for wanted in module.params["beside"]]
 
     for unit in units:
         if step == "look" and unit.active:
@@ -242,7 +264,7 @@ def main() -> None:
         },
     }
     if not module.check_mode:
-        if touched:
+        if any(unit.stale for unit in touched):
             touched[0].systemctl("daemon-reload")
         if enable:
             enable[0].systemctl("enable", *(unit.name for unit in enable))
@@ -262,11 +284,16 @@ def main() -> None:
                 if unit in start or not unit.outdated:
                     unit.wait_until_ready(seconds, unit in start)
         if step == "watch" or (step in ("roll", "stop", "retire") and seconds):
-            watch(units, seconds)
-            for unit in units:
+            ready = watch(units, beside, seconds)
+            for unit in units + beside:
                 if unit.phase == "failed":
                     unit.fail(f"{unit.name} is not ready; {unit.answer}")
-    module.exit_json(units={unit.name: unit.told() for unit in units}, **result)
+            if ready and module.params["proof"]:
+                began = time.monotonic()
+                code, out, err = module.run_command(module.params["proof"])
+                took = time.monotonic() - began
+                result["proof"] = {"rc": code, "output": out or err, "seconds": took}
+    module.exit_json(units={unit.name: unit.told() for unit in units + beside}, **result)
 
 
 def count_anew(units: list[Unit]) -> None:
@@ -280,15 +307,23 @@ def count_anew(units: list[Unit]) -> None:
         counted[0].systemctl("reset-failed", *(unit.name for unit in counted))
 
 
-def watch(units: list[Unit], seconds: int) -> None:
-    """Look at units until all are ready or stopped, one has failed, or the time is up."""
+def watch(units: list[Unit], beside: list[Unit], seconds: int) -> bool:
+    """Look until all are stopped, or ready; until one has failed, or the time is up.
+
+    Nobody is connected to those without a URL: beside one that has one they are not waited for.
+
+    Returns:
+        Whether those that are waited for are ready.
+    """
     deadline = time.monotonic() + seconds
+    awaited = [unit for unit in units if unit.url] or units
     while True:
-        for unit in units:
+        for unit in units + beside:
             unit.look(fresh=True)
-        phases = {unit.phase for unit in units}
-        if phases in ({"ready"}, {"stopped"}) or "failed" in phases or time.monotonic() >= deadline:
-            return
+        ready = {unit.phase for unit in awaited} == {"ready"}
+        phases = {unit.phase for unit in units + beside}
+        if ready or phases == {"stopped"} or "failed" in phases or time.monotonic() >= deadline:
+            return ready
         time.sleep(INTERVAL)
 
 

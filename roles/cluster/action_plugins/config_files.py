@@ -35,7 +35,9 @@ class ActionModule(ActionBase):
         task_vars = {**(task_vars or {}), "ansible_no_target_syslog": True}
         result.update(
             self._execute_module(
-                module_name="config_files", module_args={"files": files}, task_vars=task_vars
+                module_name="config_files",
+                module_args={"files": files, "command": self._task.args.get("command", [])},
+                task_vars=task_vars,
             )
         )
         # The contents came with the arguments; the result shall not carry them again.

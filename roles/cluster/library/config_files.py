@@ -21,6 +21,11 @@ options:
     type: list
     elements: dict
     required: true
+  command:
+    description: What is run once all are in place, whether or not any was replaced. It is a change.
+    type: list
+    elements: str
+    default: []
 """
 
 import grp
@@ -117,15 +122,21 @@ class ConfigFile:
 def main() -> None:
     """Act on the module's arguments."""
     module = AnsibleModule(
-        argument_spec={"files": {"type": "list", "elements": "dict", "required": True}},
+        argument_spec={
+            "files": {"type": "list", "elements": "dict", "required": True},
+            "command": {"type": "list", "elements": "str", "default": []},
+        },
         supports_check_mode=True,
     )
     files = [ConfigFile(module, wanted) for wanted in module.params["files"]]
     for file in files:
         file.check()
     changed = [file for file in files if file.replace()]
+    command: list[str] = module.params["command"]
+    if command and not module.check_mode:
+        module.run_command(command, check_rc=True)
     module.exit_json(
-        changed=bool(changed),
+        changed=bool(changed or command),
         paths=[str(file.path) for file in changed],
         diff=[file.diff() for file in changed],
     )
