@@ -1,22 +1,14 @@
 """What the tests of the roles read and run: the files of the roles, and Ansible itself."""
 
-import ast
-import json
 import os
-import runpy
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import redirect_stdout
+from collections.abc import Iterator
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import pytest
 import yaml
-from ansible.module_utils.testing import patch_module_args
 
 ROOT = Path(__file__).parents[2]
 ROLES = ROOT / "roles"
@@ -123,27 +115,3 @@ def finish(process: Any) -> Run:
 
 def run(home: Path, inventory: Tree, plays: list[Tree], *more: str, **variables: str) -> Run:
     return finish(start(home, inventory, plays, *more, **variables))
-
-
-def run_module(module: Path, arguments: Mapping[str, Any], check: bool = False) -> Tree:
-    """Run a module as its own program, in this process, and return its answer."""
-    with TemporaryDirectory() as directory:
-        every = {**arguments, "_ansible_check_mode": check, "_ansible_tmpdir": directory}
-        with (
-            patch_module_args(every),
-            redirect_stdout(StringIO()) as output,
-            pytest.raises(SystemExit) as end,
-        ):
-            runpy.run_path(str(module), run_name="__main__")
-    answer: Tree = json.loads(output.getvalue())
-    assert end.value.code == (1 if answer.get("failed") else 0)
-    return answer
-
-
-def documentation(module: Path) -> Tree:
-    """The DOCUMENTATION of a module."""
-    for node in ast.parse(module.read_text()).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "DOCUMENTATION":
-            found: Tree = yaml.safe_load(ast.literal_eval(node.value))
-            return found
-    raise AssertionError(f"{module} has no DOCUMENTATION")

@@ -78,7 +78,6 @@ def link_roles(directory: Path) -> None:
     shutil.copytree(
         RECORDER, directory / "cluster" / "action_plugins", ignore=lambda *_: ["__pycache__"]
     )
-    (directory / "cluster" / "library").symlink_to(ROLES / "cluster" / "library")
 
 
 def render(directory: Path, inventories: Mapping[str, Tree]) -> dict[str, Cluster]:
@@ -90,6 +89,7 @@ def render(directory: Path, inventories: Mapping[str, Tree]) -> dict[str, Cluste
         "gather_facts": False,
         "vars": {
             "channels_release": RELEASE,
+            "_channels_host": {"current": "", "drained": False},
             "_postgres_clusters": {"stdout_lines": [POSTGRES]},
             "_redis_administrator": {"stdout": ADMINISTRATOR},
         },

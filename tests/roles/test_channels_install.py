@@ -28,7 +28,7 @@ def pack(tmp_path: Path, text: str = "manage = 1\n") -> Path:
     for name, content in (("app/manage.py", text), ("kit/probe.py", "probe = 1\n")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
-    program = [sys.executable, FILES / "build_release.py", f"--application={tmp_path / 'app'}"]
+    program = [sys.executable, str(FILES / "build_release.py"), f"--application={tmp_path / 'app'}"]
     options = [f"--kit={tmp_path / 'kit'}", f"--output={tmp_path / 'packed'}", "--uv=/bin/true"]
     result = subprocess.run([*program, *options, "--lock=/"], capture_output=True, check=True)
     return Path(json.loads(result.stdout)["archive"])

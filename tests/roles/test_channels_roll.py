@@ -63,18 +63,20 @@ class Host:
     said: list[str] = field(default_factory=list)
     calls: int = 0
 
-    def execute(
-        self, module_name: str, module_args: Tree, task_vars: Tree, **more: Any
-    ) -> dict[str, Any]:
-        """What ActionBase._execute_module would do on the host."""
+    def get(self, action: str, task: Any, **more: Any) -> Any:
+        """What Ansible's loader does: the action channels_worker, ready to run."""
+        assert action == "channels_worker"
+        return SimpleNamespace(run=lambda task_vars: self.execute(task.args, task_vars))
+
+    def execute(self, arguments: Tree, task_vars: Tree) -> dict[str, Any]:
+        """What the action channels_worker would do on the host."""
         assert task_vars["inventory_hostname"] == "app1"
         self.calls += 1
         assert self.calls < 1000, "it never ends"
-        assert module_name == "channels_worker"
-        names = [name(unit) for unit in module_args["units"]]
-        beside = [name(unit) for unit in module_args["beside"]]
+        names = [name(unit) for unit in arguments["units"]]
+        beside = [name(unit) for unit in arguments["beside"]]
         assert not set(names) & set(beside)
-        step, timeout = module_args["step"], module_args["timeout"]
+        step, timeout = arguments["step"], arguments["timeout"]
         self.now += 0.5  # what a call takes
         if step in ("roll", "stop", "retire"):
             self.done.append(f"{step} {' '.join(names)}")
@@ -98,8 +100,8 @@ class Host:
         looked = watched or step == "start"
         told = {f"{each}.service": self.told(each, looked) for each in names + beside}
         answer: Tree = {"changed": bool(names) and not self.idle, "units": told}
-        if watched and module_args["proof"] and self.phases(awaited) == {"ready"}:
-            self.proved.append(module_args["proof"])
+        if watched and arguments["proof"] and self.phases(awaited) == {"ready"}:
+            self.proved.append(arguments["proof"])
             self.done.append("proof")
             self.now += 0.5
             proof = self.proofs.pop(0) if len(self.proofs) > 1 else self.proofs[0]
@@ -181,10 +183,11 @@ def roll(host: Host, monkeypatch: pytest.MonkeyPatch) -> Roll:
             **more,
         }
         task = SimpleNamespace(args=arguments, check_mode=check, async_val=0)
+        task.copy = lambda: SimpleNamespace(**vars(task))
         connection = SimpleNamespace(_shell=SimpleNamespace(tmpdir="/nowhere"))
-        rest = dict.fromkeys(("play_context", "loader", "templar", "shared_loader_obj"))
+        rest: Tree = dict.fromkeys(("play_context", "loader", "templar"))
         action = module.ActionModule(task=task, connection=connection, **rest)
-        monkeypatch.setattr(action, "_execute_module", host.execute)
+        monkeypatch.setattr(action, "_shared_loader_obj", SimpleNamespace(action_loader=host))
         monkeypatch.setattr(action, "_display", SimpleNamespace(display=host.said.append))
         answer: Tree = action.run(task_vars={"inventory_hostname": "app1"})
         return answer

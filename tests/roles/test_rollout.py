@@ -205,6 +205,10 @@ def link_roles(directory: Path) -> None:
         plugins.mkdir()
         for name in OWN_ACTIONS.get(role, ()):
             (plugins / f"{name}.py").write_text(ACTION)
+        if role == "cluster":
+            (plugins / "host_command.py").symlink_to(
+                ROLES / "cluster" / "action_plugins" / "host_command.py"
+            )
 
 
 @pytest.fixture(scope="module")

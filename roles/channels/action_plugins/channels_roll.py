@@ -18,7 +18,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-WATCH_SECONDS = 3
+WATCH_SECONDS = 2
 """Seconds of one look at a host; as often it is said how many sockets are left."""
 
 
@@ -28,7 +28,7 @@ class ActionModule(ActionBase):
     Of those, ``stop_timeout`` a unit may take to stop, ``timeout`` to be ready then, and for
     ``canary_seconds`` the first one is watched from then on.
 
-    ``units`` are those of the module ``channels_worker``; a worker has a ``name``, too. ``proof``
+    ``units`` are those of the action ``channels_worker``; a worker has a ``name``, too. ``proof``
     is a command that ends with 0 where messages arrive; a worker that it does not name is added.
     """
 
@@ -87,18 +87,24 @@ class ActionModule(ActionBase):
         beside: Sequence[dict[str, Any]] = (),
         proof: Sequence[str] = (),
     ) -> dict[str, Any]:
-        """Run the module on the host."""
-        found: dict[str, Any] = self._execute_module(
-            module_name="channels_worker",
-            module_args={
-                "step": step,
-                "units": units,
-                "timeout": timeout,
-                "beside": [unit for unit in beside if unit not in units],
-                "proof": [*proof],
-            },
-            task_vars=self.task_vars,
+        """Have the action channels_worker take a step on the host."""
+        task = self._task.copy()
+        task.args = {
+            "step": step,
+            "units": units,
+            "timeout": timeout,
+            "beside": [unit for unit in beside if unit not in units],
+            "proof": [*proof],
+        }
+        worker = self._shared_loader_obj.action_loader.get(
+            "channels_worker",
+            task=task,
+            connection=self._connection,
+            play_context=self._play_context,
+            loader=self._loader,
+            templar=self._templar,
         )
+        found: dict[str, Any] = worker.run(task_vars=self.task_vars)
         return found
 
     def wait(

@@ -14,9 +14,9 @@ real.loader.exec_module(module)
 
 
 class ActionModule(module.ActionModule):  # type: ignore[misc, name-defined]
-    def _execute_module(self, **call: Any) -> dict[str, Any]:
-        host = call["task_vars"]["inventory_hostname"]
-        for file in call["module_args"]["files"]:
+    def put(self, files: list[dict[str, Any]], task_vars: dict[str, Any]) -> dict[str, Any]:
+        host = task_vars["inventory_hostname"]
+        for file in files:
             name = file["path"].replace("/", "%")
             Path(os.environ["RENDERED"], host, name).write_text(json.dumps(file))
         return {"changed": False, "paths": []}

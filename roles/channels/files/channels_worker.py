@@ -1,82 +1,86 @@
-"""Ansible module: look at the application's units, start and stop them, bring one to a revision."""
+"""Look at the application's units on a host, start and stop them, bring one to a revision.
 
-from __future__ import annotations
+What the action channels_worker runs there, with its arguments in JSON after it; prints JSON. It
+asks systemd and the processes, and not files, what runs; so an interrupted run is completed by the
+next one. The arguments:
 
-DOCUMENTATION = r"""
-module: channels_worker
-short_description: Look at the application's units, start and stop them, bring one to a revision
-description:
-  - Asks systemd and the processes, and not files, what runs; so an interrupted run is completed by
-    the next one.
-options:
-  units:
-    description: >-
-      The units. unit is its name; revision what its process must have been started with, in
-      C(CHANNELS_KIT_REVISION), or empty where none shall run; url where a worker answers, without a
-      path, and is asked whether it is ready; connected_to, for one that answers nobody, the port of
-      the server it takes its work from, to which it is connected when it is ready; replaced, a
-      process that shall run no longer although its revision is right.
-    type: list
-    elements: dict
-    required: true
-  step:
-    description: >-
-      look changes nothing, and asks those that run whether they are ready. start enables all units,
-      starts at once those that do not run, and waits until each is ready. roll restarts those of
-      which the right process does not run, and watches them. watch looks for some time, returns
-      early where all are stopped, or all are ready that people are connected to (of background
-      units alone, all), and fails where the process of one has ended by itself. stop stops all at
-      once, so that nobody who leaves one comes to the next, and watches them; retire does so and
-      disables them.
-    type: str
-    required: true
-    choices: [look, start, roll, watch, stop, retire]
-  timeout:
-    description: Seconds to wait for readiness, at start; to look at most, otherwise.
-    type: int
-    default: 0
-  beside:
-    description: Units that a roll or a watch looks at, too; neither touched nor waited for.
-    type: list
-    elements: dict
-    default: []
-  proof:
-    description: >-
-      A command that ends with 0 where messages arrive. A roll or a watch that ends with all ready
-      runs it at once, in the same call.
-    type: list
-    elements: str
-    default: []
-"""
+units
+    unit is its name; revision what its process must have been started with, in
+    CHANNELS_KIT_REVISION, or empty where none shall run; url where a worker answers, without a
+    path, and is asked whether it is ready; connected_to, for one that answers nobody, the port of
+    the server it takes its work from, to which it is connected when it is ready; replaced, a
+    process that shall run no longer although its revision is right.
+step
+    look changes nothing, and asks those that run whether they are ready. start enables all units,
+    starts at once those that do not run, and waits until each is ready. roll restarts those of
+    which the right process does not run, and watches them. watch looks for some time, returns early
+    where all are stopped, or all are ready that people are connected to (of background units alone,
+    all), and fails where the process of one has ended by itself. stop stops all at once, so that
+    nobody who leaves one comes to the next, and watches them; retire does so and disables them.
+timeout
+    Seconds to wait for readiness, at start; to look at most, otherwise.
+beside
+    Units that a roll or a watch looks at, too; neither touched nor waited for.
+proof
+    A command that ends with 0 where messages arrive. A roll or a watch that ends with all ready
+    runs it at once.
+check
+    Touch nothing, and tell what would be changed.
 
-RETURN = r"""
-units:
-  description: >-
+The answer:
+
+changed, diff
+    As Ansible shows them.
+units
     By name: whether it runs (active), whether it does with the right process (right) or with
     another one (outdated), the revision of its process, its process, its unit file and what stands
     there; after a look, whether it is ready, with whatever process; and, once watched, its phase
     (draining, stopping, stopped, starting, ready, failed), the sockets it has and what it says.
-  type: dict
-  returned: always
-proof:
-  description: The proof's exit code (rc), what it printed (output) and the seconds it took.
-  type: dict
-  returned: where it was run
+proof
+    Where it was run: its exit code (rc), what it printed (output) and the seconds it took.
+failed, msg
+    What went wrong, with the end of the unit's journal.
 """
 
+from __future__ import annotations
+
 import contextlib
-import http.client
 import json
+import subprocess
 import time
-import urllib.error
-import urllib.request
+from collections.abc import Sequence
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from ansible.module_utils.basic import AnsibleModule
-
-INTERVAL = 0.1
+INTERVAL = 0.05
 """Seconds between two looks."""
+
+STEPS = ("look", "start", "roll", "watch", "stop", "retire")
+
+PATIENCE = 10.0
+"""Seconds that one question may take."""
+
+
+class FailedError(Exception):
+    """Something went wrong: the message tells what."""
+
+
+def run(*command: str) -> tuple[int, str, str]:
+    """Run a command and return its exit code and what it printed."""
+    try:
+        done = subprocess.run(
+            command,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+    except OSError as error:
+        raise FailedError(f"{command[0]}: {error.strerror}") from error
+    return done.returncode, done.stdout, done.stderr
 
 
 def running_revision(process: str) -> str:
@@ -94,15 +98,17 @@ def running_revision(process: str) -> str:
 
 def ask(url: str, path: str) -> tuple[int, str]:
     """Return a worker's status and answer; 0 and the reason where it gives none."""
+    where = urlsplit(url)
+    # Never by way of a proxy: the worker is on this host.
+    connection = HTTPConnection(where.hostname or "", where.port, timeout=PATIENCE)
     try:
-        # Never by way of a proxy: the worker is on this host.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"{url}{path}", timeout=10) as response:
-            return int(response.status), response.read().decode(errors="replace")
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode(errors="replace")
-    except (OSError, http.client.HTTPException) as error:  # the latter: not a worker's answer
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode(errors="replace")
+    except (OSError, HTTPException) as error:  # the latter: not a worker's answer
         return 0, str(error)
+    finally:
+        connection.close()
 
 
 def is_connected(process: str, port: int) -> bool:
@@ -125,8 +131,7 @@ def is_connected(process: str, port: int) -> bool:
 class Unit:
     """One unit, and what runs there."""
 
-    def __init__(self, module: AnsibleModule, wanted: dict[str, Any]) -> None:
-        self.module = module
+    def __init__(self, wanted: dict[str, Any]) -> None:
         self.name: str = wanted["unit"]
         self.wanted: str = wanted["revision"]
         self.url: str | None = wanted.get("url")
@@ -193,15 +198,15 @@ class Unit:
     def fail(self, what: str) -> None:
         """Fail with the end of the unit's journal."""
         journalctl = ["journalctl", "--no-pager", "--lines=40", "--output=cat", "--unit", self.name]
-        _, journal, _ = self.module.run_command(journalctl)
-        self.module.fail_json(msg=f"{what}\nIts journal ends with:\n{journal}")
+        _, journal, _ = run(*journalctl)
+        raise FailedError(f"{what}\nIts journal ends with:\n{journal}")
 
     def systemctl(self, *arguments: str) -> str:
         """Run systemctl and return what it printed."""
-        code, out, err = self.module.run_command(["systemctl", *arguments])
+        code, out, err = run("systemctl", *arguments)
         if code:
             self.fail(f"{self.name}: systemctl {arguments[0]} failed: {err.strip()}")
-        return str(out)
+        return out
 
     def readiness(self) -> tuple[bool, str]:
         """Return whether it is ready, and what says so."""
@@ -224,46 +229,41 @@ class Unit:
             self.fail(f"{self.name} is not ready; {self.answer}")
 
 
-def main() -> None:
-    """Act on the module's arguments."""
-    module = AnsibleModule(
-        argument_spec={
-            "units": {"type": "list", "elements": "dict", "required": True},
-            "step": {
-                "type": "str",
-                "required": True,
-                "choices": ["look", "start", "roll", "watch", "stop", "retire"],
-            },
-            "timeout": {"type": "int", "default": 0},
-            "beside": {"type": "list", "elements": "dict", "default": []},
-            "proof": {"type": "list", "elements": "str", "default": []},
-        },
-        supports_check_mode=True,
-    )
-    step: str = module.params["step"]
-    seconds: int = module.params["timeout"]
-    units = [Unit(module, wanted) for wanted in module.params["units"]]
-    beside = [Unit(module, wanted) for wanted in module.params["beside"]]
+def act(
+    units: list[dict[str, Any]],
+    step: str,
+    timeout: int = 0,
+    beside: Sequence[dict[str, Any]] = (),
+    proof: Sequence[str] = (),
+    check: bool = False,
+) -> dict[str, Any]:
+    """Take a step, and return the answer.
 
-    for unit in units:
-        if step == "look" and unit.active:
-            unit.ready, unit.answer = unit.readiness()
-    enable = [unit for unit in units if step == "start" and not unit.enabled]
-    start = [unit for unit in units if step == "start" and not unit.active]
-    restart = [unit for unit in units if step == "roll" and not unit.right]
-    stop = [unit for unit in units if step in ("stop", "retire") and unit.runs]
-    disable = [unit for unit in units if step == "retire" and unit.enabled]
-    touched = [unit for unit in units if unit in enable + start + restart + stop + disable]
-    result: dict[str, Any] = {
-        "changed": bool(touched),
-        "diff": {
-            "before": "".join(
-                f"{unit.name}: {unit.revision or 'not running'}\n" for unit in touched
-            ),
-            "after": "".join(f"{unit.name}: {unit.wanted or 'stopped'}\n" for unit in touched),
-        },
+    Raises:
+        FailedError: systemd refuses, or a unit is not ready, or there is no such step.
+    """
+    if step not in STEPS:
+        raise FailedError(f"{step!r} is no step; there are {', '.join(STEPS)}")
+    every = [Unit(wanted) for wanted in units]
+    others = [Unit(wanted) for wanted in beside]
+    result: dict[str, Any] = {}
+
+    if step == "look":
+        for unit in every:
+            if unit.active:
+                unit.ready, unit.answer = unit.readiness()
+    enable = [unit for unit in every if step == "start" and not unit.enabled]
+    start = [unit for unit in every if step == "start" and not unit.active]
+    restart = [unit for unit in every if step == "roll" and not unit.right]
+    stop = [unit for unit in every if step in ("stop", "retire") and unit.runs]
+    disable = [unit for unit in every if step == "retire" and unit.enabled]
+    touched = [unit for unit in every if unit in enable + start + restart + stop + disable]
+    result["changed"] = bool(touched)
+    result["diff"] = {
+        "before": "".join(f"{unit.name}: {unit.revision or 'not running'}\n" for unit in touched),
+        "after": "".join(f"{unit.name}: {unit.wanted or 'stopped'}\n" for unit in touched),
     }
-    if not module.check_mode:
+    if not check:
         if any(unit.stale for unit in touched):
             touched[0].systemctl("daemon-reload")
         if enable:
@@ -280,20 +280,21 @@ def main() -> None:
             stop[0].systemctl("stop", "--no-block", *(unit.name for unit in stop))
         if step == "start":
             # Those that a run before this one has started and not waited for, too.
-            for unit in units:
+            for unit in every:
                 if unit in start or not unit.outdated:
-                    unit.wait_until_ready(seconds, unit in start)
-        if step == "watch" or (step in ("roll", "stop", "retire") and seconds):
-            ready = watch(units, beside, seconds)
-            for unit in units + beside:
+                    unit.wait_until_ready(timeout, unit in start)
+        if step == "watch" or (step in ("roll", "stop", "retire") and timeout):
+            ready = watch(every, others, timeout)
+            for unit in every + others:
                 if unit.phase == "failed":
                     unit.fail(f"{unit.name} is not ready; {unit.answer}")
-            if ready and module.params["proof"]:
+            if ready and proof:
                 began = time.monotonic()
-                code, out, err = module.run_command(module.params["proof"])
+                code, out, err = run(*proof)
                 took = time.monotonic() - began
                 result["proof"] = {"rc": code, "output": out or err, "seconds": took}
-    module.exit_json(units={unit.name: unit.told() for unit in units + beside}, **result)
+    result["units"] = {unit.name: unit.told() for unit in every + others}
+    return result
 
 
 def count_anew(units: list[Unit]) -> None:
@@ -327,5 +328,11 @@ def watch(units: list[Unit], beside: list[Unit], seconds: int) -> bool:
         time.sleep(INTERVAL)
 
 
-if __name__ == "__main__":
-    main()
+def main(arguments: str) -> int:
+    """Act on arguments in JSON, and print the answer."""
+    try:
+        answer = act(**json.loads(arguments))
+    except FailedError as error:
+        answer = {"failed": True, "msg": str(error)}
+    print(json.dumps(answer))
+    return 1 if "failed" in answer else 0
