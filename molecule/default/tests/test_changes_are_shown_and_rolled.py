@@ -38,7 +38,7 @@ def test_a_new_limit_changes_what_depends_on_it_and_nothing_else(
         "Base | Apply what has changed",
     }
     app = base | {
-        "Switch | Write the units",
+        "Switch | Write the units and make the release the current one",
         "Roll | Drain, restart and prove one after the other",
     }
     redis = {"Configure | Write the instances' configuration", "Redis | Restart what has changed"}
