@@ -38,16 +38,16 @@ def test_it_gives_words_and_input_as_they_are_and_tells_what_came_of_it(tmp_path
     given.write_text('{"first": 1}\nsecond')
     stdin = "{{ lookup('ansible.builtin.file', '" + str(given) + "') }}"
     found = play(tmp_path, host_command={"argv": words, "stdin": stdin})
-    assert found["stdout"] == '{"first": 1}\nsecond\n'
-    assert found["stderr"] == "two  words $HOME 'größe'\n"
+    assert found["stdout"] == '{"first": 1}\nsecond'
+    assert found["stderr"] == "two  words $HOME 'größe'"
     assert (found["rc"], found["changed"], found.get("failed", False)) == (0, True, False)
 
 
 @pytest.mark.parametrize(
     ("command", "code", "said"),
     [
-        ("sh -c 'echo said; echo why >&2; exit 3'", 3, "why\n"),
-        ("/nowhere/program", 127, "/nowhere/program: not found\n"),
+        ("sh -c 'echo said; echo why >&2; exit 3'", 3, "why"),
+        ("/nowhere/program", 127, "/nowhere/program: not found"),
     ],
 )
 def test_a_command_that_fails_is_a_failure(
@@ -61,7 +61,7 @@ def test_a_command_that_fails_is_a_failure(
 
 def test_a_command_is_no_line_of_a_shell(tmp_path: Path) -> None:
     found = play(tmp_path, host_command={"cmd": "echo a; touch $HOME '*'"})
-    assert found["stdout"] == "a; touch $HOME *\n"
+    assert found["stdout"] == "a; touch $HOME *"
 
 
 def test_a_dry_run_runs_what_it_is_told_to_and_nothing_else(tmp_path: Path) -> None:

@@ -50,18 +50,19 @@ class ActionModule(ActionBase):
         number, total = int(arguments["number"]), int(arguments["total"])
         # Grows by workers that were not ready before this roll came to them.
         proof: list[str] = arguments.get("proof", [])
-        # Restarted beside a worker that is not the canary, and seen by every call from then on.
+        # The background units, from when they are restarted beside a worker.
         beside: list[dict[str, Any]] = []
         for batch in [[unit] for unit in workers] + ([background] if background else []):
             names = " ".join(name_of(unit) for unit in batch)
             self.label = f"{number}/{total} {self.task_vars['inventory_hostname']} {names}"
             result["restarted"] += [unit["unit"] for unit in batch]
+            is_worker = batch is not background
             own: list[str] = []
-            if batch is not background and "proof" in arguments:
+            if is_worker and "proof" in arguments:
                 named = f"--worker={batch[0]['name']}={batch[0]['url']}"
                 own = proof = proof if named in proof else [*proof, named]
-            if not (batch is background and beside):
-                more = background if number > 1 and not beside and batch is not background else []
+            if is_worker or not beside:
+                more = background if is_worker and number > 1 and not beside else []
                 began = time.monotonic()
                 found = self.ask("roll", [*batch, *more], WATCH_SECONDS, beside, own)
                 beside = beside or more

@@ -15,8 +15,9 @@ from ansible.plugins.action import ActionBase
 class ActionModule(ActionBase):
     """Arguments: argv, or cmd (split as a shell would, and given to none); stdin.
 
-    As with ``ansible.builtin.command``: it returns rc, stdout and stderr, fails where rc is not 0,
-    is a change unless ``changed_when`` says otherwise, and is skipped in a dry run.
+    As with ``ansible.builtin.command``: it returns rc, and stdout and stderr without the end of
+    their last line, fails where rc is not 0, is a change unless ``changed_when`` says otherwise,
+    and is skipped in a dry run.
     """
 
     def run(
@@ -31,6 +32,8 @@ class ActionModule(ActionBase):
         # Never empty: without input, a terminal would be opened that mixes stdout and stderr.
         stdin = f"{arguments.get('stdin', '')}\n".encode()
         found = self._low_level_execute_command(shlex.join(map(str, argv)), in_data=stdin)
+        for stream in ("stdout", "stderr"):
+            found[stream] = found[stream].rstrip("\r\n")
         result.update(found, changed=True)
         if found["rc"]:
             result.update(failed=True, msg=f"{argv[0]} ended with {found['rc']}")
