@@ -419,7 +419,7 @@ def test_the_edges_share_the_handshakes_that_the_workers_can_take(
     ((key, zone, limit),) = conf.values("http", "limit_req_zone")
     assert (key, limit) == ("$handshake", f"rate={rate}r/s")
     _, known = conf.all("http", "server")
-    assert known.values("limit_req") == [[zone.rsplit(":", 1)[0], f"burst={rate}"]]
+    assert known.values("limit_req") == [[zone.rsplit(":", 1)[0], f"burst={3 * rate}"]]
 
 
 @every_edge
