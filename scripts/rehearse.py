@@ -161,10 +161,11 @@ class Rehearsal:
 
     def restart_a_host(self) -> None:
         """Stop a host as a reboot does, and start it."""
-        names = run("containers", "docker", "ps", "--format", "{{.Names}}").split()
+        docker = ROOT / "scripts" / "staging" / "docker"
+        names = run("containers", docker, "ps", "--format", "{{.Names}}").split()
         container = next(name for name in names if name.endswith("-rehearsal-app2"))
-        run("host stopped", "docker", "stop", "--time", "120", container)
-        run("host started", "docker", "start", container)
+        run("host stopped", docker, "stop", "--time", "120", container)
+        run("host started", docker, "start", container)
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             with contextlib.suppress(RehearsalError):

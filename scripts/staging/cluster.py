@@ -42,6 +42,8 @@ SECRETS = (
     "redis_layer_password",
 )
 USERS = ("alice", "bob")
+# The engine's client, for who may reach the engine and for who may become root.
+CLIENT = Path(__file__).with_name("docker")
 NO_CLUSTER = "No staging cluster runs here. Bring one up: make up"
 
 
@@ -53,7 +55,7 @@ def docker(*arguments: str, check: bool = True) -> str:
     """Run the engine's client and return what it printed."""
     if not shutil.which("docker"):
         raise StagingError("The Docker client is missing: scripts/bootstrap engine installs it.")
-    result = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)
+    result = subprocess.run([CLIENT, *arguments], capture_output=True, text=True, check=False)
     if check and result.returncode:
         raise StagingError(f"docker {arguments[0]} failed: {result.stderr.strip()}")
     return result.stdout.strip()
