@@ -1,5 +1,8 @@
 # What the scripts share. Source it: . "$(dirname "$0")/lib.sh"
 
+# Whose shell leaves out the administrator's programs looks for them all the same.
+PATH=$PATH:/usr/sbin:/sbin
+
 say() { printf '   %s\n' "$*"; }
 
 stop() {
