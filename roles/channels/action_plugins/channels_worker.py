@@ -26,7 +26,7 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         arguments = json.dumps({**self._task.args, "check": self._task.check_mode})
         program = f"{PROGRAM.read_text()}\nraise SystemExit(main({arguments!r}))\n".encode()
-        found = self._low_level_execute_command("python3 -", in_data=program)
+        found = self._low_level_execute_command("python3 -I -", in_data=program)
         try:
             return {**result, **json.loads(found["stdout"])}
         except ValueError:

@@ -52,10 +52,11 @@ class ActionModule(ActionBase):
             "command": self._task.args.get("command", []),
             "check": self._task.check_mode,
         }
-        # By standard input alone: what is a secret is on no command line.
+        # By standard input alone: what is a secret is on no command line. And isolated: root
+        # imports nothing from the home of who logs in.
         call = f"\nraise SystemExit(main({json.dumps(arguments)!r}))\n"
         program = f"{PROGRAM.read_text()}{call}".encode()
-        found = self._low_level_execute_command("python3 -", in_data=program)
+        found = self._low_level_execute_command("python3 -I -", in_data=program)
         try:
             answer: dict[str, Any] = json.loads(found["stdout"])
         except ValueError:
