@@ -1,10 +1,14 @@
 """What the tests of the roles read and run: the files of the roles, and Ansible itself."""
 
+import json
 import os
+import runpy
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +119,13 @@ def finish(process: Any) -> Run:
 
 def run(home: Path, inventory: Tree, plays: list[Tree], *more: str, **variables: str) -> Run:
     return finish(start(home, inventory, plays, *more, **variables))
+
+
+def run_program(program: Path, arguments: Mapping[str, Any], check: bool = False) -> Tree:
+    """Run what an action sends to a host, in this process, and return its answer."""
+    main = runpy.run_path(str(program))["main"]
+    with redirect_stdout(StringIO()) as output:
+        code = main(json.dumps({**arguments, "check": check}))
+    answer: Tree = json.loads(output.getvalue())
+    assert code == (1 if answer.get("failed") else 0)
+    return answer

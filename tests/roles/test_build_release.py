@@ -40,17 +40,14 @@ def build(
     """Run the program over tmp_path's application and kit, and return what it printed."""
 
     def build(
-        root: Path = tmp_path,
-        requirements: str = "django==5.2\n",
-        exclude: str = EXCLUDES,
-        uv: str = f'#!/bin/sh\necho "$*" > {tmp_path}/asked\ncat {tmp_path}/exported\n',
+        root: Path = tmp_path, requirements: str = "django==5.2\n", exclude: str = EXCLUDES
     ) -> dict[str, str]:
         (tmp_path / "exported").write_text(requirements)
-        program_of_uv = tmp_path / "uv"
-        program_of_uv.write_text(uv)
-        program_of_uv.chmod(0o755)
+        uv = tmp_path / "uv"
+        uv.write_text(f'#!/bin/sh\necho "$*" > {tmp_path}/asked\ncat {tmp_path}/exported\n')
+        uv.chmod(0o755)
         arguments = [f"--application={root / 'application'}", f"--kit={root / 'kit'}"]
-        arguments += [f"--uv={program_of_uv}", "--lock=/locked", "--package=shop", "--extra=daphne"]
+        arguments += [f"--uv={uv}", "--lock=/locked", "--package=shop", "--extra=daphne"]
         arguments += [f"--output={tmp_path / 'releases'}", f"--exclude={exclude}"]
         monkeypatch.setattr(sys, "argv", ["build_release", *arguments])
         capsys.readouterr()

@@ -73,7 +73,6 @@ def install(tmp_path: Path) -> Install:
             ],
             *(["--check"] if check else []),
             ANSIBLE_ACTION_PLUGINS=str(ROLES / "channels" / "action_plugins"),
-            ANSIBLE_LIBRARY=str(ROLES / "channels" / "library"),
             PATH=f"{programs}:{os.environ['PATH']}",
             SAID=str(tmp_path / "said"),
             REFUSED=str(tmp_path / "refused"),

@@ -26,8 +26,8 @@ class Life:
     stopping: float = 0
     starting: float = 0
     sockets: int = 0
-    # What the module says where it fails with that unit; after how many seconds of readiness it
-    # does, and after how many it is not ready any more.
+    # What channels_worker says where it fails with that unit; after how many seconds of readiness
+    # it does, and after how many it is not ready any more.
     failure: str = ""
     fails_after: float = float("inf")
     ready_for: float = float("inf")
@@ -46,7 +46,7 @@ class Life:
 
 @dataclass
 class Host:
-    """A host as the action sees it, by the module and the commands that it runs there."""
+    """A host as the action sees it, by what channels_worker tells of it."""
 
     lives: dict[str, Life] = field(default_factory=dict)
     # Of the proofs, one after the other; the last one for ever.
@@ -363,7 +363,7 @@ def test_without_a_proof_none_is_made_and_no_canary_watched(host: Host, roll: Ro
 # Failures
 
 
-def test_a_worker_that_ends_by_itself_fails_with_the_modules_words(host: Host, roll: Roll) -> None:
+def test_a_worker_that_ends_by_itself_fails_with_its_own_words(host: Host, roll: Roll) -> None:
     words = "channels-web@8002.service is not ready\nIts journal ends with:\nKeyError"
     host.lives["channels-web@8002"] = Life(starting=3, fails_after=0, failure=words)
     answer = roll([worker(8001), worker(8002), worker(8003)])
@@ -395,7 +395,7 @@ def test_a_worker_that_never_gets_ready_fails_at_its_deadline(host: Host, roll: 
     host.lives["channels-web@8001"] = Life(draining=200, starting=10_000, sockets=10_000)
     answer = roll([worker(8001), worker(8002)])
     assert answer["msg"] == "1/2 app1 8001: channels-web@8001 is not ready"
-    # The module's own start, which fails with the journal.
+    # A start of channels_worker's own, which fails with the journal.
     assert host.done == ["roll channels-web@8001", "start channels-web@8001"]
     assert 260 < host.now - 1000 < 270
 
@@ -455,7 +455,7 @@ def test_where_nothing_runs_nothing_is_said(host: Host, roll: Roll) -> None:
 def test_a_dry_run_says_what_would_be_stopped(host: Host, roll: Roll) -> None:
     host.lives["channels-web@8001"] = Life(draining=100, sockets=100)
     assert roll([worker(8001)], step="stop", check=True)["changed"] is True
-    # The module's own dry run.
+    # A dry run of channels_worker's own.
     assert host.calls == 1
 
 

@@ -2,22 +2,19 @@
 
 import json
 import os
-import runpy
 import socket
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .house import ROLES, Tree
+from .house import ROLES, Tree, run_program
 
 PROGRAM = ROLES / "channels" / "files" / "channels_worker.py"
 UNIT = "channels-web@8001.service"
@@ -43,19 +40,9 @@ case "$*" in *"--unit {UNIT}"*) echo "{JOURNAL}" ;; esac
 """
 
 
-def take(arguments: Tree, check: bool = False) -> Tree:
-    """Run the program in this process, as the action does on a host, and return its answer."""
-    program = runpy.run_path(str(PROGRAM))
-    with redirect_stdout(StringIO()) as output:
-        code = program["main"](json.dumps({**arguments, "check": check}))
-    answer: Tree = json.loads(output.getvalue())
-    assert code == (1 if answer.get("failed") else 0)
-    return answer
-
-
 @dataclass
 class Worker:
-    """A worker as the module sees it."""
+    """A worker as the program sees it."""
 
     directory: Path
     url: str
@@ -115,7 +102,7 @@ class Worker:
             {"unit": f"channels-web@{port}.service", "url": self.url, "revision": revision, **more}
             for port in ports
         ]
-        return take({"units": units, "step": step, "timeout": timeout}, check=check)
+        return run_program(PROGRAM, {"units": units, "step": step, "timeout": timeout}, check=check)
 
 
 @pytest.fixture
@@ -126,7 +113,7 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
         (programs / name).write_text(text.format(directory=tmp_path))
         (programs / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(programs), prepend=":")
-    # A proxy that answers nobody: the module must not ask one.
+    # A proxy that answers nobody: the program must not ask one.
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
 
     class Answers(BaseHTTPRequestHandler):
@@ -157,7 +144,7 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """A clock that stands still but while the module sleeps."""
+    """A clock that stands still but while the program sleeps."""
     now = [1000.0]
 
     def sleep(seconds: float) -> None:
@@ -370,17 +357,17 @@ def test_a_unit_that_answers_nobody_is_ready_when_it_is_connected(
         port = server.getsockname()[1]
         waits = {"unit": UNIT, "revision": "old", "connected_to": port}
         worker.state("active", process.pid)
-        answer = take({"units": [waits], "step": "start"})
+        answer = run_program(PROGRAM, {"units": [waits], "step": "start"})
         assert f"{UNIT} is not ready" in answer["msg"]
         assert f"its process, {process.pid}, has no connection to port {port}" in answer["msg"]
 
         with socket.create_connection(("127.0.0.1", port)):
             # Somebody is connected, but not the unit's process.
-            assert take({"units": [waits], "step": "start"})["failed"] is True
+            assert run_program(PROGRAM, {"units": [waits], "step": "start"})["failed"] is True
             # And now the process that holds the connection is the unit's.
             own = {"unit": OTHER, "revision": "", "connected_to": port}
             worker.state("active", os.getpid(), unit=OTHER)
-            assert take({"units": [own], "step": "start"})["changed"] is False
+            assert run_program(PROGRAM, {"units": [own], "step": "start"})["changed"] is False
 
 
 def test_a_worker_that_never_gets_ready_fails_with_its_own_words(
@@ -586,7 +573,7 @@ def test_a_watch_asks_nothing_of_a_unit_that_answers_nobody(
 ) -> None:
     worker.state(state, process.pid)
     unit = {"unit": UNIT, "revision": "new", "connected_to": 1}
-    answer = take({"units": [unit], "step": "watch"})
+    answer = run_program(PROGRAM, {"units": [unit], "step": "watch"})
     assert answer["units"][UNIT]["phase"] == "stopping"
     assert worker.asked == []
 
@@ -615,7 +602,7 @@ def test_a_watch_does_not_wait_for_background_units_beside_a_worker(
         {"unit": UNIT, "revision": "old", "url": worker.url},
         {"unit": OTHER, "revision": "old", "connected_to": 1},
     ]
-    answer = take({"units": units, "step": step, "timeout": 60})
+    answer = run_program(PROGRAM, {"units": units, "step": step, "timeout": 60})
     phases = {name: told["phase"] for name, told in answer["units"].items()}
     assert phases == {UNIT: "ready", OTHER: "stopping"}
     assert (
@@ -632,13 +619,13 @@ def test_those_beside_are_looked_at_and_neither_touched_nor_waited_for(
     arguments = {"units": [unit], "beside": [beside], "step": "roll", "timeout": 0}
     worker.state("active", process.pid)
     worker.state("deactivating", process.pid, unit=OTHER)
-    answer = take({**arguments, "timeout": 1})
+    answer = run_program(PROGRAM, {**arguments, "timeout": 1})
     assert worker.calls() == ["daemon-reload", f"restart --no-block {UNIT}"]
     assert answer["units"][OTHER]["phase"] == "stopping"
 
     worker.state("activating", restarts=1, unit=OTHER)
     # The first look is that of the state before.
-    assert take({**arguments, "timeout": 1})["failed"] is True
+    assert run_program(PROGRAM, {**arguments, "timeout": 1})["failed"] is True
 
 
 # The proof
@@ -660,7 +647,7 @@ def test_what_is_ready_is_proved_in_the_same_call(
     worker.state("active", process.pid)
     unit = {"unit": UNIT, "revision": "old", "url": worker.url}
     arguments = {"units": [unit], "step": step, "timeout": 5}
-    answer = take({**arguments, "proof": ["sh", "-c", proof, "worker"]})
+    answer = run_program(PROGRAM, {**arguments, "proof": ["sh", "-c", proof, "worker"]})
     assert answer.get("failed", False) is False
     took = answer["proof"].pop("seconds")
     assert answer["proof"] == found
@@ -674,7 +661,7 @@ def test_what_is_not_ready_is_not_proved(
     worker.state(state)
     unit = {"unit": UNIT, "revision": "old", "url": worker.url}
     arguments = {"units": [unit], "step": step, "timeout": 1}
-    answer = take({**arguments, "proof": ["touch", str(tmp_path / "proved")]})
+    answer = run_program(PROGRAM, {**arguments, "proof": ["touch", str(tmp_path / "proved")]})
     assert "proof" not in answer
     assert not (tmp_path / "proved").exists()
 
@@ -848,5 +835,5 @@ def test_what_systemd_refuses_fails_with_the_journal(worker: Worker, step: str, 
 
 
 def test_a_step_that_there_is_not_is_refused() -> None:
-    answer = take({"units": [], "step": "leap"})
+    answer = run_program(PROGRAM, {"units": [], "step": "leap"})
     assert answer["msg"] == "'leap' is no step; there are look, start, roll, watch, stop, retire"

@@ -1,20 +1,16 @@
 """The action config_files and its program: all files or none, and no secret in sight."""
 
 import grp
-import json
 import os
 import pwd
-import runpy
 import stat
 from collections.abc import Callable
-from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .house import ROLES, Tree, run
+from .house import ROLES, Tree, run, run_program
 
 PROGRAM = ROLES / "cluster" / "files" / "config_files.py"
 SECRET = "hunter2-is-a-secret"
@@ -31,13 +27,7 @@ Put = Callable[..., Tree]
 def put() -> Put:
     def put(*files: Tree, check: bool = False, command: tuple[str, ...] = ()) -> Tree:
         wanted = [{**ME, **file} for file in files]
-        arguments = json.dumps({"files": wanted, "command": command, "check": check})
-        program = runpy.run_path(str(PROGRAM))
-        with redirect_stdout(StringIO()) as output:
-            code = program["main"](arguments)
-        answer: Tree = json.loads(output.getvalue())
-        assert code == (1 if answer.get("failed") else 0)
-        return answer
+        return run_program(PROGRAM, {"files": wanted, "command": command}, check=check)
 
     return put
 

@@ -25,6 +25,7 @@ class ActionModule(ActionBase):
         if self._task.check_mode:
             return result
         shell = self._connection._shell
+        # Ansible removes it, however this ends.
         directory = self._make_tmp_path()
         for archive in self._task.args["archives"]:
             remote = shell.join_path(directory, Path(archive).name)
@@ -38,5 +39,4 @@ class ActionModule(ActionBase):
         if found["rc"]:
             result["failed"] = True
             result["msg"] = f"{release} was not installed:\n{found['stdout']}{found['stderr']}"
-        self._remove_tmp_path(directory)
         return result

@@ -156,14 +156,14 @@ class Unit:
         self.runs = self.state not in ("inactive", "failed")
         self.enabled = state["UnitFileState"] == "enabled"
         self.restarts = int(state.get("NRestarts") or 0)
+        self.path = state["FragmentPath"]
         # systemd has read its file, if at all, before that was written.
-        self.stale = state["NeedDaemonReload"] == "yes" or not state["FragmentPath"]
+        self.stale = state["NeedDaemonReload"] == "yes" or not self.path
         # What the process that runs was started with; empty where none runs.
         self.revision = running_revision(self.process) if self.process != "0" else ""
         wanted = self.revision == self.wanted and self.process != self.replaced
         self.right = self.active and wanted
         self.outdated = self.active and not wanted
-        self.path = state.get("FragmentPath", "")
 
     def look(self, fresh: bool) -> None:
         """Find out how far it is; one that is fresh has failed if it was started again."""
