@@ -82,7 +82,7 @@ class Rehearsal:
         shutil.copytree(
             ROOT / "app",
             self.application,
-            ignore=shutil.ignore_patterns("channels_kit", "__pycache__", "db.sqlite3"),
+            ignore=shutil.ignore_patterns("__pycache__", "db.sqlite3"),
         )
         self.settings["channels_source"] = str(self.application)
         self.releases = 0
@@ -221,7 +221,7 @@ def timed(what: str) -> Iterator[None]:
     print(f"{time.monotonic() - began:.1f} s", flush=True)
 
 
-def talk(rehearsal: Rehearsal, options: argparse.Namespace) -> subprocess.Popen[str]:
+def start_load(rehearsal: Rehearsal, options: argparse.Namespace) -> subprocess.Popen[str]:
     """Start the clients; they talk until they are told to stop."""
     made = rehearsal.generated()
     rooms = [f"rehearsal-{number}" for number in range(1, options.rooms + 1)]
@@ -233,17 +233,17 @@ def talk(rehearsal: Rehearsal, options: argparse.Namespace) -> subprocess.Popen[
     CREDENTIALS.touch(mode=0o600)
     CREDENTIALS.write_text(json.dumps(made["channels_users"]))
     command = [
-        *(PYTHON, "-m", "channels_kit.probe", "talk"),
+        *(PYTHON, "-m", "channels_kit.load", "run"),
         *("--url", f"http://127.0.0.1:{made['staging_edge_port']}"),
         *(f"--room={room}" for room in rooms),
-        *("--adapter", "chat.probe_adapter:RoomAdapter", "--credentials", str(CREDENTIALS)),
+        *("--adapter", "chat.load_adapter:RoomAdapter", "--credentials", str(CREDENTIALS)),
         *("--clients", str(options.clients), "--rate", str(options.rate), "--duration", "36000"),
         *("--connect-rate", "50", "--reconnect-rate", "inf"),
         *(() if set(options.steps) & ACCIDENTS else ("--expect-codes", str(SERVICE_RESTART))),
         *("--max-away-p99", str(options.max_away)),
-        *("--timeline", str(DIRECTORY / "timeline.json"), "--json", str(DIRECTORY / "talk.json")),
+        *("--timeline", str(DIRECTORY / "timeline.json"), "--json", str(DIRECTORY / "load.json")),
     ]
-    with (DIRECTORY / "talk.log").open("w") as log:
+    with (DIRECTORY / "load.log").open("w") as log:
         return subprocess.Popen(
             command,
             cwd=ROOT,
@@ -256,7 +256,7 @@ def talk(rehearsal: Rehearsal, options: argparse.Namespace) -> subprocess.Popen[
 
 def wait_until_connected() -> None:
     """Wait until the clients say, from now on, that all of them are connected."""
-    log = DIRECTORY / "talk.log"
+    log = DIRECTORY / "load.log"
     said = len(log.read_text())
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
@@ -302,7 +302,7 @@ def main() -> int:
     try:
         with timed("bring up the cluster"):
             rehearsal.bring_up()
-        clients = talk(rehearsal, options)
+        clients = start_load(rehearsal, options)
         try:
             wait_until_connected()
             for name in options.steps or [step for step in steps if step not in ACCIDENTS]:
@@ -318,8 +318,8 @@ def main() -> int:
     finally:
         if not options.keep and INVENTORY.exists():
             subprocess.run(cluster("down"), check=False, capture_output=True)
-    print((DIRECTORY / "talk.log").read_text())
-    plot = [PYTHON, "-m", "channels_kit.probe", "plot", str(DIRECTORY / "timeline.json")]
+    print((DIRECTORY / "load.log").read_text())
+    plot = [PYTHON, "-m", "channels_kit.load", "plot", str(DIRECTORY / "timeline.json")]
     run("plot", *plot, "--output", str(DIRECTORY / "sockets.svg"))
     print(f"The sockets of every worker over time: {DIRECTORY / 'sockets.svg'}")
     return code

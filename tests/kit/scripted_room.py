@@ -14,7 +14,7 @@ from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
-from channels_kit.probe.adapter import (
+from channels_kit.load.adapter import (
     Event,
     Filling,
     History,

@@ -256,14 +256,13 @@ def test_what_is_excluded_is_absent_and_changes_nothing(build: Build, tmp_path: 
     write(tmp_path)
     before = build()
     for name in (
-        "application/channels_kit/serving/asgi.py",
         "application/chat/__pycache__/models.cpython-311.pyc",
         "application/chat/models.pyc",
         "application/db.sqlite3",
         "application/staticfiles/a.css",
         "application/chat.egg-info/PKG-INFO",
         "kit/serving/__pycache__/asgi.cpython-311.pyc",
-        "kit/channels_kit.egg-info/PKG-INFO",
+        "kit/load/client.py",
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("left out")

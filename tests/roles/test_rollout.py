@@ -217,7 +217,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
     directory = tmp_path_factory.mktemp("rollout")
     link_roles(directory / "roles")
     # Where build.yml looks for it.
-    (directory / "app" / "channels_kit").mkdir(parents=True)
+    (directory / "kit" / "channels_kit").mkdir(parents=True)
     programs = directory / "bin"
     programs.mkdir()
     for name in ("channels-manage", "channels-prove", "channels-releases"):
@@ -243,7 +243,7 @@ def pack(directory: Path) -> str:
         [
             *(sys.executable, ROLES / "channels" / "files" / "build_release.py"),
             *(f"--application={directory / 'application'}", f"--output={directory / 'releases'}"),
-            f"--kit={directory / 'app' / 'channels_kit'}",
+            f"--kit={directory / 'kit' / 'channels_kit'}",
             *("--uv=/bin/true", "--lock=/", "--package=shop", "--extra=uvicorn"),
         ],
         capture_output=True,

@@ -80,7 +80,7 @@ BAD: dict[str, tuple[Callable[[Path], None], str, int]] = {
 def application(tmp_path: Path) -> Path:
     """A copy of the sample application, to be spoilt."""
     copy = tmp_path / "app"
-    ignored = shutil.ignore_patterns("channels_kit", "__pycache__", "db.sqlite3", "staticfiles")
+    ignored = shutil.ignore_patterns("__pycache__", "db.sqlite3", "staticfiles")
     shutil.copytree(ROOT / "app", copy, ignore=ignored)
     return copy
 

@@ -28,7 +28,8 @@ from pathlib import Path
 INSTALLER = Path(__file__).with_name("install-release")
 # Where a release says which version of the kit it carries.
 KIT_DIGEST = "kit.txt"
-KIT_EXCLUDES = ("__pycache__", "*.pyc", "*.egg-info")
+# The load tool drives a cluster; no host of one has it.
+KIT_EXCLUDES = ("__pycache__", "*.pyc", "load")
 
 
 def files(directory: Path, excludes: Sequence[str]) -> Iterator[Path]:

@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from channels_kit.probe.adapter import Adapter
+from channels_kit.load.adapter import Adapter
+from channels_kit.load.limits import Limits
 from channels_kit.probe.address import UsageError, check_base
-from channels_kit.probe.talk.limits import Limits
 
 
 @dataclass(frozen=True)

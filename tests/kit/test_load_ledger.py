@@ -4,10 +4,10 @@ from itertools import permutations
 
 import pytest
 
-from channels_kit.probe.adapter import Filling, History, Message
+from channels_kit.load.adapter import Filling, History, Message
+from channels_kit.load.inbox import Inbox
+from channels_kit.load.ledger import Ledger
 from channels_kit.probe.result import Latency
-from channels_kit.probe.talk.inbox import Inbox
-from channels_kit.probe.talk.ledger import Ledger
 
 
 def message(sequence: int, name: str | None = None) -> Message:

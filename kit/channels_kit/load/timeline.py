@@ -47,7 +47,7 @@ class _Notes:
     changes: Counter[str] = field(default_factory=Counter)
 
 
-class Chronicle:
+class Timeline:
     """Notes of the sockets of all clients.
 
     Args:

@@ -1,12 +1,12 @@
 """What a client does with what it hears: each message once, in the order of the numbers.
 
-A core without I/O: `channels_kit.probe.talk.client` tells it what came, and delivers what it
+A core without I/O: `channels_kit.load.client` tells it what came, and delivers what it
 returns.
 """
 
 from collections.abc import Iterable
 
-from channels_kit.probe.adapter import Filling, History, Message
+from channels_kit.load.adapter import Filling, History, Message
 
 
 class Inbox:

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
+from channels_kit.load import Absence, ClientOutcome, Limits, Outcome
+from channels_kit.load.latencies import Latencies
+from channels_kit.load.report import MOST_FAULTS, as_json, render_text, timeline_as_json
+from channels_kit.load.timeline import Second
 from channels_kit.probe import UsageError
-from channels_kit.probe.talk import Absence, ClientOutcome, Limits, Outcome
-from channels_kit.probe.talk.chronicle import Second
-from channels_kit.probe.talk.latencies import Latencies
-from channels_kit.probe.talk.report import MOST_FAULTS, as_json, render_text, timeline_as_json
 
 WELL = ClientOutcome(
     name="client-1",
@@ -58,7 +58,7 @@ def outcome(*clients: ClientOutcome, **changes: Any) -> Outcome:
 
 def test_the_text_of_a_proof() -> None:
     assert render_text(outcome()) == (
-        "talk: 1 client in 1 room, 2 messages sent in 60 s, 2 of 2 deliveries\n"
+        "load: 1 client in 1 room, 2 messages sent in 60 s, 2 of 2 deliveries\n"
         "  latency while connected: p50 2.0 ms, p99 2.0 ms, max 2.0 ms;"
         " overall: p50 2.0 ms, p99 1250.0 ms, max 1250.0 ms\n"
         "  connections lost: 3 (1006: 2, 1012: 1); not let in: 4 (answered 502: 4)\n"

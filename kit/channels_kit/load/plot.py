@@ -51,7 +51,7 @@ OTHER_CODES = ("#bf3989", "#1b7f37", "#0550ae", "#6e5600")
 
 @dataclass(frozen=True)
 class Timeline:
-    """What `talk --timeline` wrote.
+    """What `run --timeline` wrote.
 
     Attributes:
         run: the conversation's own name.
@@ -81,7 +81,7 @@ class Timeline:
 
     @classmethod
     def read(cls, file: Path) -> "Timeline":
-        """Read a file that `talk --timeline` wrote.
+        """Read a file that `run --timeline` wrote.
 
         Raises:
             UsageError: it cannot be read, or has no timeline.
@@ -92,7 +92,7 @@ class Timeline:
         except OSError as error:
             raise UsageError(f"{file}: {error.strerror}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UsageError(f"{file} is none of the files that talk --timeline writes") from error
+            raise UsageError(f"{file} is none of the files that run --timeline writes") from error
         if not timeline.length:
             raise UsageError(f"{file} has no second")
         return timeline

@@ -1,7 +1,7 @@
 """The one program that claims delivery: WebSockets to every worker, every delivery accounted.
 
-`python -m channels_kit.probe matrix` for operators, `prove` for programs; and `talk`, by itself
-and in `channels_kit.probe.talk`, for clients of the application that are disturbed.
+`python -m channels_kit.probe matrix` for operators, `prove` for programs. Many clients of
+an application, while it is disturbed: `channels_kit.load`.
 """
 
 from channels_kit.probe.address import UsageError

@@ -7,7 +7,7 @@ from xml.etree.ElementTree import Element
 
 import pytest
 
-from channels_kit.probe.plot import CODES, LEAST_BAR, LEFT, RIGHT, SVG, WORKERS, Timeline, draw
+from channels_kit.load.plot import CODES, LEAST_BAR, LEFT, RIGHT, SVG, WORKERS, Timeline, draw
 
 
 def second(

@@ -9,16 +9,11 @@ from pathlib import Path
 
 from channels_kit.probe.address import UsageError, check_base
 from channels_kit.probe.matrix import Target, prove
-from channels_kit.probe.plot import Timeline, draw
 from channels_kit.probe.progress import progress_on
-from channels_kit.probe.report import as_json, render_text, write_json
-from channels_kit.probe.talk import command
+from channels_kit.probe.report import as_json, render_text
+from channels_kit.probe.verbs import add_report_arguments, run_verb
 
 TOKEN_VARIABLE = "CHANNELS_KIT_PROBE_TOKEN"  # noqa: S105 - a variable's name
-
-EXIT_PROVED = 0
-EXIT_NOT_PROVED = 1
-EXIT_USAGE = 2
 
 EPILOG = f"""\
 The token comes from the environment ({TOKEN_VARIABLE}) or from --token-file; never
@@ -29,27 +24,11 @@ Exit code: 0 proved, 1 not proved, 2 wrong usage.
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code; argparse itself ends with 2 on wrong usage."""
-    parser = build_parser()
-    options = parser.parse_args(arguments)
-    if options.json is not None and not options.json.parent.is_dir():
-        parser.error(f"--json: there is no directory {options.json.parent}")
-    try:
-        proved, content = options.run(options)
-    except UsageError as error:
-        parser.error(str(error))
-    if options.json is not None:
-        try:
-            write_json(content, options.json)
-        except OSError as error:
-            parser.error(f"--json: {error}")
-    return EXIT_PROVED if proved else EXIT_NOT_PROVED
+    return run_verb(build_parser(), arguments)
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """Return the command line; each verb sets `run`.
-
-    That prints a report for people, and returns whether it is proved and a report for programs.
-    """
+    """Return the command line."""
     parser = argparse.ArgumentParser(prog="python -m channels_kit.probe")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     matrix = verbs.add_parser(
@@ -61,28 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_matrix_arguments(matrix)
     matrix.set_defaults(run=run_matrix)
-    talk = verbs.add_parser(
-        "talk",
-        help="clients of the application talk, whatever happens to it",
-        description="Talk in the application's rooms as its clients do; account for every message.",
-        epilog=command.EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    command.add_arguments(talk)
-    talk.set_defaults(run=command.run)
-    for verb in (matrix, talk):
-        verb.add_argument("--origin", help="the Origin header (default: that of the URL)")
-        verb.add_argument("--json", type=Path, metavar="FILE", help="write everything found there")
-    plot = verbs.add_parser(
-        "plot",
-        help="a timeline of talk as a picture",
-        description="Draw what `talk --timeline` wrote: the open sockets of each worker.",
-    )
-    plot.add_argument("timeline", type=Path, metavar="TIMELINE.json")
-    plot.add_argument(
-        "--output", type=Path, required=True, metavar="FILE.svg", help="write the picture there"
-    )
-    plot.set_defaults(run=run_plot, json=None)
+    add_report_arguments(matrix)
     return parser
 
 
@@ -107,20 +65,6 @@ def run_matrix(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     print(render_text(report, colour=colour))  # noqa: T201 - what the program is for
     return report.ok, as_json(report)
-
-
-def run_plot(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
-    """Draw a timeline.
-
-    Raises:
-        UsageError: there is none, or the picture cannot be written.
-    """
-    picture = draw(Timeline.read(options.timeline))
-    try:
-        options.output.write_text(picture)
-    except OSError as error:
-        raise UsageError(f"--output: {error}") from error
-    return True, {}
 
 
 def add_matrix_arguments(matrix: argparse.ArgumentParser) -> None:

@@ -1,10 +1,10 @@
-"""How clients come in: handshakes at a pace the machine can bear, one login for each user."""
+"""How clients log in: one login for each user, few at a time."""
 
 import asyncio
 from collections.abc import Mapping
 from time import time
 
-from channels_kit.probe.adapter import Adapter, Login, LoginRefused
+from channels_kit.load.adapter import Adapter, Login, LoginRefused
 from channels_kit.probe.socket import explain
 
 LOGINS_AT_ONCE = 4
@@ -16,27 +16,6 @@ LEAST_VALIDITY = 60.0
 
 class LoginError(OSError):
     """There was no answer to a login; it may be asked for again."""
-
-
-class Pace:
-    """Lets one through at a time, so many a second.
-
-    Args:
-        rate: how many a second; infinite for all at once.
-    """
-
-    def __init__(self, rate: float) -> None:
-        self.interval = 1 / rate
-        # When the next may pass, in seconds of the loop's clock.
-        self.next = 0.0
-
-    async def wait(self) -> bool:
-        """Return when it is one's turn, first come first served; whether one had to wait."""
-        now = asyncio.get_running_loop().time()
-        turn = max(self.next, now)
-        self.next = turn + self.interval
-        await asyncio.sleep(turn - now)
-        return turn > now
 
 
 class Logins:

@@ -1,4 +1,4 @@
-"""What the probe has to know of an application's own protocol, to talk as its clients do.
+"""What the load tool has to know of an application's own protocol, to talk as its clients do.
 
 The application brings a class that fulfils `Adapter`; the probe loads it by name, and nothing
 of it is known here.
@@ -11,7 +11,7 @@ from typing import Protocol, cast
 
 from channels_kit.probe.address import UsageError
 
-_ALLOWED = "module:attribute, such as chat.probe_adapter:RoomAdapter"
+_ALLOWED = "module:attribute, such as chat.load_adapter:RoomAdapter"
 
 
 @dataclass(frozen=True, slots=True)

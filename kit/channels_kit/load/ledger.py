@@ -7,8 +7,8 @@ delivers twice, or in disorder, is seen here.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from channels_kit.probe.adapter import Message
-from channels_kit.probe.talk.latencies import Latencies
+from channels_kit.load.adapter import Message
+from channels_kit.load.latencies import Latencies
 
 
 @dataclass(slots=True)

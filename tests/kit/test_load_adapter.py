@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from channels_kit.probe.adapter import (
+from channels_kit.load.adapter import (
     Event,
     Filling,
     History,
@@ -22,7 +22,7 @@ from channels_kit.probe.adapter import (
     Refusal,
     load_adapter,
 )
-from chat.probe_adapter import RoomAdapter
+from chat.load_adapter import RoomAdapter
 
 BODY = {
     "sequence": 7,
@@ -64,7 +64,7 @@ def answering(status: int, content: object) -> Iterator[tuple[str, list[Any]]]:
 
 
 def test_the_command_line_finds_it() -> None:
-    assert isinstance(load_adapter("chat.probe_adapter:RoomAdapter"), RoomAdapter)
+    assert isinstance(load_adapter("chat.load_adapter:RoomAdapter"), RoomAdapter)
 
 
 def test_a_login_is_a_token_and_its_end() -> None:

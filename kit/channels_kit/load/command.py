@@ -1,4 +1,4 @@
-"""`python -m channels_kit.probe talk`, from its arguments to its exit code."""
+"""`python -m channels_kit.load run`, from its arguments to its exit code."""
 
 import argparse
 import asyncio
@@ -7,15 +7,15 @@ import signal
 import sys
 from pathlib import Path
 
-from channels_kit.probe.adapter import load_adapter
+from channels_kit.load.adapter import load_adapter
+from channels_kit.load.conversation import run_load
+from channels_kit.load.limits import Limits
+from channels_kit.load.outcome import Outcome
+from channels_kit.load.plan import Plan
+from channels_kit.load.report import as_json, render_text, timeline_as_json
 from channels_kit.probe.address import UsageError
 from channels_kit.probe.progress import progress_on
 from channels_kit.probe.report import write_json
-from channels_kit.probe.talk.conversation import talk
-from channels_kit.probe.talk.limits import Limits
-from channels_kit.probe.talk.outcome import Outcome
-from channels_kit.probe.talk.plan import Plan
-from channels_kit.probe.talk.report import as_json, render_text, timeline_as_json
 
 EPILOG = """\
 Passwords come from a file or from standard input, a JSON object {"name": "password", ...};
@@ -26,7 +26,7 @@ Exit code: 0 proved, 1 not proved, 2 wrong usage.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Give a parser the arguments of `talk`."""
+    """Give a parser the arguments of `run`."""
     parser.add_argument(
         "--url",
         action="append",
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--adapter",
         required=True,
         metavar="MODULE:CLASS",
-        help="the application's protocol, such as chat.probe_adapter:RoomAdapter",
+        help="the application's protocol, such as chat.load_adapter:RoomAdapter",
     )
     parser.add_argument(
         "--credentials",
@@ -127,7 +127,7 @@ def run(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
             reconnect_rate=options.max_reconnect_rate,
         ),
     )
-    outcome = asyncio.run(_talk_until_a_signal(plan))
+    outcome = asyncio.run(_run_until_a_signal(plan))
     print(render_text(outcome))  # noqa: T201 - what the program is for
     if timeline is not None:
         try:
@@ -171,9 +171,9 @@ def _codes(text: str) -> list[int]:
         ) from None
 
 
-async def _talk_until_a_signal(plan: Plan) -> Outcome:
+async def _run_until_a_signal(plan: Plan) -> Outcome:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    return await talk(plan, stop=stop, progress=progress_on(sys.stderr))
+    return await run_load(plan, stop=stop, progress=progress_on(sys.stderr))

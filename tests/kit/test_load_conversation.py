@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import ServerConnection
 
+from channels_kit.load import Limits, Outcome, Plan, client, conversation, run_load, wire
+from channels_kit.load.adapter import Login, LoginRefused
+from channels_kit.load.report import as_json, render_text, timeline_as_json
 from channels_kit.probe import UsageError
-from channels_kit.probe.adapter import Login, LoginRefused
 from channels_kit.probe.progress import Progress
-from channels_kit.probe.talk import Limits, Outcome, Plan, client, conversation, talk, wire
-from channels_kit.probe.talk.report import as_json, render_text, timeline_as_json
 
 from .scripted_room import PASSWORD, TOKEN, Rooms, ScriptedAdapter, tell
 
@@ -64,7 +64,7 @@ def plan(url: str, **changes: Any) -> Plan:
 
 async def hold(url: str, **changes: Any) -> Outcome:
     async with asyncio.timeout(20):
-        return await talk(plan(url, **changes))
+        return await run_load(plan(url, **changes))
 
 
 def recorded_delays(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, float | None]]:
@@ -534,7 +534,7 @@ async def test_no_secret_is_logged_or_reported(
     caplog.set_level(logging.DEBUG)
     rooms.cuts = {5}
     wanted = plan(url)
-    outcome = await talk(wanted)
+    outcome = await run_load(wanted)
     written = caplog.text + render_text(outcome) + json.dumps(as_json(outcome)) + repr(wanted)
     assert TOKEN in rooms.paths[0]
     for secret in (TOKEN, PASSWORD):
@@ -543,7 +543,7 @@ async def test_no_secret_is_logged_or_reported(
 
 async def test_stopping_ends_the_sending_and_settles(url: str, rooms: Rooms) -> None:
     stop = asyncio.Event()
-    running = asyncio.create_task(talk(plan(url, duration=1000), stop=stop))
+    running = asyncio.create_task(run_load(plan(url, duration=1000), stop=stop))
     async with asyncio.timeout(20), rooms.stored:
         await rooms.stored.wait_for(lambda: len(rooms.messages.get("red", ())) >= 5)
     stop.set()
@@ -556,7 +556,7 @@ async def test_stopping_ends_the_sending_and_settles(url: str, rooms: Rooms) -> 
 async def test_stopped_before_anybody_came_proves_nothing(url: str) -> None:
     stop = asyncio.Event()
     stop.set()
-    outcome = await talk(plan(url), stop=stop)
+    outcome = await run_load(plan(url), stop=stop)
     assert not outcome.ok
     assert outcome.sent == 0
 
@@ -585,7 +585,7 @@ async def test_the_state_is_told_again_and_again(
     monkeypatch.setattr(conversation, "STATUS_INTERVAL", 0.01)
     rooms.swallows = {MESSAGES}
     recorder = Recorder()
-    await talk(plan(url, settle=0.2), progress=recorder)
+    await run_load(plan(url, settle=0.2), progress=recorder)
     times = [datetime.fromisoformat(each.split()[0]) for each in recorder.phases]
     assert times == sorted(times)
     states = [each.partition(" status: ")[2] for each in recorder.phases if " status: " in each]

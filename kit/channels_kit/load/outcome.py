@@ -5,10 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from channels_kit.load.latencies import Latencies
+from channels_kit.load.limits import Limits
+from channels_kit.load.timeline import Second
 from channels_kit.probe.result import Latency
-from channels_kit.probe.talk.chronicle import Second
-from channels_kit.probe.talk.latencies import Latencies
-from channels_kit.probe.talk.limits import Limits
 
 
 @dataclass(frozen=True)

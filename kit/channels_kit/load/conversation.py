@@ -6,13 +6,14 @@ from datetime import UTC, datetime
 from secrets import token_hex
 from time import monotonic
 
+from channels_kit.load.client import Client, Conditions, reading
+from channels_kit.load.ledger import Ledger
+from channels_kit.load.login import Logins
+from channels_kit.load.outcome import ClientOutcome, Outcome
+from channels_kit.load.plan import Plan
+from channels_kit.load.rate_limit import RateLimit
+from channels_kit.load.timeline import Second, Timeline
 from channels_kit.probe.progress import Progress
-from channels_kit.probe.talk.chronicle import Chronicle, Second
-from channels_kit.probe.talk.client import Client, Conditions, reading
-from channels_kit.probe.talk.entrance import Logins, Pace
-from channels_kit.probe.talk.ledger import Ledger
-from channels_kit.probe.talk.outcome import ClientOutcome, Outcome
-from channels_kit.probe.talk.plan import Plan
 
 CHECK_INTERVAL = 0.1
 """Seconds between two looks at whether a phase is over."""
@@ -24,7 +25,7 @@ QUIET = 1.0
 """Seconds after the last delivery in which copies of it can still come."""
 
 
-async def talk(
+async def run_load(
     plan: Plan, *, stop: asyncio.Event | None = None, progress: Progress | None = None
 ) -> Outcome:
     """Let clients of the application talk, and account for every message.
@@ -60,15 +61,15 @@ class Conversation:
             {name: plan.rooms[number % len(plan.rooms)] for number, name in enumerate(names)}
         )
         self.began_at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self.chronicle = Chronicle(monotonic())
-        pace = Pace(plan.connect_rate)
+        self.timeline = Timeline(monotonic())
+        pace = RateLimit(plan.connect_rate)
         conditions = Conditions(
             plan=plan,
             logins=Logins(plan.users, plan.adapter),
             pace=pace,
-            pace_again=pace if plan.reconnect_rate is None else Pace(plan.reconnect_rate),
+            pace_again=pace if plan.reconnect_rate is None else RateLimit(plan.reconnect_rate),
             ledger=self.ledger,
-            chronicle=self.chronicle,
+            timeline=self.timeline,
             decode=reading(plan.adapter),
         )
         self.clients = [Client(number, name, conditions) for number, name in enumerate(names)]
@@ -76,7 +77,7 @@ class Conversation:
         self.seconds = 0.0
         # When it was over, before the clients left.
         self.ended_at = 0.0
-        self.timeline: tuple[Second, ...] = ()
+        self.by_second: tuple[Second, ...] = ()
         # When the next line of status is due.
         self._status_at = 0.0
 
@@ -88,7 +89,7 @@ class Conversation:
                 await self._send()
                 await self._settle()
             self.ended_at = monotonic()
-            self.timeline = self.chronicle.seconds(self.ended_at)
+            self.by_second = self.timeline.seconds(self.ended_at)
         finally:
             for task in tasks:
                 task.cancel()
@@ -182,10 +183,10 @@ class Conversation:
             stored_twice={name: tuple(found) for name, found in ledger.stored_twice.items()},
             connected_latencies=ledger.connected_latencies,
             other_latencies=ledger.other_latencies,
-            attempts_per_second=self.chronicle.attempts_per_second,
-            opened_per_second=self.chronicle.opened_per_second,
+            attempts_per_second=self.timeline.attempts_per_second,
+            opened_per_second=self.timeline.opened_per_second,
             began_at=self.began_at,
-            timeline=self.timeline,
+            timeline=self.by_second,
             limits=self.plan.limits,
             clients=tuple(self._client_outcome(client) for client in self.clients),
         )

@@ -12,7 +12,7 @@ from urllib.error import HTTPError
 from urllib.parse import quote, urlencode
 from urllib.request import ProxyHandler, Request, build_opener
 
-from channels_kit.probe.adapter import (
+from channels_kit.load.adapter import (
     Event,
     Filling,
     History,

@@ -4,9 +4,9 @@ from random import Random
 
 import pytest
 
+from channels_kit.load.latencies import Latencies
+from channels_kit.load.timeline import Timeline, busiest_second
 from channels_kit.probe.result import Latency
-from channels_kit.probe.talk.chronicle import Chronicle, busiest_second
-from channels_kit.probe.talk.latencies import Latencies
 
 
 @pytest.mark.parametrize(
@@ -27,19 +27,19 @@ def test_the_busiest_second_may_begin_anywhere(times: list[float], most: int) ->
 
 
 def test_a_conversation_second_by_second() -> None:
-    chronicle = Chronicle(100.0)
+    timeline = Timeline(100.0)
     for at in (100.0, 100.5):
-        chronicle.attempt(at, again=False)
-        chronicle.opened(at + 0.1, "app1", again=False)
-    chronicle.left(102.2, "app1")
-    chronicle.closed(102.2, 1012)
-    chronicle.attempt(102.9, again=True)
-    chronicle.refused(102.95, "503")
-    chronicle.attempt(104.1, again=True)
-    chronicle.opened(104.2, "app2", again=True)
-    chronicle.left(104.9, "app1")
-    chronicle.closed(104.9, 1006)
-    seconds = chronicle.seconds(104.95)
+        timeline.attempt(at, again=False)
+        timeline.opened(at + 0.1, "app1", again=False)
+    timeline.left(102.2, "app1")
+    timeline.closed(102.2, 1012)
+    timeline.attempt(102.9, again=True)
+    timeline.refused(102.95, "503")
+    timeline.attempt(104.1, again=True)
+    timeline.opened(104.2, "app2", again=True)
+    timeline.left(104.9, "app1")
+    timeline.closed(104.9, 1006)
+    seconds = timeline.seconds(104.95)
     assert [dict(second.sockets) for second in seconds] == [
         {"app1": 2},
         {"app1": 2},
@@ -52,11 +52,11 @@ def test_a_conversation_second_by_second() -> None:
     assert [second.opened for second in seconds] == [2, 0, 0, 0, 1]
     assert [dict(second.closes) for second in seconds] == [{}, {}, {1012: 1}, {}, {1006: 1}]
     assert [dict(second.refused) for second in seconds] == [{}, {}, {"503": 1}, {}, {}]
-    assert (chronicle.attempts_per_second, chronicle.opened_per_second) == (1, 1)
+    assert (timeline.attempts_per_second, timeline.opened_per_second) == (1, 1)
 
 
 def test_a_conversation_of_no_time_has_no_second() -> None:
-    assert Chronicle(1.0).seconds(1.0) == ()
+    assert Timeline(1.0).seconds(1.0) == ()
 
 
 def test_many_latencies_are_summed_up_as_a_list_of_them_is() -> None:

@@ -1,6 +1,6 @@
 """One client of the application, as a good client is: it comes back, and misses nothing.
 
-The asyncio shell around `channels_kit.probe.talk.inbox`.
+The asyncio shell around `channels_kit.load.inbox`.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from typing import cast
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.typing import Origin
 
-from channels_kit.probe.adapter import (
+from channels_kit.load.adapter import (
     Adapter,
     Event,
     Filling,
@@ -28,15 +28,16 @@ from channels_kit.probe.adapter import (
     Position,
     Refusal,
 )
+from channels_kit.load.inbox import Inbox
+from channels_kit.load.ledger import Ledger
+from channels_kit.load.login import LoginError, Logins
+from channels_kit.load.outcome import Absence
+from channels_kit.load.plan import Plan
+from channels_kit.load.rate_limit import RateLimit
+from channels_kit.load.timeline import UNKNOWN_WORKER, Timeline
+from channels_kit.load.wire import MAX_SIZE, Wire
 from channels_kit.probe.address import origin_of, websocket_url
 from channels_kit.probe.socket import Connect, explain
-from channels_kit.probe.talk.chronicle import UNKNOWN_WORKER, Chronicle
-from channels_kit.probe.talk.entrance import LoginError, Logins, Pace
-from channels_kit.probe.talk.inbox import Inbox
-from channels_kit.probe.talk.ledger import Ledger
-from channels_kit.probe.talk.outcome import Absence
-from channels_kit.probe.talk.plan import Plan
-from channels_kit.probe.talk.wire import MAX_SIZE, Wire
 
 BACKOFF_FIRST = 0.5
 BACKOFF_MOST = 20.0
@@ -83,17 +84,17 @@ class Conditions:
         pace: that of their first handshakes.
         pace_again: that of those after a loss.
         ledger: told of every message.
-        chronicle: told of every socket.
+        timeline: told of every socket.
         decode: what a frame says. The same frame comes to every client of a room: it is read
             once.
     """
 
     plan: Plan
     logins: Logins
-    pace: Pace
-    pace_again: Pace
+    pace: RateLimit
+    pace_again: RateLimit
     ledger: Ledger
-    chronicle: Chronicle
+    timeline: Timeline
     decode: Callable[[str | bytes], Event]
 
 
@@ -222,7 +223,7 @@ class Client:
         if again and held_back:
             self.held_back += 1
         path = plan.adapter.path(self.room, token, self.inbox.last)
-        conditions.chronicle.attempt(monotonic(), again=again)
+        conditions.timeline.attempt(monotonic(), again=again)
         connection = await self._connect(base, path)
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT) as self._patience:
@@ -270,7 +271,7 @@ class Client:
         self._heard = True
         self.connection = connection
         self._worker = (isinstance(event, History) and event.worker) or UNKNOWN_WORKER
-        conditions.chronicle.opened(self._since, self._worker, again=self._lost is not None)
+        conditions.timeline.opened(self._since, self._worker, again=self._lost is not None)
         if self._lost is not None:
             self._goal = conditions.ledger.newest(self.name)
         if self.outbox:
@@ -283,7 +284,7 @@ class Client:
             return
         self.connection = None
         self._ended_at = connection.closed_at or monotonic()
-        self.conditions.chronicle.left(self._ended_at, self._worker)
+        self.conditions.timeline.left(self._ended_at, self._worker)
         self._goal = None
         for task in self._tasks:
             task.cancel()
@@ -336,7 +337,7 @@ class Client:
 
     def _served_by(self, worker: str | None) -> None:
         if worker is not None and worker != self._worker:
-            self.conditions.chronicle.moved(self._since, self._worker, worker)
+            self.conditions.timeline.moved(self._since, self._worker, worker)
             self._worker = worker
 
     def _confirmed(self, *messages: Message) -> None:
@@ -400,7 +401,7 @@ class Client:
         code = error.rcvd.code if error.rcvd is not None else ABNORMAL_CLOSURE
         if self._heard:
             self.closes[code] += 1
-            self.conditions.chronicle.closed(self._ended_at, code)
+            self.conditions.timeline.closed(self._ended_at, code)
             if self._lost is None:
                 self._lost = self._ended_at, code
         else:
@@ -429,7 +430,7 @@ class Client:
     def _not_let_in(self, reason: str, detail: str) -> None:
         self.refused[reason] += 1
         self.failed_attempts[detail] += 1
-        self.conditions.chronicle.refused(monotonic(), reason)
+        self.conditions.timeline.refused(monotonic(), reason)
 
     def _fail(self, reason: str) -> None:
         self.conditions.ledger.failed(self.name, reason)

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
+from channels_kit.load.outcome import Outcome
 from channels_kit.probe.result import Latency
-from channels_kit.probe.talk.outcome import Outcome
 
 MOST_FAULTS = 20
 """Lines of faults that a person reads; JSON has all of them."""
@@ -65,7 +65,7 @@ def _summary(outcome: Outcome) -> Iterator[str]:
     clients = outcome.clients
     rooms = len({client.room for client in clients})
     yield (
-        f"talk: {_of(len(clients), 'client')} in {_of(rooms, 'room')},"
+        f"load: {_of(len(clients), 'client')} in {_of(rooms, 'room')},"
         f" {_of(outcome.sent, 'message')} sent in {outcome.seconds:.0f} s,"
         f" {outcome.delivered} of {outcome.expected} deliveries"
     )

@@ -11,8 +11,8 @@ from websockets.frames import Close, Frame, Opcode
 from websockets.uri import parse_uri
 from websockets.utils import accept_key
 
-from channels_kit.probe.talk import wire
-from channels_kit.probe.talk.wire import Wire
+from channels_kit.load import wire
+from channels_kit.load.wire import Wire
 
 
 class Network(asyncio.Transport):

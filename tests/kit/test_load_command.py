@@ -1,4 +1,4 @@
-"""`python -m channels_kit.probe talk` as an operator or a program calls it."""
+"""`python -m channels_kit.load run` as an operator or a program calls it."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from channels_kit.probe.__main__ import main
+from channels_kit.load.__main__ import main
 
 from .cluster import APP
 from .scripted_room import PASSWORD, Rooms
@@ -28,7 +28,7 @@ def credentials(tmp_path: Path) -> Path:
 async def start(url: str, *arguments: object) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "channels_kit.probe", "talk", f"--url={url}", "--room=red", ADAPTER),
+        *("-m", "channels_kit.load", "run", f"--url={url}", "--room=red", ADAPTER),
         *map(str, ("--clients=4", "--settle=5", *arguments)),
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(APP)},
         cwd=ROOT,
@@ -141,9 +141,9 @@ async def test_a_timeline_is_written_and_drawn(
     ("content", "words"),
     [
         (None, "No such file"),
-        ("no JSON", "none of the files that talk --timeline writes"),
-        ("[]", "none of the files that talk --timeline writes"),
-        ('{"seconds": [{}]}', "none of the files that talk --timeline writes"),
+        ("no JSON", "none of the files that run --timeline writes"),
+        ("[]", "none of the files that run --timeline writes"),
+        ('{"seconds": [{}]}', "none of the files that run --timeline writes"),
         (
             '{"run": "r", "began_at": "2026-01-01T00:00:00Z", "clients": 1, "seconds": []}',
             "has no second",
@@ -202,7 +202,7 @@ def test_wrong_usage_ends_with_2_and_clear_words(
 ) -> None:
     usual = ["--url=http://127.0.0.1:1", "--room=red", ADAPTER, f"--credentials={credentials}"]
     with pytest.raises(SystemExit) as caught:
-        main(["talk", *(usual if arguments else []), *arguments])
+        main(["run", *(usual if arguments else []), *arguments])
     assert caught.value.code == 2
     assert words in capsys.readouterr().err
 
@@ -214,7 +214,7 @@ def test_credentials_that_are_none_are_not_repeated(
     credentials.write_text(text)
     arguments = ["--url=http://a", "--room=red", ADAPTER, f"--credentials={credentials}"]
     with pytest.raises(SystemExit) as caught:
-        main(["talk", *arguments])
+        main(["run", *arguments])
     assert caught.value.code == 2
     error = capsys.readouterr().err
     assert "is not a JSON object" in error
