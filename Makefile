@@ -37,10 +37,10 @@ logs: tools ## follow a host's journal: HOST=app1 [UNIT='channels-web@*']
 
 ##@ Any cluster: ENV=staging (a directory of inventories/)
 converge: tools ## set it up, or bring it up to the inventory
-	@$(BIN)/ansible-playbook -i inventories/$(ENV) site.yml
+	@scripts/ansible-playbook -i inventories/$(ENV) site.yml
 
 check: tools ## show what converge would change
-	@$(BIN)/ansible-playbook -i inventories/$(ENV) site.yml --check --diff
+	@scripts/ansible-playbook -i inventories/$(ENV) site.yml --check --diff
 
 deploy: tools ## bring the application as it is, or as it was at REF=v1.2, rolling, drained, proved
 	@scripts/deploy "$(ENV)" deploy "$(REF)"
@@ -55,19 +55,19 @@ upgrade: tools ## bring this version of the kit, with the application as it is
 	@scripts/deploy "$(ENV)" upgrade
 
 releases: tools ## which release runs where
-	@$(BIN)/ansible-playbook -i inventories/$(ENV) playbooks/releases.yml
+	@scripts/ansible-playbook -i inventories/$(ENV) playbooks/releases.yml
 
 unlock: tools ## break the lock of a deploy that was given up
-	@$(BIN)/ansible-playbook -i inventories/$(ENV) playbooks/unlock.yml
+	@scripts/ansible-playbook -i inventories/$(ENV) playbooks/unlock.yml
 
 drain: tools ## move everybody off a host and stop it: HOST=app1
-	@$(BIN)/ansible-playbook -i inventories/$(ENV) playbooks/drain.yml -e "drain_host=$(HOST)"
+	@scripts/ansible-playbook -i inventories/$(ENV) playbooks/drain.yml -e "drain_host=$(HOST)"
 
 undrain: tools ## bring it back: HOST=app1
-	@$(BIN)/ansible-playbook -i inventories/$(ENV) playbooks/undrain.yml -e "drain_host=$(HOST)"
+	@scripts/ansible-playbook -i inventories/$(ENV) playbooks/undrain.yml -e "drain_host=$(HOST)"
 
 verify: tools ## prove it, changing nothing: limits, and every worker reaches every worker
-	@$(BIN)/ansible-playbook -i inventories/$(ENV) playbooks/verify.yml
+	@scripts/ansible-playbook -i inventories/$(ENV) playbooks/verify.yml
 
 ##@ The application
 dev: ## the sample alone: one process, SQLite, in-memory layer; DEV_PORT=8000

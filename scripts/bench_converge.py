@@ -58,7 +58,7 @@ def converge() -> float:
     fresh_hosts()
     start = time.monotonic()
     result = subprocess.run(
-        [BIN / "ansible-playbook", "-i", INVENTORY, "site.yml"],
+        [ROOT / "scripts" / "ansible-playbook", "-i", INVENTORY, "site.yml"],
         cwd=ROOT,
         capture_output=True,
         text=True,

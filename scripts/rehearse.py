@@ -105,7 +105,7 @@ class Rehearsal:
     def converge(self, what: str) -> None:
         """Bring the cluster to its inventory."""
         self.write_inventory()
-        run(what, ROOT / ".venv/bin/ansible-playbook", "-i", INVENTORY, "site.yml")
+        run(what, ROOT / "scripts/ansible-playbook", "-i", INVENTORY, "site.yml")
 
     def bring_up(self) -> None:
         """Make the hosts, and their cluster."""
@@ -151,7 +151,7 @@ class Rehearsal:
             run("third host", *cluster("up"))
             self.converge("a host more")
         with timed("a host less"):
-            playbook = ROOT / ".venv/bin/ansible-playbook"
+            playbook = ROOT / "scripts/ansible-playbook"
             run(
                 "drain app3", playbook, "-i", INVENTORY, "playbooks/drain.yml", "-e drain_host=app3"
             )
@@ -171,7 +171,7 @@ class Rehearsal:
             with contextlib.suppress(RehearsalError):
                 run(
                     "host back",
-                    ROOT / ".venv/bin/ansible-playbook",
+                    ROOT / "scripts/ansible-playbook",
                     "-i",
                     INVENTORY,
                     "playbooks/verify.yml",
@@ -184,7 +184,7 @@ class Rehearsal:
         for host, unit in units:
             run(f"killed on {host}", *cluster("ssh", host, f"sudo systemctl kill -s KILL '{unit}'"))
         wait_until_connected()
-        playbook = ROOT / ".venv/bin/ansible-playbook"
+        playbook = ROOT / "scripts/ansible-playbook"
         run("verified", playbook, "-i", INVENTORY, "playbooks/verify.yml")
 
     def rotate_every_secret(self) -> None:

@@ -64,7 +64,7 @@ def environment(**further: str) -> dict[str, str]:
 
 def play(inventory: Path, playbook: str, *arguments: str) -> Run:
     """Run a playbook of the repository as an operator does."""
-    return run("ansible-playbook", "-i", inventory, playbook, *arguments)
+    return run(ROOT / "scripts" / "ansible-playbook", "-i", inventory, playbook, *arguments)
 
 
 def deploy(inventory: Path, *arguments: str) -> Run:

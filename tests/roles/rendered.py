@@ -1,11 +1,10 @@
 """Every file that the roles would write, rendered by Ansible from the roles as they are.
 
 The roles are copied by links. Only their tasks are others: those that write files, and nothing
-else; what they would hand to the hosts is written down by the action in recorder/.
+else. Each is handed to the action in recorder/, which writes down what the host would get.
 """
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,17 +49,42 @@ class Written:
 Cluster = Mapping[str, Mapping[str, Written]]
 
 
+# What a task keeps beside its module.
+KEPT = ("name", "vars", "loop", "loop_control")
+COPY = "ansible.builtin.copy"
+TEMPLATE = "ansible.builtin.template"
+
+
 def file_tasks(role: str) -> list[Tree]:
-    """The tasks of a role that write files."""
-    keys = ("name", "config_files", "vars")
-    found = [
-        {key: task[key] for key in keys if key in task}
-        for file in yaml_files(ROLES / role / "tasks")
-        for task in tasks(file)
-        if "config_files" in task
-    ]
+    """The tasks of a role that write files, as tasks of the recorder."""
+    found = []
+    for file in yaml_files(ROLES / role / "tasks"):
+        for task in tasks(file):
+            if (files := files_of(task)) is not None:
+                kept = {key: task[key] for key in KEPT if key in task}
+                found.append({**kept, "record_file": {"files": files}})
     assert found or role == "cluster", f"{role} writes no file"
     return found
+
+
+def files_of(task: Tree) -> Any:
+    """The files that a task writes as the recorder takes them; None where it writes none."""
+    if "config_files" in task:
+        return task["config_files"]["files"]
+    module = next((name for name in (TEMPLATE, COPY) if name in task), None)
+    if module is None:
+        return None
+    file = dict(task[module])
+    source = file.pop("src", None)
+    # A file of the role that is copied as it is has a test of its own, if it is a program.
+    if module == COPY and "content" not in file:
+        return None
+    file["path"] = file.pop("dest")
+    if module == TEMPLATE:
+        file["template"] = source
+    if task.get("no_log"):
+        file["secret"] = True
+    return [file]
 
 
 def link_roles(directory: Path) -> None:
@@ -68,16 +92,13 @@ def link_roles(directory: Path) -> None:
     for role in ROLE_NAMES:
         copy = directory / role
         copy.mkdir(parents=True)
-        for part in ("defaults", "vars", "templates", "meta", "files", "filter_plugins"):
+        for part in ("defaults", "vars", "templates", "meta", "files"):
             if (ROLES / role / part).exists():
                 (copy / part).symlink_to(ROLES / role / part)
         (copy / "tasks").mkdir()
         (copy / "tasks" / "main.yml").write_text(
             yaml.safe_dump(file_tasks(role), allow_unicode=True)
         )
-    shutil.copytree(
-        RECORDER, directory / "cluster" / "action_plugins", ignore=lambda *_: ["__pycache__"]
-    )
 
 
 def render(directory: Path, inventories: Mapping[str, Tree]) -> dict[str, Cluster]:
@@ -113,8 +134,8 @@ def render(directory: Path, inventories: Mapping[str, Tree]) -> dict[str, Cluste
             inventory,
             [play],
             RENDERED=str(directory / name / "rendered"),
-            REAL_CONFIG_FILES=str(ROLES / "cluster" / "action_plugins" / "config_files.py"),
             ANSIBLE_ROLES_PATH=str(directory / "roles"),
+            ANSIBLE_ACTION_PLUGINS=str(RECORDER),
         )
     # All end before one is judged: none is left running.
     runs = {name: finish(process) for name, process in processes.items()}

@@ -67,7 +67,7 @@ class Desk:
 def desk(tmp_path: Path) -> Desk:
     for name in ("scripts", ".venv/bin", "inventories/staging"):
         (tmp_path / name).mkdir(parents=True)
-    for name in ("deploy", "lib.sh"):
+    for name in ("ansible-playbook", "deploy", "lib.sh"):
         shutil.copy(ROOT / "scripts" / name, tmp_path / "scripts")
     ansible = tmp_path / ".venv" / "bin" / "ansible-playbook"
     ansible.write_text(ANSIBLE)

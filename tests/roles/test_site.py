@@ -16,7 +16,9 @@ FILES = [
     *(file for part in ("tasks", "handlers") for file in sorted(ROLES.glob(f"*/{part}/*.yml"))),
 ]
 OWN_MODULES = {
-    file.stem for part in ("library", "action_plugins") for file in ROLES.glob(f"*/{part}/*.py")
+    file.stem
+    for pattern in ("plugins/action/*.py", "plugins/modules/*.py", "roles/*/action_plugins/*.py")
+    for file in ROOT.glob(pattern)
 }
 # What a task may have beside its module.
 KEYWORDS = {
