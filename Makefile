@@ -37,22 +37,22 @@ logs: tools ## follow a host's journal: HOST=app1 [UNIT='channels-web@*']
 
 ##@ Any cluster: ENV=staging (a directory of inventories/)
 converge: tools ## set it up, or bring it up to the inventory
-	@scripts/ansible-playbook -i inventories/$(ENV) site.yml
+	@scripts/operate "$(ENV)" converge
 
 check: tools ## show what converge would change
 	@scripts/ansible-playbook -i inventories/$(ENV) site.yml --check --diff
 
 deploy: tools ## bring the application as it is, or as it was at REF=v1.2, rolling, drained, proved
-	@scripts/deploy "$(ENV)" deploy "$(REF)"
+	@scripts/operate "$(ENV)" deploy "$(REF)"
 
 rollback: tools ## go back to the release before, or to RELEASE=...
-	@scripts/deploy "$(ENV)" rollback "$(RELEASE)"
+	@scripts/operate "$(ENV)" rollback "$(RELEASE)"
 
 restart: tools ## restart every worker, rolling
-	@scripts/deploy "$(ENV)" restart
+	@scripts/operate "$(ENV)" restart
 
 upgrade: tools ## bring this version of the kit, with the application as it is
-	@scripts/deploy "$(ENV)" upgrade
+	@scripts/operate "$(ENV)" upgrade
 
 releases: tools ## which release runs where
 	@scripts/ansible-playbook -i inventories/$(ENV) playbooks/releases.yml
@@ -61,10 +61,10 @@ unlock: tools ## break the lock of a deploy that was given up
 	@scripts/ansible-playbook -i inventories/$(ENV) playbooks/unlock.yml
 
 drain: tools ## move everybody off a host and stop it: HOST=app1
-	@scripts/ansible-playbook -i inventories/$(ENV) playbooks/drain.yml -e "drain_host=$(HOST)"
+	@scripts/operate "$(ENV)" drain "$(HOST)"
 
 undrain: tools ## bring it back: HOST=app1
-	@scripts/ansible-playbook -i inventories/$(ENV) playbooks/undrain.yml -e "drain_host=$(HOST)"
+	@scripts/operate "$(ENV)" undrain "$(HOST)"
 
 verify: tools ## prove it, changing nothing: limits, and every worker reaches every worker
 	@scripts/ansible-playbook -i inventories/$(ENV) playbooks/verify.yml

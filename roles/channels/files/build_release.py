@@ -6,7 +6,7 @@ a hash of them. With --release an archive that has been packed before is read in
 
 Prints ``{"id": ..., "archive": ..., "environment": ..., "requirements": ..., "kit": ...}``;
 environment names the virtual environment that the packages make, so that releases which need the
-same ones share it; kit tells one version of the library from another.
+same ones share it; kit is the version of the library.
 """
 
 from __future__ import annotations
@@ -24,10 +24,8 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-# How a host unpacks it: a release that is unpacked otherwise is another release.
-INSTALLER = Path(__file__).with_name("install-release")
 # Where a release says which version of the kit it carries.
-KIT_DIGEST = "kit.txt"
+KIT_VERSION = "kit.txt"
 # The load tool drives a cluster; no host of one has it.
 KIT_EXCLUDES = ("__pycache__", "*.pyc", "load")
 
@@ -55,23 +53,18 @@ def add(archive: tarfile.TarFile, name: str, content: bytes, executable: bool = 
 
 
 def pack(application: Path, kit: Path, requirements: bytes, excludes: Sequence[str]) -> bytes:
-    """Return the archive: application, kit, list of packages and installer."""
+    """Return the archive: application, kit and list of packages."""
     buffer = io.BytesIO()
-    digest = hashlib.sha256(INSTALLER.read_bytes())
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
         add(archive, "requirements.txt", requirements)
-        add(archive, INSTALLER.name, INSTALLER.read_bytes(), executable=True)
+        add(archive, KIT_VERSION, (kit.parent / "VERSION").read_bytes())
         for source, target, left_out in (
             (application, Path("app"), excludes),
             (kit, Path("kit/channels_kit"), KIT_EXCLUDES),
         ):
             for file in files(source, left_out):
                 name = str(target / file.relative_to(source))
-                content = file.read_bytes()
-                add(archive, name, content, os.access(file, os.X_OK))
-                if source == kit:
-                    digest.update(f"{name} {len(content)} ".encode() + content)
-        add(archive, KIT_DIGEST, digest.hexdigest()[:12].encode())
+                add(archive, name, file.read_bytes(), os.access(file, os.X_OK))
     return buffer.getvalue()
 
 
@@ -86,14 +79,14 @@ def requirements_of(lock: Path, uv: Path, package: str, extra: str) -> bytes:
 def describe(release: str, archive: Path) -> dict[str, str]:
     """Return what a play has to know of a packed release."""
     with tarfile.open(archive) as packed:
-        texts = {name: packed.extractfile(name) for name in ("requirements.txt", KIT_DIGEST)}
+        texts = {name: packed.extractfile(name) for name in ("requirements.txt", KIT_VERSION)}
         requirements, kit = (file.read() if file else b"" for file in texts.values())
     return {
         "id": release,
         "archive": str(archive),
         "environment": hashlib.sha256(requirements).hexdigest()[:12],
         "requirements": requirements.decode(),
-        "kit": kit.decode(),
+        "kit": kit.decode().strip(),
     }
 
 

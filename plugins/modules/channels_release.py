@@ -1,0 +1,134 @@
+#!/usr/bin/python
+"""Install, switch to, mark and remove releases on an app host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: channels_release
+short_description: Install, switch to, mark and remove releases on an app host
+description:
+  - A release is the application with the kit's library, under a name that is a hash of both.
+options:
+  home:
+    description: The directory that holds releases, environments and archives.
+    type: path
+    required: true
+  state:
+    description:
+      - V(installed) unpacks a release from its archives in HOME/archives, compiles it and collects its
+        static files. The release appears whole, as the last step.
+      - V(current) makes an installed release the one that starts when the host does.
+      - V(bad) keeps a rollback from going back to a release.
+      - V(pruned) removes releases beyond those to keep, with their environments, archives and secrets.
+    type: str
+    choices: [installed, current, bad, pruned]
+    required: true
+  name:
+    description: The release. Needed for every state but V(pruned).
+    type: str
+  environment:
+    description: The environment of its Python packages, for O(state=installed).
+    type: str
+  user:
+    description: The user that collects its static files, for O(state=installed).
+    type: str
+  reason:
+    description: Why it may not run again, for O(state=bad).
+    type: str
+  keep:
+    description:
+      - How many releases to keep, those that run and those that ran before among them. As many that
+        are marked as bad are kept beside them, for a look at what went wrong.
+    type: int
+author: Channels Kit
+"""
+
+EXAMPLES = r"""
+- name: Release | Unpack it
+  channels_release:
+    home: /srv/channels
+    state: installed
+    name: 0123456789ab
+    environment: ba9876543210-3.11-x86_64
+    user: channels
+
+- name: Prune | Remove releases that nobody goes back to
+  channels_release:
+    home: /srv/channels
+    state: pruned
+    keep: 5
+"""
+
+RETURN = r"""
+removed:
+  description: The paths that were removed.
+  type: list
+  elements: str
+  returned: when O(state=pruned)
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.channels_releases import Layout, ReleaseError, Releases
+
+OPTIONS = {
+    "home": {"type": "path", "required": True},
+    "state": {
+        "type": "str",
+        "choices": ["installed", "current", "bad", "pruned"],
+        "required": True,
+    },
+    "name": {"type": "str"},
+    "environment": {"type": "str"},
+    "user": {"type": "str"},
+    "reason": {"type": "str"},
+    "keep": {"type": "int"},
+}
+REQUIRED = [
+    ("state", "installed", ("name", "environment", "user")),
+    ("state", "current", ("name",)),
+    ("state", "bad", ("name", "reason")),
+    ("state", "pruned", ("keep",)),
+]
+
+
+def main() -> None:
+    """Do what the arguments say."""
+    module = AnsibleModule(OPTIONS, required_if=REQUIRED, supports_check_mode=True)
+
+    def run(command: Sequence[str]) -> str:
+        code, out, err = module.run_command(list(command))
+        if code:
+            raise ReleaseError(f"{' '.join(command)} exited with status {code}:\n{out}{err}")
+        return str(out)
+
+    params = module.params
+    name = params["name"]
+    releases = Releases(Layout(Path(params["home"])), run)
+    before = releases.current()
+    check = module.check_mode
+    try:
+        if params["state"] == "installed":
+            there = name in releases.installed()
+            if not check:
+                releases.install(name, params["environment"], params["user"])
+            module.exit_json(changed=not there)
+        if params["state"] == "current":
+            changed = releases.switch(name, check)
+            diff = {
+                "before": f"current release: {before or 'none'}\n",
+                "after": f"current release: {name}\n",
+            }
+            module.exit_json(changed=changed, diff=diff if changed else {})
+        if params["state"] == "bad":
+            module.exit_json(changed=check or releases.mark_bad(name, params["reason"]))
+        removed = releases.prune(params["keep"], check)
+        module.exit_json(changed=bool(removed), removed=removed)
+    except (ReleaseError, OSError, KeyError) as error:
+        module.fail_json(msg=str(error))
+
+
+if __name__ == "__main__":
+    main()

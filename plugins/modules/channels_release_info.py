@@ -1,0 +1,98 @@
+#!/usr/bin/python
+"""Tell which releases an app host has."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: channels_release_info
+short_description: Tell which releases an app host has
+description:
+  - Reads the releases, which one is current, which one each process runs, and who has the lock.
+  - Works on a bare host, where nothing of the kit is yet. Changes nothing.
+options:
+  home:
+    description: The directory that holds releases, environments and archives.
+    type: path
+    required: true
+author: Channels Kit
+"""
+
+EXAMPLES = r"""
+- name: State | Read what the host has
+  channels_release_info:
+    home: /srv/channels
+  register: _channels_host
+"""
+
+RETURN = r"""
+current:
+  description: The release that starts when the host does; empty if there is none.
+  type: str
+  returned: always
+kit:
+  description: The version of the kit that the current release carries.
+  type: str
+  returned: always
+serves:
+  description: Whether a worker runs.
+  type: bool
+  returned: always
+drained:
+  description: Whether the host is drained.
+  type: bool
+  returned: always
+python:
+  description: The version of the host's Python, such as 3.11.
+  type: str
+  returned: always
+machine:
+  description: The host's architecture, such as x86_64.
+  type: str
+  returned: always
+releases:
+  description:
+    - "The releases, the last deployed first. Each has its name (release), whether it is current, the
+      units whose process runs it (runs), when it was deployed (seconds since 1970, 0 for never), and
+      why it is marked as bad (empty if it is not)."
+  type: list
+  elements: dict
+  returned: always
+environments:
+  description: The environments that are there whole.
+  type: list
+  elements: str
+  returned: always
+lock:
+  description: "Who has the lock: who, what, run, seconds since they took it. Empty if nobody has."
+  type: dict
+  returned: always
+"""
+
+import platform
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.channels_releases import Layout, Lock, Releases
+
+
+def main() -> None:
+    """Answer."""
+    module = AnsibleModule({"home": {"type": "path", "required": True}}, supports_check_mode=True)
+    layout = Layout(Path(module.params["home"]))
+    releases = Releases(layout, lambda command: str(module.run_command(command, check_rc=True)[1]))
+    module.exit_json(
+        changed=False,
+        current=releases.current(),
+        kit=releases.kit(),
+        serves=any(unit.startswith("web@") for unit in releases.running()),
+        drained=layout.drained.exists(),
+        python=".".join(platform.python_version_tuple()[:2]),
+        machine=platform.machine(),
+        releases=releases.listed(),
+        environments=releases.environments(),
+        lock=Lock(layout).holder(),
+    )
+
+
+if __name__ == "__main__":
+    main()
