@@ -1,4 +1,4 @@
-"""Filters that choose a release by what the app hosts have; see the module channels_release_info."""
+"""Filters that choose a release by what channels_release_info tells of the app hosts."""
 
 from __future__ import annotations
 

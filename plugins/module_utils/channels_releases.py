@@ -305,11 +305,11 @@ class Lock:
     def holder(self) -> dict[str, Any]:
         """Return who has it, with ``seconds`` since they took it; empty if nobody does."""
         try:
-            told: dict[str, Any] = json.loads(self.layout.lock.read_text() or "{}")
+            told = self._read()
             seconds = time.time() - self.layout.lock.stat().st_mtime
         except FileNotFoundError:
             return {}
-        except ValueError:  # cut off while it was written
+        except ValueError:  # not written by this class
             told, seconds = {}, 0.0
         return {"who": "somebody", "what": "", "run": "", **told, "seconds": round(seconds)}
 
@@ -321,23 +321,17 @@ class Lock:
             instead_of: the run of somebody who is gone.
         """
         holder = self.holder()
-        if holder and holder["run"] not in (owner["run"], instead_of):
-            return False
-        text = json.dumps({**(holder if holder.get("run") == owner["run"] else {}), **owner})
-        if holder:
-            if holder["run"] == instead_of:
-                self.layout.lock.unlink(missing_ok=True)
-                return self.take(owner)
+        if not holder:
+            return self._create(owner)
+        if holder["run"] == owner["run"]:
             status = self.layout.lock.stat()
-            self.layout.lock.write_text(text)
+            self._write(self.layout.lock, {**self._read(), **owner})
             os.utime(self.layout.lock, (status.st_atime, status.st_mtime))
             return True
-        try:
-            with self.layout.lock.open("x") as file:
-                file.write(text)
-        except FileExistsError:
-            return False
-        return True
+        if instead_of and holder["run"] == instead_of:
+            self.layout.lock.unlink(missing_ok=True)
+            return self._create(owner)
+        return False
 
     def give_back(self, run: str, result: str) -> bool:
         """Write a line into the audit log and give the lock back; return whether it was theirs."""
@@ -362,3 +356,22 @@ class Lock:
         there = self.layout.lock.exists()
         self.layout.lock.unlink(missing_ok=True)
         return there
+
+    def _create(self, owner: Mapping[str, Any]) -> bool:
+        """Create it with its content, in one step; return whether nobody else was faster."""
+        temporary = self.layout.lock.with_name(f".{self.layout.lock.name}.{os.getpid()}")
+        self._write(temporary, owner)
+        try:
+            os.link(temporary, self.layout.lock)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink()
+        return True
+
+    def _read(self) -> dict[str, Any]:
+        told: dict[str, Any] = json.loads(self.layout.lock.read_text() or "{}")
+        return told
+
+    def _write(self, file: Path, owner: Mapping[str, Any]) -> None:
+        file.write_text(json.dumps(dict(owner)))

@@ -15,11 +15,12 @@ options:
     required: true
   state:
     description:
-      - V(installed) unpacks a release from its archives in HOME/archives, compiles it and collects its
-        static files. The release appears whole, as the last step.
+      - V(installed) unpacks a release from its archives in HOME/archives, compiles it and collects
+        its static files. The release appears whole, as the last step.
       - V(current) makes an installed release the one that starts when the host does.
       - V(bad) keeps a rollback from going back to a release.
-      - V(pruned) removes releases beyond those to keep, with their environments, archives and secrets.
+      - V(pruned) removes releases beyond those to keep, with their environments, archives and
+        secrets.
     type: str
     choices: [installed, current, bad, pruned]
     required: true

@@ -51,9 +51,9 @@ machine:
   returned: always
 releases:
   description:
-    - "The releases, the last deployed first. Each has its name (release), whether it is current, the
-      units whose process runs it (runs), when it was deployed (seconds since 1970, 0 for never), and
-      why it is marked as bad (empty if it is not)."
+    - "The releases, the last deployed first. Each has its name (release), whether it is current,
+      the units whose process runs it (runs), when it was deployed (seconds since 1970, 0 for
+      never), and why it is marked as bad (empty if it is not)."
   type: list
   elements: dict
   returned: always

@@ -130,7 +130,7 @@ def test_what_another_host_shall_do_says_how_it_is_reached(file: Path) -> None:
 
 def test_a_deploy_brings_a_release_as_site_yml_does() -> None:
     """Choose, install, roll out; nothing else brings one."""
-    parts = ["choose.yml", "rollout.yml"]
+    parts = ["select_release.yml", "rollout.yml"]
     for playbook in (ROOT / "site.yml", ROOT / "playbooks" / "deploy.yml"):
         imported = [play.get("ansible.builtin.import_playbook") for play in read_yaml(playbook)]
         names = [Path(path).name for path in imported if path]

@@ -1,4 +1,4 @@
-"""What scripts/deploy asks Ansible for, verb by verb, and how it ends."""
+"""What scripts/operate asks Ansible for, verb by verb, and how it ends."""
 
 import os
 import shutil
@@ -12,8 +12,10 @@ from ansible.parsing.splitter import parse_kv
 from .house import ROOT
 
 ANSIBLE = """#!/bin/bash
-printf '%s\\0' "$@" >> calls
+printf '%s\\0' "$CHANNELS_KIT_PROCESS" "$@" >> calls
 printf '\\n' >> calls
+result=$(grep -o 'deploy_result_file=[^ ]*' <<< "$*" | cut -d = -f 2)
+[ ! -e says ] || cp says "$result"
 case "$*" in *"$(cat fails 2>/dev/null || echo none)"*) exit 2 ;; esac
 """
 
@@ -22,11 +24,12 @@ case "$*" in *"$(cat fails 2>/dev/null || echo none)"*) exit 2 ;; esac
 class Call:
     """A run of ansible-playbook: what stands on its command line."""
 
+    process: str
     words: list[str]
 
     @property
     def playbook(self) -> str:
-        (playbook,) = (word for word in self.words if word.startswith("playbooks/"))
+        (playbook,) = (word for word in self.words if word.endswith(".yml"))
         return playbook
 
     @property
@@ -36,6 +39,8 @@ class Call:
         for option, value in zip(self.words, self.words[1:], strict=False):
             if option == "-e":
                 found.update(parse_kv(value))
+        # Where the last words are; another file each time.
+        assert found.pop("deploy_result_file")
         return found
 
 
@@ -47,7 +52,7 @@ class Desk:
 
     def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [self.directory / "scripts" / "deploy", *arguments],
+            [self.directory / "scripts" / "operate", *arguments],
             env={**os.environ, "USER": "ada"},
             capture_output=True,
             text=True,
@@ -60,14 +65,15 @@ class Desk:
     def calls(self) -> list[Call]:
         file = self.directory / "calls"
         lines = file.read_text().splitlines() if file.exists() else []
-        return [Call(line.split("\0")[:-1]) for line in lines]
+        calls = [line.split("\0")[:-1] for line in lines]
+        return [Call(process, words) for process, *words in calls]
 
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
     for name in ("scripts", ".venv/bin", "inventories/staging"):
         (tmp_path / name).mkdir(parents=True)
-    for name in ("ansible-playbook", "deploy", "lib.sh"):
+    for name in ("ansible-playbook", "operate", "lib.sh"):
         shutil.copy(ROOT / "scripts" / name, tmp_path / "scripts")
     ansible = tmp_path / ".venv" / "bin" / "ansible-playbook"
     ansible.write_text(ANSIBLE)
@@ -84,7 +90,8 @@ def desk(tmp_path: Path) -> Desk:
         (("rollback", ""), "rollback", "deploy", {"release": "previous"}),
         (("rollback", "abc"), "rollback abc", "deploy", {"release": "abc"}),
         (("restart",), "restart", "deploy", {"release": "running", "restart": "true"}),
-        (("upgrade",), "upgrade", "upgrade", {"release": "new", "upgrade": "true"}),
+        (("upgrade",), "upgrade", "site", {"release": "new", "upgrade": "true"}),
+        (("converge",), "converge", "site", {}),
     ],
 )
 def test_a_verb_is_a_playbook_and_what_it_is_told(
@@ -99,10 +106,8 @@ def test_a_verb_is_a_playbook_and_what_it_is_told(
     assert result.returncode == 0, result.stderr
     (call,) = desk.calls()
     assert call.words[:2] == ["-i", "inventories/staging"]
-    assert call.playbook == f"playbooks/{playbook}.yml"
+    assert call.playbook.removeprefix("playbooks/") == f"{playbook}.yml"
     told = call.variables
-    # Two runs of one operator are told apart.
-    assert told.pop("deploy_run")
     wanted = {f"deploy_{name}": value for name, value in variables.items()}
     assert told == {**wanted, "deploy_operation": operation}
     assert f"{arguments[0]}: done in" in result.stdout
@@ -120,31 +125,59 @@ def test_further_arguments_are_ansibles(desk: Desk) -> None:
 
 
 def test_an_inventory_may_be_elsewhere(desk: Desk) -> None:
-    desk.run("/an/inventory", "deploy")
-    assert desk.calls()[0].words[:2] == ["-i", "/an/inventory"]
+    elsewhere = desk.directory / "elsewhere"
+    elsewhere.mkdir()
+    desk.run(str(elsewhere), "deploy")
+    assert desk.calls()[0].words[:2] == ["-i", str(elsewhere)]
+
+
+@pytest.mark.parametrize("verb", ["drain", "undrain"])
+def test_a_host_is_drained_and_brought_back(desk: Desk, verb: str) -> None:
+    assert desk.run("staging", verb, "app1").returncode == 0
+    (call,) = desk.calls()
+    assert call.playbook == f"playbooks/{verb}.yml"
+    assert call.variables == {"drain_host": "app1", "deploy_operation": f"{verb} app1"}
+
+
+def test_an_inventory_that_is_not_there_is_refused(desk: Desk) -> None:
+    result = desk.run("prodcution", "deploy")
+    assert result.returncode == 1
+    assert result.stderr == "There is no inventory prodcution. ENV= takes one of: staging \n"
+    assert desk.calls() == []
 
 
 @pytest.mark.parametrize("failing", ["playbooks/deploy.yml", "playbooks/"])
-def test_what_fails_is_settled_and_what_runs_is_shown(desk: Desk, failing: str) -> None:
+def test_after_a_failure_the_lock_is_given_back_and_what_runs_is_shown(
+    desk: Desk, failing: str
+) -> None:
     """Even where what follows fails, too."""
     desk.fails(failing)
 
     result = desk.run("staging", "rollback", "abc")
 
     assert result.returncode == 1
-    deploy, settle, releases = desk.calls()
-    assert [call.playbook for call in (settle, releases)] == [
-        "playbooks/settle.yml",
+    deploy, unlock, releases = desk.calls()
+    assert [call.playbook for call in (unlock, releases)] == [
+        "playbooks/release_lock.yml",
         "playbooks/releases.yml",
     ]
+    assert unlock.variables == {**deploy.variables, "deploy_result": "failed"}
     # Who gives the lock back is who has taken it.
-    assert settle.variables == {**deploy.variables, "deploy_result": "failed"}
+    assert unlock.process == deploy.process != ""
     assert "rollback: FAILED after" in result.stderr
+    assert result.stderr.endswith("See the error above. Fix the cause and retry.\n")
     assert "done in" not in result.stdout
 
 
-def test_a_verb_that_there_is_none_of_is_answered_with_the_usage(desk: Desk) -> None:
+def test_the_last_words_are_what_failed_and_what_was_put_back(desk: Desk) -> None:
+    desk.fails("playbooks/deploy.yml")
+    (desk.directory / "says").write_text("app1 failed\nPut back: app1.\n")
+    result = desk.run("staging", "deploy")
+    assert result.stderr.endswith("app1 failed\nPut back: app1.\n")
+
+
+def test_an_unknown_verb_is_answered_with_the_usage(desk: Desk) -> None:
     result = desk.run("staging", "depoly")
-    assert result.returncode == 1
-    assert result.stderr.startswith("usage: scripts/deploy ENV deploy [REF] | rollback")
+    assert result.returncode == 2
+    assert result.stderr.startswith("usage: scripts/operate ENV deploy [REF] | rollback")
     assert desk.calls() == []

@@ -1,73 +1,77 @@
-"""The program channels-releases, on a host of files in a directory and real processes."""
+"""Releases and the lock of a host, on a host of files in a directory and real processes."""
 
+import io
 import json
 import os
-import re
 import subprocess
-import sys
-from collections.abc import Iterator
+import tarfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import jinja2
 import pytest
+from plugins.module_utils.channels_releases import Layout, Lock, ReleaseError, Releases
 
-from .house import ROLES, Tree
+from .house import Tree
 
-TEMPLATE = ROLES / "channels" / "templates" / "channels-releases.j2"
 A, B, C, D, E, F = (digit * 12 for digit in "abcdef")
-ADA = {"who": "ada@desk", "what": "deploy v1.2", "run": "1"}
-BOB = {"who": "bob@desk", "what": "rollback", "run": "2"}
-
+ADA = {"who": "ada@desk", "what": "deploy v1.2", "run": "desk:1:1"}
+BOB = {"who": "bob@desk", "what": "rollback", "run": "desk:2:2"}
+MANAGE = """#!/bin/sh
+echo "$*" >> {root}/said
+[ ! -e {root}/refused ] || {{ echo "ImproperlyConfigured: no STATIC_ROOT" >&2; exit 1; }}
+"""
 SYSTEMCTL = """#!/bin/sh
 [ "$1" = show ] && cat "{root}/units"
 """
+USER = subprocess.run(["id", "-un"], capture_output=True, text=True, check=True).stdout.strip()
 
 
 @dataclass
 class Host:
-    """A host; the paths of the program are below a directory."""
+    """A host; its paths are below a directory."""
 
     root: Path
     processes: list["subprocess.Popen[bytes]"] = field(default_factory=list)
 
     @property
-    def home(self) -> Path:
-        return self.root / "srv" / "channels"
+    def layout(self) -> Layout:
+        return Layout(self.root / "srv" / "channels", self.root)
 
     @property
-    def lock(self) -> Path:
-        return self.root / "run" / "channels-deploy.lock"
+    def home(self) -> Path:
+        return self.layout.home
 
-    def run(self, *arguments: str, told: object = None) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, self.root / "channels-releases", *arguments],
-            input=told if isinstance(told, str) else json.dumps(told),
-            # Nine hours ahead.
-            env={**os.environ, "PATH": f"{self.root}:{os.environ['PATH']}", "TZ": "UTC-9"},
-            capture_output=True,
-            text=True,
-            check=False,
+    @property
+    def lock(self) -> Lock:
+        return Lock(self.layout)
+
+    @property
+    def releases(self) -> Releases:
+        return Releases(self.layout, self.run)
+
+    def run(self, command: Sequence[str]) -> str:
+        environment = {**os.environ, "PATH": f"{self.root}:{os.environ['PATH']}"}
+        result = subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False
         )
+        if result.returncode:
+            raise ReleaseError(result.stderr)
+        return result.stdout
 
     def list(self) -> list[Tree]:
-        found: list[Tree] = json.loads(self.run("list").stdout)
-        return found
+        return self.releases.listed()
 
     def prune(self, keep: int) -> set[str]:
-        """What it says that it has removed, below the directory."""
-        result = self.run("prune", str(keep))
-        assert result.returncode == 0, result.stderr
-        return {str(Path(line).relative_to(self.root)) for line in result.stdout.splitlines()}
-
-    def settle(self, told: Tree, result: str = "ok") -> "subprocess.CompletedProcess[str]":
-        for directory in ("archives", "environments"):
-            (self.home / directory).mkdir(parents=True, exist_ok=True)
-        return self.run("settle", A, "5", told={**told, "result": result})
+        """What is removed, below the directory."""
+        announced = self.releases.prune(keep, check=True)
+        removed = self.releases.prune(keep)
+        assert announced == removed
+        return {str(Path(path).relative_to(self.root)) for path in removed}
 
     def install(self, release: str, environment: str = "env0", deployed: int = 0) -> None:
-        """Put a release there as install-release does, and say when it was deployed."""
+        """Put a release there, and say when it was deployed."""
         directory = self.home / "releases" / release
         (directory / "app").mkdir(parents=True)
         venv = self.home / "environments" / environment
@@ -97,31 +101,86 @@ class Host:
         with (self.root / "units").open("a") as units:
             units.write(f"MainPID={process}\nId={unit}.service\n\n")
 
+    def bring(self, name: str, files: Sequence[str]) -> None:
+        """Put an archive there as the controller does."""
+        archives = self.home / "archives"
+        archives.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(archives / f"{name}.tar.gz", "w:gz") as archive:
+            for file in files:
+                entry = tarfile.TarInfo(file)
+                entry.size = 1
+                archive.addfile(entry, io.BytesIO(b"#"))
+
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
-    jinja = jinja2.Environment(autoescape=False, keep_trailing_newline=True)
-    jinja.filters["comment"] = lambda text: f"# {text}"
-    variables = {
-        "ansible_managed": "Ansible managed",
-        "cluster_home": "/srv/channels",
-        "_channels_lock_file": "/run/channels-deploy.lock",
-    }
-    program = jinja.from_string(TEMPLATE.read_text()).render(variables)
-    here, count = re.subn(r'Path\("/(?!proc")', f'Path("{tmp_path}/', program)
-    assert count == 6, "another path is to be replaced"
-    (tmp_path / "channels-releases").write_text(here)
-    (tmp_path / "systemctl").write_text(SYSTEMCTL.format(root=tmp_path))
-    (tmp_path / "systemctl").chmod(0o755)
+    for name, text in (("systemctl", SYSTEMCTL), ("channels-manage", MANAGE)):
+        (tmp_path / name).write_text(text.format(root=tmp_path))
+        (tmp_path / name).chmod(0o755)
     (tmp_path / "units").touch()
-    for directory in ("etc/channels", "etc/systemd/system", "run", "usr/local/sbin", "var/log"):
+    for directory in ("etc/channels", "etc/systemd/system", "run", "var/log"):
         (tmp_path / directory).mkdir(parents=True)
-    (tmp_path / "usr/local/sbin/channels-manage").touch()
     host = Host(tmp_path)
     yield host
     for process in host.processes:
         with process:
             process.kill()
+
+
+RELEASE_FILES = ("app/manage.py", "kit/channels_kit/probe.py", "kit.txt")
+PACKAGES = ("django/__init__.py", "django/__pycache__/a.pyc")
+
+
+# install
+
+
+def test_a_release_is_unpacked_with_its_packages(host: Host) -> None:
+    host.bring(A, RELEASE_FILES)
+    host.bring("env", PACKAGES)
+
+    assert host.releases.install(A, "env", USER)
+
+    release = host.home / "releases" / A
+    assert all((release / file).exists() for file in RELEASE_FILES)
+    assert list((release / "app" / "__pycache__").glob("manage.*"))
+    assert host.releases.installed() == [A]
+    assert host.releases.environments() == ["env"]
+    # Its interpreter is that of its packages; static files were collected before it appeared.
+    asked = "import django; print(django.__file__)"
+    found = host.run([str(release / "python"), "-c", asked])
+    assert found.startswith(str(host.home / "environments" / "env"))
+    said = (host.root / "said").read_text()
+    assert said == f"--release .{A} collectstatic --no-input --verbosity 0\n"
+    assert not host.releases.install(A, "env", USER), "it is there"
+
+
+def test_a_release_of_the_same_packages_shares_them(host: Host) -> None:
+    for name in (A, B):
+        host.bring(name, RELEASE_FILES)
+    host.bring("env", PACKAGES)
+    host.releases.install(A, "env", USER)
+    complete = host.home / "environments" / "env" / "complete"
+    made = complete.stat().st_mtime_ns
+    (host.home / "archives" / "env.tar.gz").unlink()
+    host.releases.install(B, "env", USER)
+    assert host.releases.installed() == [A, B]
+    assert complete.stat().st_mtime_ns == made
+
+
+def test_a_release_that_cannot_be_installed_is_not_there_and_the_next_run_installs_it(
+    host: Host,
+) -> None:
+    host.bring(A, RELEASE_FILES)
+    with pytest.raises(ReleaseError, match=r"env\.tar\.gz is missing"):
+        host.releases.install(A, "env", USER)
+    host.bring("env", PACKAGES)
+    (host.root / "refused").touch()
+    with pytest.raises(ReleaseError, match="ImproperlyConfigured: no STATIC_ROOT"):
+        host.releases.install(A, "env", USER)
+    assert host.releases.installed() == []
+    (host.root / "refused").unlink()
+    assert host.releases.install(A, "env", USER)
+    assert host.releases.installed() == [A]
 
 
 # list
@@ -168,13 +227,14 @@ def test_a_host_without_releases_has_an_empty_list(host: Host) -> None:
 def test_what_has_become_of_a_release_is_noted(host: Host) -> None:
     host.install(A, deployed=300)
     host.install(B, deployed=200)
-    assert host.run("bad", B, told="KeyError\nin the journal\n").returncode == 0
+    assert host.releases.mark_bad(B, "KeyError\nin the journal\n")
+    assert not host.releases.mark_bad(B, "KeyError\nin the journal\n")
     assert {each["release"]: each["bad"] for each in host.list()} == {
         A: "",
         B: "KeyError\nin the journal",
     }
     # Who deploys it again knows better.
-    assert host.run("switch", B).returncode == 0
+    assert host.releases.switch(B)
     first, second = host.list()
     assert (first["release"], first["bad"]) == (B, "")
     assert first["deployed"] > second["deployed"] == 300
@@ -182,96 +242,95 @@ def test_what_has_become_of_a_release_is_noted(host: Host) -> None:
 
 def test_the_first_release_is_noted_too(host: Host) -> None:
     host.install(A)
-    assert host.run("switch", A).returncode == 0
+    assert host.releases.switch(A)
     assert host.list()[0]["deployed"] > 0
 
 
 def test_the_current_release_is_one_that_is_installed(host: Host) -> None:
     for release in (A, B):
         host.install(release)
-        assert host.run("switch", release).returncode == 0
+        assert host.releases.switch(release)
         assert [each["release"] for each in host.list() if each["current"]] == [release]
-    refused = host.run("switch", C)
-    assert (refused.returncode, refused.stderr) == (1, f"{C} is not installed\n")
+        assert not host.releases.switch(release), "it is the current one"
+    with pytest.raises(ReleaseError, match=f"release {C} is not installed"):
+        host.releases.switch(C)
     assert (host.home / "current").resolve().name == B
 
 
-# settle
-
-
-def test_the_audit_log_has_a_line_an_operation(host: Host) -> None:
-    for operation in (ADA, BOB):
-        assert host.settle(operation).returncode == 0
-    log = (host.root / "var/log/channels-deploys.log").read_text()
-    first, second = map(json.loads, log.splitlines())
-    at = datetime.strptime(first.pop("at"), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-    assert abs(datetime.now(tz=UTC) - at).total_seconds() < 60
-    assert first == {**ADA, "release": A, "result": "ok"}
-    assert second["who"] == "bob@desk"
-
-
-def test_only_a_success_removes_releases(host: Host) -> None:
-    """After a failure, the lock may be another operator's, whose release is installed already."""
-    host.install(A)
-    assert host.settle(ADA, "failed").returncode == 0
-    assert [each["release"] for each in host.list()] == [A]
-    assert host.settle(ADA).returncode == 0
-    assert host.list() == []
-
-
-# lock, unlock
+# the lock and the audit log
 
 
 def test_who_holds_the_lock_is_told_to_whoever_else_comes(host: Host) -> None:
-    assert host.run("lock", told=ADA).returncode == 0
-    before = host.lock.stat().st_mtime
-    os.utime(host.lock, (before - 12 * 60, before - 12 * 60))
-
-    refused = host.run("lock", told=BOB)
-
-    assert refused.returncode == 1
-    assert refused.stderr.startswith("ada@desk is at it for 12 min: deploy v1.2. Nothing was")
-    assert "make unlock" in refused.stderr
-    assert json.loads(host.lock.read_text()) == ADA
+    assert host.lock.take(ADA)
+    there = host.layout.lock.stat().st_mtime - 12 * 60
+    os.utime(host.layout.lock, (there, there))
+    assert not host.lock.take(BOB)
+    holder = host.lock.holder()
+    assert 720 <= holder.pop("seconds") < 780
+    assert holder == ADA
 
 
-def test_the_same_operator_with_another_deploy_is_somebody_else(host: Host) -> None:
-    host.run("lock", told=ADA)
-    assert host.run("lock", told={**ADA, "run": "2"}).returncode == 1
+def test_the_same_run_may_take_the_lock_again_and_add_to_it(host: Host) -> None:
+    assert host.lock.take(ADA)
+    there = host.layout.lock.stat().st_mtime - 60
+    os.utime(host.layout.lock, (there, there))
+    assert host.lock.take({**ADA, "release": A})
+    assert host.lock.take(ADA)
+    holder = host.lock.holder()
+    assert holder["release"] == A
+    assert holder["seconds"] >= 60, "since it was taken"
 
 
-def test_the_same_run_may_take_the_lock_again(host: Host) -> None:
-    host.run("lock", told=ADA)
-    assert host.run("lock", told=dict(reversed(ADA.items()))).returncode == 0
+def test_the_lock_of_a_run_that_has_ended_is_taken_over(host: Host) -> None:
+    assert host.lock.take({**ADA, "release": A})
+    assert not host.lock.take(BOB, instead_of="desk:3:3")
+    assert host.lock.take(BOB, instead_of=ADA["run"])
+    holder = host.lock.holder()
+    assert holder["who"] == BOB["who"]
+    assert "release" not in holder
 
 
 def test_a_lock_that_is_being_written_is_somebodys(host: Host) -> None:
-    host.lock.touch()
-    refused = host.run("lock", told=ADA)
-    assert refused.returncode == 1
-    assert refused.stderr.startswith("somebody is at it for 0 min: ?.")
+    host.layout.lock.touch()
+    assert not host.lock.take(ADA)
+    assert host.lock.holder()["who"] == "somebody"
 
 
 def test_the_holder_alone_gives_the_lock_back(host: Host) -> None:
-    host.run("lock", told=ADA)
-    # As after a deploy that was refused: its end is no failure.
-    assert host.settle(BOB, "failed").returncode == 0
-    assert host.lock.exists()
-    assert host.settle(ADA, "failed").returncode == 0
-    assert not host.lock.exists()
-    assert host.run("lock", told=BOB).returncode == 0
+    assert not host.lock.give_back(BOB["run"], "failed"), "nobody has it"
+    host.lock.take(ADA)
+    assert not host.lock.give_back(BOB["run"], "failed")
+    assert not host.layout.audit.exists(), "an operation that was refused has done nothing"
+    assert host.lock.give_back(ADA["run"], "failed")
+    assert host.lock.holder() == {}
+    assert host.lock.take(BOB)
 
 
-def test_a_lock_is_broken_with_the_name_of_its_holder(host: Host) -> None:
-    host.run("lock", told=ADA)
-    broken = host.run("unlock", told="")
-    assert (broken.returncode, json.loads(broken.stdout)) == (0, ADA)
-    assert not host.lock.exists()
+def test_a_lock_is_broken_whoever_has_it(host: Host) -> None:
+    host.lock.take(ADA)
+    assert host.lock.break_it()
+    assert not host.lock.break_it()
+    assert host.lock.take(BOB)
 
 
-def test_where_there_is_no_lock_there_is_none_to_break(host: Host) -> None:
-    unlocked = host.run("unlock")
-    assert (unlocked.returncode, unlocked.stdout) == (0, "")
+def test_the_audit_log_has_a_line_an_operation_with_its_release(host: Host) -> None:
+    """That of one that failed, too: it is noted as soon as it is known."""
+    host.lock.take(ADA)
+    host.lock.take({**ADA, "release": A})
+    host.lock.give_back(ADA["run"], "failed")
+    host.lock.take(BOB)
+    host.lock.give_back(BOB["run"], "ok")
+    first, second = map(json.loads, host.layout.audit.read_text().splitlines())
+    at = datetime.strptime(first.pop("at"), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    assert abs(datetime.now(tz=UTC) - at).total_seconds() < 60
+    assert first.pop("seconds") < 60
+    assert first == {
+        "who": "ada@desk",
+        "what": "deploy v1.2",
+        "release": A,
+        "result": "failed",
+    }
+    assert (second["who"], second["result"], second["release"]) == ("bob@desk", "ok", "")
 
 
 # prune
@@ -314,7 +373,7 @@ def test_bad_ones_take_no_place_of_those_to_go_back_to(host: Host) -> None:
         host.install(release, deployed=deployed)
     host.make_current(B)
     for release in (C, D):
-        host.run("bad", release, told="no good")
+        host.releases.mark_bad(release, "no good")
     host.prune(2)
     assert {each["release"] for each in host.list()} == {A, B, C, D}
     host.prune(1)
@@ -348,19 +407,6 @@ def test_an_environment_file_goes_when_nothing_names_it(host: Host) -> None:
     unit.write_text(f"EnvironmentFile={files}/01234567.env\n")
     # What is not the kit's keeps nothing.
     (host.root / "etc/systemd/system/other.service").write_text(f"{files}/00000000.env\n")
-    manage = host.root / "usr/local/sbin/channels-manage"
-    manage.write_text(f"--property=EnvironmentFile={files}/89abcdef.env\n")
+    (files / "host.conf").write_text(f"CHANNELS_ENVIRONMENT_FILE={files}/89abcdef.env\n")
 
     assert host.prune(5) == {"etc/channels/00000000.env"}
-
-
-# All of them
-
-
-@pytest.mark.parametrize(
-    "arguments", [[], ["list", "x"], ["switch"], ["bad"], ["prune"], ["unlock", "--brake"]]
-)
-def test_wrong_usage_is_answered_with_the_usage(host: Host, arguments: list[str]) -> None:
-    result = host.run(*arguments, told="")
-    assert result.returncode == 1
-    assert "usage: channels-releases list" in result.stderr
