@@ -194,7 +194,7 @@ def test_every_host_gets_the_files_of_its_roles(clusters: dict[str, Cluster]) ->
         "/usr/local/sbin/channels-releases",
         "/etc/systemd/system/channels-celery.service",
         "/etc/systemd/system/channels-web@.service",
-        "/etc/systemd/system/channels-worker@.service",
+        "/etc/systemd/system/channels-background@.service",
     }
     edge = {"/etc/nginx/nginx.conf"}
     data = {
@@ -254,7 +254,7 @@ def test_what_has_a_checker_is_checked(clusters: dict[str, Cluster]) -> None:
         "/etc/systemd/system/channels-firewall.service",
         "/etc/systemd/system/channels-celery.service",
         "/etc/systemd/system/channels-web@.service",
-        "/etc/systemd/system/channels-worker@.service",
+        "/etc/systemd/system/channels-background@.service",
         "/usr/local/sbin/channels-manage",
         "/usr/local/sbin/channels-prove",
         "/usr/local/sbin/channels-redis-users",
@@ -529,7 +529,7 @@ def test_a_worker_is_not_killed_while_it_drains(
 
 
 @every_app
-@pytest.mark.parametrize("unit", ["channels-worker@.service", "channels-celery.service"])
+@pytest.mark.parametrize("unit", ["channels-background@.service", "channels-celery.service"])
 def test_background_work_has_the_time_to_stop_that_the_inventory_says(
     clusters: dict[str, Cluster], name: str, host: str, unit: str
 ) -> None:
@@ -665,7 +665,7 @@ def test_every_worker_of_a_cluster_has_the_same_environment(
 
 UNITS = {
     "channels-web@.service": "--port %i",
-    "channels-worker@.service": "manage.py runworker %i",
+    "channels-background@.service": "manage.py runworker %i",
     "channels-celery.service": "-m celery --app config worker",
 }
 

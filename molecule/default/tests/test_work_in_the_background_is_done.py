@@ -12,7 +12,7 @@ from harness.wait import eventually
 from playwright.sync_api import Browser, Page, expect
 
 CELERY = "channels-celery.service"
-THUMBNAILS = "channels-worker@thumbnails.service"
+THUMBNAILS = "channels-background@thumbnails.service"
 
 # Says something through the HTTP API of a worker, with a token.
 POST = """\

@@ -1,0 +1,216 @@
+"""Filters about the application's units: which a host runs, which a roll restarts and proves.
+
+A unit is a mapping as the module ``channels_units`` takes it: name, label, revision, url,
+connected_to, replaced_process. What runs is what that module returns as ``units``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Unit = dict[str, Any]
+Found = Mapping[str, Mapping[str, Any]]
+"""What the module channels_units found of units, by name."""
+
+
+def revisions(unit_files: Mapping[str, str], release: str) -> dict[str, str]:
+    """Return what a process of each unit file is started with: the release, and its unit.
+
+    Args:
+        unit_files: what stands in each unit file, but for its revision, by name.
+        release: the name of the release.
+    """
+    return {
+        name: f"{release}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+        for name, content in unit_files.items()
+    }
+
+
+def units(
+    workers: Sequence[Mapping[str, Any]],
+    host: str,
+    background_channels: Sequence[str],
+    celery_processes: int | str,
+    layer_port: int | str,
+    broker_port: int | str,
+) -> list[Unit]:
+    """Return the units that a host runs, without their revisions.
+
+    Args:
+        workers: those of the host: name, port and url of each.
+        host: the host's name in the inventory.
+        background_channels: the channels that a background unit serves, one each.
+        celery_processes: how many Celery has; 0 for none.
+        layer_port: where the background units take their work from.
+        broker_port: where Celery takes its work from.
+    """
+    made: list[Unit] = [
+        {
+            "name": web_unit(worker["port"]),
+            "label": worker["name"],
+            "url": worker["url"],
+        }
+        for worker in workers
+    ]
+    made += [
+        {
+            "name": f"channels-background@{channel}.service",
+            "label": f"{host}:{channel}",
+            "connected_to": int(layer_port),
+        }
+        for channel in background_channels
+    ]
+    if int(celery_processes) > 0:
+        made.append(
+            {
+                "name": "channels-celery.service",
+                "label": f"{host}:celery",
+                "connected_to": int(broker_port),
+            }
+        )
+    return made
+
+
+def web_unit(port: int | str) -> str:
+    """Return the name of a worker's unit."""
+    return f"channels-web@{port}.service"
+
+
+def with_revisions(wanted: Sequence[Unit], revisions: Mapping[str, str]) -> list[Unit]:
+    """Return units, each with the revision of its unit file."""
+    return [{**unit, "revision": revisions[unit_file(unit["name"])]} for unit in wanted]
+
+
+def unit_file(name: str) -> str:
+    """Return the name of a unit's file: that of its template, where it is an instance."""
+    return re.sub(r"@[^@]*(?=\.service$)", "@", name)
+
+
+def running(found: Found) -> list[str]:
+    """Return the names of the units that run."""
+    return [name for name, told in found.items() if told["active"]]
+
+
+def absent(found: Found) -> list[str]:
+    """Return the names of the units that do not run."""
+    return [name for name, told in found.items() if not told["active"]]
+
+
+def outdated(wanted: Sequence[Unit], found: Found, restart: bool = False) -> list[Unit]:
+    """Return the units that a roll restarts.
+
+    Args:
+        wanted: the units that the host runs.
+        found: what was found of them.
+        restart: whether those whose process is the right one are restarted, too.
+    """
+    return [
+        {**unit, "replaced_process": found[unit["name"]]["process"]}
+        for unit in wanted
+        if unit["name"] in found
+        and (found[unit["name"]]["outdated"] or (restart and found[unit["name"]]["active"]))
+    ]
+
+
+def former_units(wanted: Sequence[Unit], found: Found) -> list[Unit]:
+    """Return the units that ran before, each with the revision that it had."""
+    return [
+        {**unit, "revision": found[unit["name"]]["revision"]}
+        for unit in wanted
+        if found.get(unit["name"], {}).get("revision")
+    ]
+
+
+def former_files(found: Found) -> list[dict[str, str]]:
+    """Return what stood in the unit files before: path and content of each."""
+    contents = {told["path"]: told["content"] for told in found.values() if told.get("content")}
+    return [{"path": path, "content": content} for path, content in contents.items()]
+
+
+def surplus_units(surplus: Sequence[Mapping[str, Any]], host: str, address: str) -> list[Unit]:
+    """Return units that a host no longer runs, as a roll takes them.
+
+    Args:
+        surplus: what the module channels_units lists.
+        host: the host's name in the inventory.
+        address: where its workers answer; brackets around IPv6.
+    """
+    made = []
+    for unit in surplus:
+        name = unit["name"]
+        stem = name.removeprefix("channels-").removesuffix(".service")
+        port = re.fullmatch(r"web@(\d+)", stem)
+        answers = {"url": f"http://{address}:{port[1]}"} if port else {}
+        made.append({"name": name, "label": f"{host}:{stem.rpartition('@')[2]}", **answers})
+    return made
+
+
+def roll_position(host: str, hosts: Sequence[str], hostvars: Mapping[str, Any]) -> dict[str, int]:
+    """Return how far the roll is when it comes to a host, and how far it goes.
+
+    Returns:
+        The `number` of the host's first unit, from 1, and the `total` of all hosts' units.
+    """
+    counts = [len(hostvars[each].get("_channels_rolled_units", [])) for each in hosts]
+    return {"number": 1 + sum(counts[: list(hosts).index(host)]), "total": sum(counts)}
+
+
+def proved_workers(
+    workers: Sequence[Mapping[str, Any]],
+    host: str,
+    hosts: Sequence[str],
+    hostvars: Mapping[str, Any],
+    failed: bool,
+) -> list[Mapping[str, Any]]:
+    """Return the workers that must reach each other when the roll is at a host.
+
+    Those that were ready before; those of a host that has just been started; new ones of this host,
+    which are started first; and those of hosts before it, which are rolled. Not those that were not
+    ready before the roll came to them: it may bring what mends them.
+
+    Args:
+        workers: every worker of the cluster.
+        host: the host that the roll is at.
+        hosts: the app hosts, in the order of the roll.
+        hostvars: the variables of all hosts.
+        failed: whether a gate has failed: then those of before alone, for what was started has been
+            stopped.
+    """
+    before = list(hosts)[: list(hosts).index(host)]
+    proved = []
+    for worker in workers:
+        known = hostvars[worker["host"]]
+        unit = web_unit(worker["port"])
+        found = known.get("_channels_look", {}).get("units", {}).get(unit, {})
+        start = known.get("_channels_start")
+        started = start is not None and not start.get("skipped", False)
+        rolled = {each["name"] for each in known.get("_channels_rolled_units", [])}
+        new = started and not found.get("active", False)
+        if found.get("ready", False) or (
+            not failed and (new or (unit in rolled and worker["host"] in before))
+        ):
+            proved.append(worker)
+    return proved
+
+
+class FilterModule:
+    """What Ansible asks for filters."""
+
+    def filters(self) -> dict[str, Any]:
+        """Return the filters by name."""
+        return {
+            "channels_absent": absent,
+            "channels_former_files": former_files,
+            "channels_former_units": former_units,
+            "channels_outdated": outdated,
+            "channels_proved_workers": proved_workers,
+            "channels_revisions": revisions,
+            "channels_roll_position": roll_position,
+            "channels_running": running,
+            "channels_surplus_units": surplus_units,
+            "channels_units": units,
+            "channels_with_revisions": with_revisions,
+        }

@@ -1,0 +1,596 @@
+#!/usr/bin/python
+"""Ansible module: start, restart, watch, stop and list the application's units on a host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: channels_units
+short_description: Start, restart, watch, stop and list the application's units
+description:
+  - Brings the systemd units of the application on a host to a state, and waits for it.
+  - It asks systemd and the running processes, not files, what runs. So a run completes what an
+    interrupted one left.
+  - A worker is ready when it answers V(200) to C(/-/ready). A unit that answers nobody is ready
+    when its process is connected to the server that it takes its work from.
+options:
+  state:
+    description:
+      - V(gathered) changes nothing and returns what runs, and whether it is ready.
+      - V(listed) changes nothing and returns the units of O(patterns) that this host has and that
+        are not in O(units).
+      - V(started) enables all units and starts those that do not run. It waits until each is ready;
+        not for a unit that runs with another revision, which waits for its restart.
+      - V(restarted) restarts the units of which the right process does not run.
+      - V(watched) changes nothing, and waits until the units are ready; those without a revision,
+        until they are stopped.
+      - V(stopped) stops all units at once. People who leave one must not come to the next one.
+      - V(removed) does so and disables them.
+    type: str
+    choices: [gathered, listed, started, restarted, watched, stopped, removed]
+    required: true
+  units:
+    description: The units.
+    type: list
+    elements: dict
+    default: []
+    suboptions: &unit
+      name:
+        description: What systemd calls it, such as V(channels-web@8001.service).
+        type: str
+        required: true
+      label:
+        description: What messages call it, such as V(app1:8001). Default is the name.
+        type: str
+      revision:
+        description:
+          - What its process must have been started with in E(CHANNELS_KIT_REVISION).
+          - Empty where no process is to run.
+        type: str
+        default: ""
+      url:
+        description: Where a worker answers, without a path. A unit without one answers nobody.
+        type: str
+      connected_to:
+        description:
+          - For a unit that answers nobody, the port of the server that it takes its work from.
+        type: int
+      replaced_process:
+        description: A process that is to be replaced although its revision is right.
+        type: int
+        default: 0
+  beside:
+    description:
+      - Units that are looked at, too. They are neither touched nor waited for, but the module fails
+        where the process of one exits.
+    type: list
+    elements: dict
+    default: []
+    suboptions: *unit
+  patterns:
+    description: With O(state=listed), patterns of names of units, as systemctl takes them.
+    type: list
+    elements: str
+    default: []
+  timeout:
+    description:
+      - Seconds to wait. V(0) takes one look with O(state=started) and O(state=watched), and does
+        not wait in other states.
+      - Beside a worker, units that answer nobody are not waited for, except with O(state=started).
+    type: float
+    default: 0
+  fail_on_timeout:
+    description:
+      - Whether it is a failure if the units do not get there within O(timeout).
+      - Set it to V(false) to look again later.
+    type: bool
+    default: true
+  hold:
+    description:
+      - With O(state=watched), seconds for which the units, ready from the start, must stay ready.
+      - It fails as soon as one is not.
+    type: float
+    default: 0
+  proof:
+    description:
+      - A command that exits with 0 where messages are delivered. It is run as soon as the units are
+        ready with O(state=restarted) and O(state=watched). Its result does not fail the module.
+    type: list
+    elements: str
+    default: []
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+author: Channels Kit
+"""
+
+EXAMPLES = r"""
+- name: Start a worker and a background unit, and wait until both are ready
+  channels_units:
+    state: started
+    timeout: 60
+    units:
+      - name: channels-web@8001.service
+        label: app1:8001
+        url: http://10.0.0.10:8001
+        revision: 0123456789ab-01234567
+      - name: channels-background@thumbnails.service
+        connected_to: 6379
+        revision: 0123456789ab-89abcdef
+
+- name: List units that this host no longer runs
+  channels_units:
+    state: listed
+    patterns: ["channels-web@*", "channels-background@*"]
+    units: "{{ wanted }}"
+  register: listing
+
+- name: Stop and disable them
+  channels_units:
+    state: removed
+    units: "{{ listing.surplus }}"
+    timeout: 300
+"""
+
+RETURN = r"""
+units:
+  description: What is known of each unit, by name.
+  returned: always, except with O(state=listed)
+  type: dict
+  contains:
+    active:
+      description: Whether a process runs or is being started.
+      type: bool
+    enabled:
+      description: Whether it starts with the host.
+      type: bool
+    up_to_date:
+      description: Whether the right process runs.
+      type: bool
+    outdated:
+      description: Whether another process runs than the right one.
+      type: bool
+    ready:
+      description: Whether it is ready, whatever process runs. With O(state=gathered).
+      type: bool
+    revision:
+      description: What its process was started with; empty where none runs.
+      type: str
+    process:
+      description: Its main process; 0 where none runs.
+      type: int
+    path:
+      description: Its unit file; empty where there is none.
+      type: str
+    content:
+      description: What the unit file holds.
+      returned: where there is one
+      type: str
+    phase:
+      description: >-
+        How far it is, after a wait: V(draining), V(stopping), V(stopped), V(starting), V(ready) or
+        V(failed).
+      type: str
+    sockets:
+      description: How many sockets it still has, while it drains.
+      type: int
+    reason:
+      description: Why it is not ready.
+      type: str
+surplus:
+  description: The units that the host has and that are not wanted, as O(units) takes them.
+  returned: with O(state=listed)
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: What systemd calls it.
+      type: str
+unit_files:
+  description: Names of the unit files that match the patterns, templates among them.
+  returned: with O(state=listed)
+  type: list
+  elements: str
+proof:
+  description: What the proof came to.
+  returned: where it was run
+  type: dict
+  contains:
+    rc:
+      description: Its exit status.
+      type: int
+    output:
+      description: What it printed.
+      type: str
+    seconds:
+      description: How long it took.
+      type: float
+failure:
+  description: What failed.
+  returned: where a unit failed
+  type: dict
+  contains:
+    unit:
+      description: The unit.
+      type: str
+    label:
+      description: What messages call it.
+      type: str
+    what:
+      description: What is wrong, such as V(failed) or V(is not ready).
+      type: str
+    reason:
+      description: Why, such as V(exited with status 3).
+      type: str
+    journal:
+      description: The last lines of its journal.
+      type: str
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.channels_units import (
+    PROPERTIES,
+    STOPS,
+    UNIT_OPTIONS,
+    Phase,
+    Plan,
+    Progress,
+    State,
+    Status,
+    Unit,
+    Watch,
+    is_outdated,
+    is_up_to_date,
+    parse_names,
+    parse_show,
+    plan,
+)
+
+READY_PATIENCE = 10.0
+"""Seconds that a worker may take to say whether it is ready."""
+
+LIVE_PATIENCE = 2.0
+"""Seconds that a worker may take to say how many sockets it has."""
+
+JOURNAL_LINES = 40
+
+PROVED = (State.RESTARTED, State.WATCHED)
+"""The states that a proof is run for."""
+
+ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
+    "state": {"type": "str", "choices": [each.value for each in State], "required": True},
+    "units": {"type": "list", "elements": "dict", "default": [], "options": UNIT_OPTIONS},
+    "beside": {"type": "list", "elements": "dict", "default": [], "options": UNIT_OPTIONS},
+    "patterns": {"type": "list", "elements": "str", "default": []},
+    "timeout": {"type": "float", "default": 0.0},
+    "fail_on_timeout": {"type": "bool", "default": True},
+    "hold": {"type": "float", "default": 0.0},
+    "proof": {"type": "list", "elements": "str", "default": []},
+}
+
+
+class Host:
+    """The host: systemd, /proc and the workers."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        self.module = module
+
+    def run(self, *command: str) -> tuple[int, str, str]:
+        """Run a command and return its exit status and what it printed."""
+        code, out, err = self.module.run_command(
+            list(command), expand_user_and_vars=False, errors="replace"
+        )
+        return int(code), str(out), str(err)
+
+    def systemctl(self, verb: str, *arguments: str, unit: Unit | None = None) -> str:
+        """Run systemctl and return what it printed; fail where it refuses."""
+        code, out, err = self.run("systemctl", verb, *arguments)
+        if code:
+            what = f"systemctl {verb} failed"
+            if unit is None:
+                self.module.fail_json(msg=f"{what}: {err.strip()}")
+            self.fail(unit, what, err.strip())
+        return out
+
+    def statuses(self, units: Iterable[Unit]) -> dict[str, Status]:
+        """Ask systemd for all units by one call, and the processes for their revisions."""
+        names = [unit.name for unit in units]
+        if not names:
+            return {}
+        shown = parse_show(
+            self.systemctl("show", f"--property={','.join(PROPERTIES)}", *names),
+        )
+        return {name: self.with_revision(Status.from_properties(shown[name])) for name in names}
+
+    def with_revision(self, status: Status) -> Status:
+        """Return the status with the revision of its process."""
+        revision = running_revision(status.process) if status.process else ""
+        return status.with_revision(revision)
+
+    def readiness(self, unit: Unit, process: int) -> tuple[bool, str]:
+        """Return whether a unit is ready, and what says so."""
+        if unit.url:
+            status, answer = ask(unit.url, "/-/ready", READY_PATIENCE)
+            said = f"answers {status}: {answer}" if status else f"gives no answer: {answer}"
+            return status == 200, f"{unit.url}/-/ready {said.strip()}"
+        connected = is_connected(process, unit.connected_to)
+        return connected, f"process {process} has no connection to port {unit.connected_to}"
+
+    def live(self, unit: Unit) -> Mapping[str, Any]:
+        """Return what a worker says of its sockets; nothing where it does not."""
+        status, answer = ask(unit.url, "/-/live", LIVE_PATIENCE)
+        with contextlib.suppress(ValueError):
+            found = json.loads(answer) if status == 200 else {}
+            if isinstance(found, dict) and isinstance(found.get("sockets"), int):
+                return found
+        return {}
+
+    def journal(self, unit: Unit) -> str:
+        """Return the last lines of a unit's journal."""
+        # What a process said last, before it exited, may still be on its way.
+        self.run("journalctl", "--sync")
+        _, journal, _ = self.run(
+            *("journalctl", "--no-pager", f"--lines={JOURNAL_LINES}", "--output=cat"),
+            *("--unit", unit.name),
+        )
+        return journal.rstrip()
+
+    def fail(self, unit: Unit, what: str, reason: str) -> NoReturn:
+        """Fail because of a unit, with the end of its journal."""
+        journal = self.journal(unit)
+        failure = {"unit": unit.name, "label": unit.label, "what": what, "reason": reason}
+        self.module.fail_json(
+            msg=f"{unit.label} {what}: {reason}\nLast journal lines of {unit.name}:\n{journal}",
+            failure={**failure, "journal": journal},
+        )
+        raise AssertionError("fail_json returned")
+
+
+def running_revision(process: int) -> str:
+    """Return the revision that a process was started with; empty if it has none or is gone."""
+    try:
+        environment = Path("/proc", str(process), "environ").read_bytes()
+    except OSError:
+        return ""
+    for entry in environment.split(b"\0"):
+        name, _, value = entry.partition(b"=")
+        if name == b"CHANNELS_KIT_REVISION":
+            return value.decode()
+    return ""
+
+
+def is_there(process: int) -> bool:
+    """Return whether a process runs; one that has ended and was not waited for does not."""
+    try:
+        stat = Path("/proc", str(process), "stat").read_text()
+    except OSError:
+        return False
+    # proc_pid_stat(5): the state follows the name, which may hold anything, in parentheses.
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def ask(url: str, path: str, patience: float) -> tuple[int, str]:
+    """Return a worker's status and answer; 0 and the reason where it gives none."""
+    where = urlsplit(url)
+    # Never by way of a proxy: the worker is on this host.
+    connection = HTTPConnection(where.hostname or "", where.port, timeout=patience)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode(errors="replace")
+    except (OSError, HTTPException) as error:  # the latter: not a worker's answer
+        return 0, str(error)
+    finally:
+        connection.close()
+
+
+def is_connected(process: int, port: int) -> bool:
+    """Return whether a process holds a TCP connection to a port of another one."""
+    directory = Path("/proc", str(process))
+    held = set()
+    tables = []
+    with contextlib.suppress(OSError):  # it has gone meanwhile
+        for file in (directory / "fd").iterdir():
+            with contextlib.suppress(OSError):  # this one has been closed
+                held.add(str(file.readlink()))
+        tables = [(directory / "net" / name).read_text() for name in ("tcp", "tcp6")]
+    for line in (line.split() for table in tables for line in table.splitlines()[1:]):
+        # proc_pid_net(5): remote address, state (01: established), inode.
+        remote, state, inode = line[2], line[3], line[9]
+        if state == "01" and int(remote[-4:], 16) == port and f"socket:[{inode}]" in held:
+            return True
+    return False
+
+
+def carry_out(host: Host, made: Plan, units: Mapping[str, Unit]) -> None:
+    """Have systemd do what was planned; it does not wait for what takes time."""
+
+    def call(verb: str, names: Sequence[str], *options: str) -> None:
+        if names:
+            host.systemctl(verb, *options, *names, unit=units[names[0]])
+
+    if made.reload:
+        touched = next(unit for name, unit in units.items() if name in made.touched)
+        host.systemctl("daemon-reload", unit=touched)
+    call("enable", made.enable)
+    if not made.restart:
+        call("reset-failed", made.reset)
+    call("start", made.start, "--no-block")
+    call("restart", made.restart, "--no-block")
+    if made.restart:
+        # A unit may end once more before systemd comes to its restart.
+        call("reset-failed", made.reset)
+    call("disable", made.disable)
+    call("stop", made.stop, "--no-block")
+
+
+def wait(host: Host, watch: Watch) -> None:
+    """Ask what is due until the watch is over."""
+    while True:
+        now = time.monotonic()
+        if watch.show_due(now):
+            units = [each.unit for each in watch.progress.values()]
+            watch.shown(host.statuses(units), now)
+        for each in watch.ready_due(now):
+            ready, said = host.readiness(each.unit, each.status.process)
+            watch.heard_ready(each, ready, said, time.monotonic())
+        for each in watch.live_due(now):
+            watch.heard_live(each, host.live(each.unit), time.monotonic())
+        now = time.monotonic()
+        if watch.is_over(now):
+            return
+        time.sleep(watch.wake_at(now) - now)
+        processes = watch.processes()
+        ended = [name for name, process in processes.items() if not is_there(process)]
+        watch.looked_at_processes(ended, time.monotonic())
+
+
+def failure_of(watch: Watch, fail_on_timeout: bool) -> tuple[Progress, str] | None:
+    """Return the unit that is to blame and what is wrong with it, if anything."""
+    if watch.failed:
+        return watch.failed, "failed"
+    if watch.lost:
+        return watch.lost, "was ready and is no longer"
+    if watch.missing and fail_on_timeout:
+        missing = watch.missing[0]
+        return missing, f"is not {missing.wanted.value}"
+    return None
+
+
+def described(unit: Unit, status: Status, progress: Progress | None) -> dict[str, Any]:
+    """Return what is known of a unit."""
+    told: dict[str, Any] = {
+        "active": status.active,
+        "enabled": status.enabled,
+        "up_to_date": is_up_to_date(unit, status),
+        "outdated": is_outdated(unit, status),
+        "ready": progress.phase == Phase.READY if progress else False,
+        "revision": status.revision,
+        "process": status.process,
+        "path": status.path,
+        "phase": progress.phase.value if progress else "",
+        "sockets": progress.sockets if progress else 0,
+        "reason": progress.reason if progress else "",
+    }
+    with contextlib.suppress(OSError):  # there is none yet
+        told["content"] = Path(status.path).read_text() if status.path else ""
+    return told
+
+
+def listing(host: Host, patterns: list[str], wanted: set[str]) -> dict[str, Any]:
+    """Return the units and unit files that match patterns, of the former those not wanted."""
+    if not patterns:
+        return {"surplus": [], "unit_files": []}
+    # Of the instances of a template, those that run and those that start with the host: systemd
+    # has read both kinds.
+    options = ("--plain", "--no-legend", "--full")
+    loaded = parse_names(host.systemctl("list-units", "--all", *options, *patterns))
+    files = parse_names(host.systemctl("list-unit-files", *options, *patterns))
+    others = [Unit(name, name) for name in sorted({*loaded, *files} - wanted) if "@." not in name]
+    statuses = host.statuses(others)
+    # Apart from those that systemd only remembers because something mentions them.
+    surplus = [
+        {"name": name}
+        for name, status in statuses.items()
+        if status.enabled or status.active_state != "inactive"
+    ]
+    return {"surplus": surplus, "unit_files": sorted(files)}
+
+
+def bring(host: Host, state: State, parameters: Mapping[str, Any], check: bool) -> dict[str, Any]:
+    """Bring units to a state, and return the answer."""
+    every = [Unit.from_option(each) for each in parameters["units"]]
+    others = [Unit.from_option(each) for each in parameters["beside"]]
+    units = {unit.name: unit for unit in [*every, *others]}
+    statuses = host.statuses(units.values())
+    made = plan(state, every, statuses)
+    touched = [unit for unit in every if unit.name in made.touched]
+    answer: dict[str, Any] = {
+        "changed": bool(touched),
+        "diff": difference(state, touched, statuses),
+    }
+    watch = None
+    if not check:
+        carry_out(host, made, units)
+        timeout = parameters["timeout"]
+        if timeout > 0 or state in (State.STARTED, State.WATCHED):
+            watch = Watch(
+                every,
+                others,
+                state=state,
+                now=time.monotonic(),
+                timeout=timeout,
+                hold=parameters["hold"],
+                # Others may have ended long ago, and are as good as any now.
+                fresh=set(made.start) if state == State.STARTED else None,
+                former={name: statuses[name].last_process for name in [*made.start, *made.restart]},
+            )
+            wait(host, watch)
+            if found := failure_of(watch, parameters["fail_on_timeout"]):
+                host.fail(found[0].unit, found[1], found[0].reason)
+            if state == State.REMOVED:
+                forget(host, watch)
+            if parameters["proof"] and state in PROVED and watch.arrived:
+                answer["proof"] = prove(host, parameters["proof"])
+    answer["units"] = {
+        name: described(unit, watch.progress[name].status, watch.progress[name])
+        if watch
+        else described(unit, statuses[name], None)
+        for name, unit in units.items()
+    }
+    if state == State.GATHERED:
+        for name, told in answer["units"].items():
+            if told["active"]:
+                told["ready"], told["reason"] = host.readiness(units[name], told["process"])
+    return answer
+
+
+def forget(host: Host, watch: Watch) -> None:
+    """Have systemd forget units that failed while they stopped, and are there no longer."""
+    failed = [n for n, each in watch.progress.items() if each.status.active_state == "failed"]
+    if failed:
+        host.systemctl("reset-failed", *failed, unit=watch.progress[failed[0]].unit)
+
+
+def difference(
+    state: State, touched: Sequence[Unit], statuses: Mapping[str, Status]
+) -> dict[str, str]:
+    """Return what changes, as Ansible shows it."""
+    before = [f"{unit.name}: {statuses[unit.name].revision or 'not running'}\n" for unit in touched]
+    wanted = {unit.name: "" if state in STOPS else unit.revision for unit in touched}
+    after = [f"{unit.name}: {wanted[unit.name] or 'stopped'}\n" for unit in touched]
+    return {"before": "".join(before), "after": "".join(after)}
+
+
+def prove(host: Host, command: Sequence[str]) -> dict[str, Any]:
+    """Run the proof and return what it came to."""
+    began = time.monotonic()
+    code, out, err = host.run(*command)
+    return {"rc": code, "output": out or err, "seconds": time.monotonic() - began}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(ARGUMENT_SPEC, supports_check_mode=True)
+    host = Host(module)
+    state = State(module.params["state"])
+    if state == State.LISTED:
+        wanted = {unit["name"] for unit in module.params["units"]}
+        answer = {"changed": False, **listing(host, module.params["patterns"], wanted)}
+    else:
+        answer = bring(host, state, module.params, module.check_mode)
+    module.exit_json(**answer)
+
+
+if __name__ == "__main__":
+    main()
