@@ -105,7 +105,7 @@ class Rehearsal:
     def converge(self, what: str) -> None:
         """Bring the cluster to its inventory."""
         self.write_inventory()
-        run(what, ROOT / "scripts/ansible-playbook", "-i", INVENTORY, "site.yml")
+        run(what, ROOT / "scripts/operate", INVENTORY, "converge")
 
     def bring_up(self) -> None:
         """Make the hosts, and their cluster."""
@@ -119,7 +119,7 @@ class Rehearsal:
         marker = self.application / "chat" / "urls.py"
         original = (ROOT / "app" / "chat" / "urls.py").read_text()
         marker.write_text(f"{original}# Release {self.releases} of the rehearsal.\n")
-        run(what, ROOT / "scripts/deploy", INVENTORY, "deploy", *arguments)
+        run(what, ROOT / "scripts/operate", INVENTORY, "deploy", *arguments)
 
     def deploy(self, times: int) -> None:
         """Deploy, one release after the other."""
@@ -129,7 +129,7 @@ class Rehearsal:
 
     def roll_back(self) -> None:
         """Go back to the release before."""
-        run("rollback", ROOT / "scripts/deploy", INVENTORY, "rollback")
+        run("rollback", ROOT / "scripts/operate", INVENTORY, "rollback")
 
     def change_a_setting(self) -> None:
         """Change what workers are started with."""
@@ -151,10 +151,7 @@ class Rehearsal:
             run("third host", *cluster("up"))
             self.converge("a host more")
         with timed("a host less"):
-            playbook = ROOT / "scripts/ansible-playbook"
-            run(
-                "drain app3", playbook, "-i", INVENTORY, "playbooks/drain.yml", "-e drain_host=app3"
-            )
+            run("drain app3", ROOT / "scripts/operate", INVENTORY, "drain", "app3")
             del self.hosts["channels"]["hosts"]["app3"]
             self.converge("a host less")
             run("third host removed", *cluster("up"))
