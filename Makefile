@@ -11,7 +11,10 @@ DEV_PORT ?= 8000
 ROUNDS ?= 1
 REF ?=
 RELEASE ?=
+WITHOUT ?=
 STEPS ?=
+
+export WITHOUT
 
 BIN := .venv/bin
 CLUSTER := $(BIN)/python scripts/staging/cluster.py

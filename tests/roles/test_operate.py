@@ -108,6 +108,8 @@ def test_a_verb_is_a_playbook_and_what_it_is_told(
     assert call.words[:2] == ["-i", "inventories/staging"]
     assert call.playbook.removeprefix("playbooks/") == f"{playbook}.yml"
     told = call.variables
+    # What changes what runs ends with a proof, even where nothing was to be restarted.
+    assert (told.pop("deploy_proves", "false") == "true") == (operation != "converge")
     wanted = {f"deploy_{name}": value for name, value in variables.items()}
     assert told == {**wanted, "deploy_operation": operation}
     assert f"{arguments[0]}: done in" in result.stdout
