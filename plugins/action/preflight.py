@@ -30,10 +30,11 @@ TYPES = {
     "dict": "a mapping",
     "path": "a path",
 }
-# What a value must be before it is looked at more closely.
-# Facts of the cluster that may differ between its hosts.
+# Variables of the role cluster that may differ between hosts.
 PER_HOST = {"cluster_address", "cluster_nofile", "cluster_workers"}
+NOT_SET = "not set"
 
+# The Python type that a value must have: nothing converts it before a template uses it.
 SHAPES: Mapping[str, Any] = {
     "str": (str, int, float),
     "int": int,
@@ -120,7 +121,7 @@ class ActionModule(ActionBase):
             ]
             count = "1 problem" if len(lines) == 1 else f"{len(lines)} problems"
             result["failed"] = True
-            result["msg"] = f"Preflight found {count}; nothing was changed.\n" + "\n".join(lines)
+            result["msg"] = f"Preflight found {count}. Nothing changed.\n" + "\n".join(lines)
         return result
 
     def load(self, path: Path) -> Role:
@@ -149,7 +150,7 @@ class ActionModule(ActionBase):
     def problems(
         self, host: str, roles: list[Role], known: Mapping[str, Role], task_vars: Mapping[str, Any]
     ) -> Iterator[str]:
-        """Yield what is wrong with a host's variables."""
+        """Yield the problems of a host's variables."""
         hostvars = task_vars["hostvars"]
         given = hostvars.raw_get(host)
         shared = {
@@ -164,7 +165,7 @@ class ActionModule(ActionBase):
             variables = {**cluster, **role.defaults, **given, **role.private, **shared, **own}
             variables["role_path"] = str(role.path)
             templar = self._templar.copy_with_new_env(available_variables=variables)
-            # What others are derived from comes first.
+            # Required variables first: others are derived from them.
             for name in sorted(role.options, key=lambda name: not options[name].get("required")):
                 problem = self.problem_of(name, options[name], variables, templar, bad)
                 if problem:
@@ -172,7 +173,7 @@ class ActionModule(ActionBase):
                     yield problem
             for rule in role.rules:
                 name = rule["variable"]
-                # A value of the wrong type has had its say.
+                # One problem for each variable: its type was wrong.
                 if name in bad:
                     continue
                 if name not in variables:
@@ -184,7 +185,7 @@ class ActionModule(ActionBase):
                         value = shown(templar.template(variables[name]), options[name])
                         yield f"{name} is {value}; allowed: {rule['allowed']}"
                 except AnsibleError as error:
-                    # Where the rule speaks of a variable that is wrong, that one has had its say.
+                    # A rule that uses a wrong variable cannot be evaluated; that one is reported.
                     if not any(other in rule["that"] for other in bad):
                         yield f"{name} cannot be checked: {error.message}"
 
@@ -192,27 +193,30 @@ class ActionModule(ActionBase):
         for name in given:
             if name.startswith(prefixes) and name not in options:
                 near = difflib.get_close_matches(name, options, n=1, cutoff=0.8)
+                role_name = name.split("_")[0]
                 hint = (
                     f"did you mean {near[0]}?"
                     if near
-                    else "see meta/argument_specs.yml of the roles"
+                    else f"see roles/{role_name}/meta/argument_specs.yml"
                 )
-                yield f"{name} is no variable of the role {name.split('_')[0]}; {hint}"
+                yield f"{name} is not a variable of the role {role_name}; {hint}"
 
     def disagreements(self, hosts: list[str], cluster: Role, hostvars: Any) -> Iterator[str]:
-        """Yield the shared facts that some hosts are given otherwise than others."""
+        """Yield the shared variables whose values differ between hosts."""
         given = {host: hostvars.raw_get(host) for host in hosts}
         for name in sorted(cluster.options.keys() - PER_HOST):
             hosts_by_value: dict[str, list[str]] = defaultdict(list)
             for host in hosts:
-                hosts_by_value[repr(given[host].get(name, "its default"))].append(host)
+                value = repr(given[host][name]) if name in given[host] else NOT_SET
+                hosts_by_value[value].append(host)
             if len(hosts_by_value) > 1:
                 hidden = cluster.options[name].get("no_log")
                 values = " but ".join(
-                    f"{'a secret' if hidden else value} on {', '.join(where)}"
+                    f"{'a secret' if hidden and value != NOT_SET else value} on {', '.join(where)}"
                     for value, where in hosts_by_value.items()
                 )
-                yield f"{name} is {values}; allowed: one value for all, set for the group all"
+                allowed = "the same value on every host; set it for the group all"
+                yield f"{name} is {values}; allowed: {allowed}"
 
     def problem_of(
         self,
@@ -222,7 +226,7 @@ class ActionModule(ActionBase):
         templar: Any,
         bad: set[str],
     ) -> str | None:
-        """Return what is wrong with one variable by its type, or None; bad ones had their say."""
+        """Return what is wrong with the type of one variable, or None; ``bad`` were reported."""
         allowed = f"{in_words(option)}: {option['description']}"
         if name not in variables:
             return f"{name} is not set; allowed: {allowed}" if option.get("required") else None
@@ -238,7 +242,7 @@ class ActionModule(ActionBase):
         converts = not ArgumentSpecValidator({name: spec}).validate({name: value}).error_messages
         if converts and isinstance(value, SHAPES[option.get("type", "str")]):
             return None
-        # What a module would convert ('30' to 30, 'a,b' to a list) reaches the templates as it is.
+        # The validator converts ('30' to 30, 'a,b' to a list), but templates get the raw value.
         quoted = converts and option.get("type") in ("int", "float", "bool")
-        hint = f" (without quotes: -e '{{\"{name}\": {value}}}')" if quoted else ""
+        hint = f" (pass it without quotes: -e '{{\"{name}\": {value}}}')" if quoted else ""
         return f"{name} is {shown(value, option)}; allowed: {allowed}{hint}"

@@ -44,17 +44,17 @@ SECRETS = (
 USERS = ("alice", "bob")
 # The engine's client, for who may reach the engine and for who may become root.
 CLIENT = Path(__file__).with_name("docker")
-NO_CLUSTER = "No staging cluster runs here. Bring one up: make up"
+NO_CLUSTER = "No staging cluster is running. Start one: make up"
 
 
 class StagingError(Exception):
-    """What the operator must know or do; printed without a traceback."""
+    """A message for the operator; printed without a traceback."""
 
 
 def docker(*arguments: str, check: bool = True) -> str:
     """Run the engine's client and return what it printed."""
     if not shutil.which("docker"):
-        raise StagingError("The Docker client is missing: scripts/bootstrap engine installs it.")
+        raise StagingError("Docker client not found. Install it: scripts/bootstrap engine")
     result = subprocess.run([CLIENT, *arguments], capture_output=True, text=True, check=False)
     if check and result.returncode:
         raise StagingError(f"docker {arguments[0]} failed: {result.stderr.strip()}")
@@ -93,7 +93,7 @@ class Cluster:
         self.state = STATE / name
         self.generated = inventory / "generated.yml"
         if not (inventory / "hosts.yml").is_file():
-            raise StagingError(f"{inventory} is no inventory: it has no hosts.yml.")
+            raise StagingError(f"Not an inventory: {inventory} has no hosts.yml.")
         groups: dict[str, Any] = yaml.safe_load((inventory / "hosts.yml").read_text())
         self.host_names = sorted(
             {host for group in groups.values() for host in group["hosts"] or ()}
@@ -101,7 +101,7 @@ class Cluster:
         self.edge = next(iter(groups[EDGE_GROUP]["hosts"] or ()), None)
         if self.edge is None:
             raise StagingError(
-                f"The group {EDGE_GROUP} of {inventory / 'hosts.yml'} has no host to publish."
+                f"The group {EDGE_GROUP} in {inventory / 'hosts.yml'} has no host. Add one."
             )
 
     def variables(self) -> dict[str, Any]:
@@ -159,9 +159,11 @@ class Cluster:
             ):
                 kept.add(host.name)
             else:
-                say(
-                    f"removing {container['name']}: {container['state']} and not as wanted any more"
-                )
+                reason = "no longer in the inventory"
+                if host:
+                    running = container["state"] == "running"
+                    reason = "its definition changed" if running else "it is not running"
+                say(f"removing {container['name']}: {reason}")
                 docker("rm", "--force", "--volumes", container["name"])
         missing = [host for host in hosts if host.name not in kept]
         with concurrent.futures.ThreadPoolExecutor() as pool:
@@ -171,11 +173,11 @@ class Cluster:
             keys = list(pool.map(self.read_host_key, hosts))
         self.write_known_hosts(hosts, keys)
         self.write_inventory(hosts, port, min(limits.values()))
-        say(f"{len(hosts)} hosts run, {len(missing)} of them new: {', '.join(self.host_names)}")
+        say(f"{len(hosts)} hosts running, {len(missing)} of them new: {', '.join(self.host_names)}")
         return bool(missing)
 
     def refuse_taken_port(self, port: int) -> None:
-        """Say that somebody else has the port before anything is made."""
+        """Refuse a port that is in use, before anything is created."""
         if port == self.published_port():
             return
         with socket.socket() as listener:
@@ -184,8 +186,8 @@ class Cluster:
                 listener.bind(("127.0.0.1", port))
             except OSError as error:
                 raise StagingError(
-                    f"Port {port} of 127.0.0.1 cannot be had: {error.strerror}; nothing made.\n"
-                    f"Choose another one: make up EDGE_PORT={port + 1}"
+                    f"Cannot listen on 127.0.0.1:{port}: {error.strerror}. Nothing changed.\n"
+                    f"Choose another port: make up EDGE_PORT={port + 1}"
                 ) from None
 
     def image(self, release: str) -> str:
@@ -197,9 +199,7 @@ class Cluster:
             check=False,
         )
         if result.returncode:
-            raise StagingError(
-                "The image of the staging hosts could not be made; the reason stands above."
-            )
+            raise StagingError("Building the staging image failed. See the error above.")
         return result.stdout.strip()
 
     def key(self) -> str:
@@ -290,7 +290,9 @@ class Cluster:
                 return
             time.sleep(0.1)
         logs = docker("logs", "--tail", "20", host.container, check=False)
-        raise StagingError(f"{host.name} did not boot; its last words:\n{logs}")
+        raise StagingError(
+            f"{host.name} did not boot. The end of its log (docker logs {host.container}):\n{logs}"
+        )
 
     def read_limit(self, host: Host) -> int:
         """Return the most open files that the machine grants a process of the host."""
@@ -337,7 +339,7 @@ class Cluster:
                 },
             }
         }
-        header = "# Written by `make up` for this machine's cluster; `make down` removes it.\n---\n"
+        header = "# Written by `make up`. `make down` removes it.\n---\n"
         write_private(self.generated, header + yaml.safe_dump(content, sort_keys=False))
 
     # Down, and looking at it
@@ -355,7 +357,7 @@ class Cluster:
             entry.is_dir() and entry.name != "releases" for entry in STATE.iterdir()
         ):
             shutil.rmtree(STATE)  # nothing of another cluster
-        say(f"{len(names)} hosts removed; the image stays for the next time")
+        say(f"{len(names)} hosts removed. The image is kept.")
 
     def status(self) -> None:
         """Print the hosts, their units that belong to the cluster, and the URL."""
@@ -384,7 +386,7 @@ class Cluster:
         users = self.variables().get("channels_users")
         if not users:
             raise StagingError(NO_CLUSTER)
-        print(f"Log in at {self.url()} as one of")
+        print(f"Log in at {self.url()} with one of these users:")
         for user, word in users.items():
             print(f"    {user}  {word}")
 
@@ -392,7 +394,7 @@ class Cluster:
         """Become a shell on a host, or a command there."""
         if host not in self.host_names:
             raise StagingError(
-                f"HOST={host!r} is not a host of the cluster; it has {', '.join(self.host_names)}."
+                f"HOST={host!r} is not a host of this cluster. Hosts: {', '.join(self.host_names)}"
             )
         if not self.generated.exists():
             raise StagingError(NO_CLUSTER)
@@ -450,7 +452,7 @@ def main() -> int:
     parser.add_argument("--inventory", type=Path, default=ROOT / "inventories" / "staging")
     parser.add_argument("--name", default="staging")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    up = verbs.add_parser("up", help="make what is missing")
+    up = verbs.add_parser("up", help="create missing hosts and write the inventory")
     up.add_argument("--edge-port", type=int, choices=range(65536), metavar="PORT")
     up.add_argument("--release", default="bookworm", choices=["bookworm", "trixie"])
     for verb in ("down", "status", "credentials", "url"):

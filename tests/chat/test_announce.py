@@ -46,8 +46,8 @@ def test_a_private_room_can_be_told_too(lobby: Room) -> None:
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (("attic", "hello"), "There is no room 'attic'; there are: lobby"),
-        (("lobby", "hello", "--user", "eve"), "There is no user 'eve'; only announcements is made"),
+        (("attic", "hello"), "No room 'attic'. Rooms: lobby"),
+        (("lobby", "hello", "--user", "eve"), "No user 'eve'. Only announcements is created"),
         (("lobby", " "), "The message is empty."),
         (("lobby", "x" * 2001), "The message has 2001 characters; 2000 are allowed."),
         (("lobby", "a\0"), "The message has a null character"),

@@ -258,14 +258,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
 def problems(run: Run) -> dict[tuple[str, str], str]:
     """By host and variable, what is said."""
     found: dict[tuple[str, str], str] = {}
-    _, told, lines = run.output.partition("nothing was changed.\n")
+    _, told, lines = run.output.partition("Nothing changed.\n")
     assert told, run.output
     for line in lines.splitlines():
         if not (problem := re.fullmatch(r"([\w, .-]+): ((?:the group )?(\w+) .*)", line)):
             break
         for host in problem[1].split(", "):
             found[host, problem[3]] = problem[2]
-    counted = re.search(r"Preflight found (\d+) problems?; nothing", run.output)
+    counted = re.search(r"Preflight found (\d+) problems?\. Nothing changed\.", run.output)
     assert counted
     assert int(counted[1]) == len(set(found.values()))
     return found
@@ -319,7 +319,7 @@ def test_a_shared_fact_that_hosts_are_given_differently_is_refused(
     said = problems(runs["by_rule0"])["inventory", variable]
     assert said.startswith(f"{variable} is ")
     assert f"{BAD[variable][0]!r} on {HOST_OF['cluster']}" in said
-    assert said.endswith("; allowed: one value for all, set for the group all")
+    assert said.endswith("; allowed: the same value on every host; set it for the group all")
 
 
 @pytest.mark.parametrize("variable", ["cluster_address", "cluster_nofile", "cluster_workers"])
@@ -366,10 +366,10 @@ def test_all_is_reported_at_once_with_host_value_and_what_is_allowed(
     said = problems(runs["assorted"])
     assert said["app1", "cluster_nofile"] == (
         "cluster_nofile is 'plenty'; allowed: an integer: "
-        "Open files that a login shell, a worker, nginx and Redis may hold."
+        "Limit for open files of a login shell, a worker, nginx and Redis."
     )
     assert said["app2", "channels_stop_timeout"] == (
-        "channels_stop_timeout is 1; allowed: seconds, from 5 to 3600"
+        "channels_stop_timeout is 1; allowed: 5 to 3600 seconds"
     )
     assert said["cache1", "redis_layer_password"].startswith(
         "redis_layer_password is not set; allowed: a string: "
@@ -403,13 +403,13 @@ def test_a_server_that_there_is_none_of_is_refused_with_those_there_are(
 ) -> None:
     assert problems(runs["assorted"])["app1", "channels_server"] == (
         "channels_server is 'gunicorn'; allowed: one of uvicorn, daphne, hypercorn: "
-        "The ASGI server that a worker runs in."
+        "ASGI server that runs the workers."
     )
 
 
 def test_a_drain_that_takes_longer_than_anybody_waits_is_refused(runs: dict[str, Run]) -> None:
     assert problems(runs["assorted"])["app2", "channels_drain_window"] == (
-        "channels_drain_window is 5000; allowed: seconds, from 1 to 3600"
+        "channels_drain_window is 5000; allowed: 1 to 3600 seconds"
     )
 
 
@@ -434,11 +434,12 @@ def test_a_group_that_must_not_be_empty_is_named(runs: dict[str, Run]) -> None:
 def test_a_misspelt_variable_is_named_with_the_one_that_was_meant(runs: dict[str, Run]) -> None:
     said = problems(runs["assorted"])
     assert said["app1", "channels_scret_key"] == (
-        "channels_scret_key is no variable of the role channels; did you mean channels_secret_key?"
+        "channels_scret_key is not a variable of the role channels; "
+        "did you mean channels_secret_key?"
     )
     # On a host of another role, too.
     assert said["lb1", "redis_maxcients"].endswith("did you mean redis_maxclients?")
-    assert said["app1", UNLIKE].endswith("see meta/argument_specs.yml of the roles")
+    assert said["app1", UNLIKE].endswith("see roles/channels/meta/argument_specs.yml")
     assert ("app1", "chanels_source") not in said
 
 

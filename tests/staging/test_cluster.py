@@ -30,7 +30,7 @@ redis:
   hosts:
     data1:
 """
-NO_CLUSTER = "No staging cluster runs here. Bring one up: make up"
+NO_CLUSTER = "No staging cluster is running. Start one: make up"
 DOCKER = """#!/bin/sh
 echo "$*" >> "{calls}"
 """
@@ -153,7 +153,7 @@ def test_two_checkouts_and_two_clusters_have_different_names(
 def test_an_inventory_without_an_edge_is_refused(program: Any, inventory: Path, hosts: str) -> None:
     text = HOSTS.replace("  hosts:\n    lb1:\n", "  hosts: {}\n" if hosts == "{}" else "  hosts:\n")
     (inventory / "hosts.yml").write_text(text)
-    with pytest.raises(program.StagingError, match=r"The group nginx of .*hosts.yml has no host"):
+    with pytest.raises(program.StagingError, match=r"The group nginx in .*hosts.yml has no host"):
         program.Cluster(inventory, "tested")
 
 
@@ -254,7 +254,7 @@ def test_a_taken_port_is_refused_before_anything_is_made(
         )
     assert code == 1
     error = capsys.readouterr().err
-    assert f"Port {port} of 127.0.0.1 cannot be had: Address already in use" in error
+    assert f"Cannot listen on 127.0.0.1:{port}: Address already in use. Nothing changed." in error
     assert f"make up EDGE_PORT={port + 1}" in error
     # Asked whether the port is this cluster's own, and for nothing else.
     assert [call.split()[0] for call in calls()] == ["port"]
@@ -278,8 +278,8 @@ def test_the_port_of_the_cluster_itself_is_no_obstacle(
         (["status"], NO_CLUSTER),
         (["ssh", "app1"], NO_CLUSTER),
         (["logs", "app1"], NO_CLUSTER),
-        (["ssh", "ap1"], "HOST='ap1' is not a host of the cluster; it has app1, app2, data1, lb1."),
-        (["logs", ""], "HOST='' is not a host of the cluster; it has app1, app2, data1, lb1."),
+        (["ssh", "ap1"], "HOST='ap1' is not a host of this cluster. Hosts: app1, app2, data1, lb1"),
+        (["logs", ""], "HOST='' is not a host of this cluster. Hosts: app1, app2, data1, lb1"),
     ],
     ids=" ".join,
 )
@@ -315,7 +315,7 @@ def test_the_credentials_are_those_of_the_inventory(
     users = write(cluster, port=8099)["vars"]["channels_users"]
     cluster.credentials()
     printed = capsys.readouterr().out
-    assert printed.splitlines()[0] == "Log in at http://127.0.0.1:8099/ as one of"
+    assert printed.startswith("Log in at http://127.0.0.1:8099/ with one of these users:\n")
     for user, password in users.items():
         assert f"    {user}  {password}\n" in printed
 

@@ -29,7 +29,7 @@ def variant(cluster: Cluster, tmp_path: Path) -> Callable[[Edit], Path]:
 
 def assert_stopped(cluster: Cluster, run: Run, *words: str) -> None:
     assert run.rc != 0
-    assert "nothing was changed" in run.output
+    assert "Nothing changed." in run.output
     for word in words:
         assert word in " ".join(run.output.split())
     # No other host was spoken to.
@@ -45,7 +45,7 @@ def test_on_a_value_of_the_wrong_type(cluster: Cluster) -> None:
 
 def test_on_a_value_out_of_range(cluster: Cluster) -> None:
     run = cluster.converge('--extra-vars={"nginx_proxy_read_timeout": 59}')
-    allowed = "allowed: seconds, from 60 to 604800"
+    allowed = "allowed: 60 to 604800 seconds"
     assert_stopped(cluster, run, f"nginx_proxy_read_timeout is 59; {allowed}")
 
 

@@ -14,24 +14,26 @@ ANNOUNCER = "announcements"
 
 
 class Command(BaseCommand):
-    """Says something in a room, from a shell."""
+    """Posts a message in a room, from a shell."""
 
-    help = "Say TEXT in ROOM."
+    help = "Post TEXT in ROOM."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Name the arguments."""
-        parser.add_argument("room", metavar="ROOM", help="the name of the room")
-        parser.add_argument("text", metavar="TEXT", help="what is said")
+        """Declare the arguments."""
+        parser.add_argument("room", metavar="ROOM", help="name of the room")
+        parser.add_argument("text", metavar="TEXT", help="text of the message")
         parser.add_argument(
-            "--user", default=ANNOUNCER, help=f"who says it (default: {ANNOUNCER}, made on demand)"
+            "--user",
+            default=ANNOUNCER,
+            help=f"author of the message (default: {ANNOUNCER}, created if missing)",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Say it, and tell the number it has."""
+        """Post the message and print its number."""
         room = Room.objects.filter(name=options["room"]).first()
         if room is None:
             names = ", ".join(Room.objects.order_by("name").values_list("name", flat=True))
-            raise CommandError(f"There is no room {options['room']!r}; there are: {names}")
+            raise CommandError(f"No room {options['room']!r}. Rooms: {names}")
         try:
             text = protocol.parse_text(options["text"])
         except ProtocolError as error:
@@ -47,6 +49,6 @@ def _user(name: str) -> User:
     if user is not None:
         return user
     if name != ANNOUNCER:
-        raise CommandError(f"There is no user {name!r}; only {ANNOUNCER} is made on demand.")
-    # Without a password, that nobody logs in by this name.
+        raise CommandError(f"No user {name!r}. Only {ANNOUNCER} is created if missing.")
+    # Without a password, so that nobody can log in with this name.
     return User.objects.create_user(name)

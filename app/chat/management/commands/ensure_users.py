@@ -12,12 +12,12 @@ USERNAME_MAX_LENGTH = 150
 
 
 class Command(BaseCommand):
-    """Brings users to a wanted state; running it again changes nothing."""
+    """Creates users and updates their passwords; a second run changes nothing."""
 
-    help = 'Create the users of a JSON object {"name": "password", ...} read from stdin.'
+    help = 'Create and update users. Reads a JSON object {"name": "password", ...} from stdin.'
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Create or update each user and say what was done, or change nothing at all."""
+        """Create or update each user and print what was done; on an error change nothing."""
         users = _parse(sys.stdin.read())
         with transaction.atomic():
             lines = [f"{_ensure(name, password)} {name}" for name, password in users.items()]
@@ -26,7 +26,7 @@ class Command(BaseCommand):
 
 
 def _parse(text: str) -> dict[str, str]:
-    """Return the users of the JSON object; errors repeat no password."""
+    """Return the users of the JSON object. Errors show no password."""
     try:
         users = json.loads(text)
     except ValueError:
@@ -41,12 +41,12 @@ def _parse(text: str) -> dict[str, str]:
         if len(name) > USERNAME_MAX_LENGTH:
             raise CommandError(f"{name!r} is longer than {USERNAME_MAX_LENGTH} characters.")
         if not isinstance(password, str) or not password:
-            raise CommandError(f"The password of {name!r} is not a non-empty string.")
+            raise CommandError(f"The password of {name!r} is empty or not a string.")
     return users
 
 
 def _ensure(name: str, password: str) -> str:
-    """Bring one user to the wanted state and return what that took."""
+    """Create or update one user and return what was done."""
     user = User.objects.filter(username=name).first()
     if user is None:
         User.objects.create_user(name, password=password)
