@@ -57,7 +57,7 @@ def run(what: str, *command: str | Path, expect: int = 0) -> str:
     log.write_text(result.stdout)
     if (result.returncode != 0) != (expect != 0):
         ending = "\n".join(result.stdout.splitlines()[-30:])
-        raise RehearsalError(f"{what}: ended with {result.returncode}; {log} says:\n{ending}")
+        raise RehearsalError(f"{what}: exited with status {result.returncode}. End of {log}:\n{ending}")
     return result.stdout
 
 
@@ -174,7 +174,7 @@ class Rehearsal:
                     "playbooks/verify.yml",
                 )
                 return
-        raise RehearsalError("app2 is not back within 120 s; host-back.log says why")
+        raise RehearsalError("app2 did not come back within 120 s. See host-back.log.")
 
     def kill(self, *units: tuple[str, str]) -> None:
         """Kill workers, and wait until they are back."""

@@ -75,9 +75,9 @@ def members(request: HttpRequest, name: str) -> HttpResponse:
     username, action = request.POST.get("username", ""), request.POST.get("action", "")
     other = User.objects.filter(username=username, is_active=True).first()
     if action not in {"add", "remove"}:
-        messages.error(request, f'"{action}" is no action; allowed are add and remove.')
+        messages.error(request, f'Unknown action "{action}". Allowed: add, remove.')
     elif other is None:
-        messages.error(request, f"There is no user {username}.")
+        messages.error(request, f"No user {username}.")
     elif action == "add":
         room.members.add(other)
         messages.success(request, f"{username} may enter now.")

@@ -152,7 +152,7 @@ def test_a_reference_that_there_is_none_of_fails_with_the_words_of_git(
     assert result.stdout == ""
     said, words = result.stderr.split("\n", 1)
     application = repository.top / "src"
-    assert said == f"{reference} cannot be taken from the repository of {application}:"
+    assert said == f"Cannot read {reference} from the repository of {application}:"
     assert "fatal:" in words or "error:" in words
     assert "Traceback" not in words
     assert not repository.output.exists()

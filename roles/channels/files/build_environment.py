@@ -102,4 +102,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except subprocess.CalledProcessError as error:
-        sys.exit(f"{error.cmd[0]} failed; its words stand above")
+        sys.exit(f"{error.cmd[0]} exited with status {error.returncode}. See its output above.")

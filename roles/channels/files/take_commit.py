@@ -50,7 +50,7 @@ def main() -> int:
     try:
         top = Path(git(application, "rev-parse", "--show-toplevel").decode().strip())
         if not lock.is_relative_to(top):
-            print(f"{lock} is not in the repository of {application}, {top}", file=sys.stderr)
+            print(f"{lock} is not in the application's repository, {top}", file=sys.stderr)
             return 1
         name = f"{arguments.reference}^{{commit}}"
         commit = git(top, "rev-parse", "--verify", "--end-of-options", name).decode().strip()
@@ -66,7 +66,7 @@ def main() -> int:
             shutil.rmtree(path)
     except subprocess.CalledProcessError as error:
         print(
-            f"{arguments.reference} cannot be taken from the repository of {application}:\n"
+            f"Cannot read {arguments.reference} from the repository of {application}:\n"
             f"{error.stderr.decode().strip()}",
             file=sys.stderr,
         )
