@@ -69,7 +69,7 @@ def play(inventory: Path, playbook: str, *arguments: str) -> Run:
 
 def deploy(inventory: Path, *arguments: str) -> Run:
     """Deploy, roll back or restart as an operator does, by the program behind these verbs."""
-    return run(ROOT / "scripts" / "deploy", inventory, *arguments)
+    return run(ROOT / "scripts" / "operate", inventory, *arguments)
 
 
 def run(*command: str | Path) -> Run:

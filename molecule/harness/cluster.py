@@ -17,7 +17,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
 
 from channels_kit.paths import READY, probe_path
-from harness.ansible import Run, deploy, play, read_facts
+from harness.ansible import ROOT, Run, deploy, play, read_facts
 from harness.wait import eventually
 
 # Connects as anybody can, and says in one word what came of it.
@@ -44,6 +44,16 @@ def ask(url):
 urls = sys.argv[1:]
 with concurrent.futures.ThreadPoolExecutor(len(urls)) as pool:
     print(json.dumps(dict(zip(urls, pool.map(ask, urls)))))
+"""
+
+
+# Prints the releases of a host, by what its modules are made of.
+LIST_RELEASES = f"""\
+{(ROOT / "plugins/module_utils/channels_releases.py").read_text()}
+import subprocess, sys
+def run(command):
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+print(json.dumps(Releases(Layout(Path(sys.argv[1])), run).listed()))
 """
 
 
@@ -207,6 +217,18 @@ class Cluster:
                 f" --since=@{since:.0f} {options}"
             )
             yield name, written.stdout
+
+    def releases(self) -> dict[str, list[dict[str, Any]]]:
+        """Return what each app host has of releases, as the module channels_release_info."""
+        return {
+            host: json.loads(self.python(host, LIST_RELEASES, self.fact("home", host)))
+            for host in self.group("channels")
+        }
+
+    def running(self) -> set[str]:
+        """Return the releases that processes run."""
+        found = self.releases().values()
+        return {each["release"] for listed in found for each in listed if each["runs"]}
 
     # Workers
 

@@ -85,24 +85,10 @@ def application(tmp_path: Path) -> Path:
     return copy
 
 
-def releases(cluster: Cluster) -> dict[str, list[dict[str, object]]]:
-    """What each app host says of its releases."""
-    return {
-        host: json.loads(cluster.hosts[host].check_output("channels-releases list"))
-        for host in cluster.group("channels")
-    }
-
-
-def running(cluster: Cluster) -> set[object]:
-    return {
-        each["release"] for found in releases(cluster).values() for each in found if each["runs"]
-    }
-
-
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_release_is_taken_back(cluster: Cluster, application: Path, name: str) -> None:
     change, words, touched = BAD[name]
-    before = running(cluster)
+    before = cluster.running()
     processes = {worker.name: cluster.process_of(worker) for worker in cluster.workers}
     assert len(before) == 1
     change(application)
@@ -111,7 +97,7 @@ def test_a_bad_release_is_taken_back(cluster: Cluster, application: Path, name: 
 
     assert run.rc != 0, run.output
     assert words in run.output, run.output
-    assert running(cluster) == before
+    assert cluster.running() == before
     after = {worker.name: cluster.process_of(worker) for worker in cluster.workers}
     moved = [worker for worker in processes if processes[worker] != after[worker]]
     assert len(moved) == touched, moved
@@ -120,4 +106,7 @@ def test_a_bad_release_is_taken_back(cluster: Cluster, application: Path, name: 
     for host in cluster.group("channels"):
         assert not cluster.hosts[host].file("/run/channels-deploy.lock").exists
         last = cluster.hosts[host].check_output("tail -n 1 /var/log/channels-deploys.log")
-        assert json.loads(last)["result"] == "failed"
+        line = json.loads(last)
+        assert line["result"] == "failed"
+        # Of a deploy that has failed, too, it is known what it was about.
+        assert len(line["release"]) == 12

@@ -3,28 +3,30 @@
 import json
 from pathlib import Path
 
+import pytest
+from harness.ansible import play
 from harness.cluster import Cluster
-from test_bad_releases_are_taken_back import append, application, releases, running
+from test_bad_releases_are_taken_back import append, application
 
 __all__ = ["application"]
 
 
 def test_a_release_goes_out_and_comes_back(cluster: Cluster, application: Path) -> None:
-    (before,) = running(cluster)
+    (before,) = cluster.running()
     append("chat/urls.py", "\n# Another release.\n")(application)
 
     out = cluster.deploy("deploy", "--", "-e", f"channels_source={application}")
     assert out.rc == 0, out.output
-    (after,) = running(cluster)
+    (after,) = cluster.running()
     assert after != before
     for index, worker in enumerate(cluster.workers):
-        assert f"{worker.host} {worker.port}: proved" in out.output, index
+        assert f"{worker.name} proved" in out.output, index
     assert cluster.prove().rc == 0
 
     back = cluster.deploy("rollback")
     assert back.rc == 0, back.output
-    assert running(cluster) == {before}
-    for host, found in releases(cluster).items():
+    assert cluster.running() == {before}
+    for host, found in cluster.releases().items():
         left = next(each for each in found if each["release"] == after)
         assert "rolled back" in str(left["bad"]), host
         log = cluster.hosts[host].check_output("tail -n 2 /var/log/channels-deploys.log")
@@ -35,15 +37,25 @@ def test_a_release_goes_out_and_comes_back(cluster: Cluster, application: Path) 
         ]
 
 
-def test_two_operators_do_not_deploy_at_once(cluster: Cluster) -> None:
-    host = cluster.hosts[cluster.group("channels")[0]]
-    taken = """echo '{"who": "ann@laptop", "what": "deploy v2"}' | channels-releases lock"""
-    host.check_output(taken)
+LOCK = "/run/channels-deploy.lock"
+ANN = '{"who": "ann@laptop", "what": "deploy v2", "run": "laptop:1:1"}'
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_two_operators_do_not_change_the_cluster_at_once(cluster: Cluster, index: int) -> None:
+    """Wherever the lock is: the first host may have been away when it was taken."""
+    locked = cluster.group("channels")[index]
+    cluster.hosts[locked].check_output("echo %s > %s", ANN, LOCK)
     try:
-        run = cluster.deploy("restart")
-        assert run.rc != 0
-        assert "ann@laptop is at it" in run.output
-        assert "make unlock" in run.output
-        assert host.file("/run/channels-deploy.lock").exists
+        for run in (cluster.deploy("restart"), cluster.converge()):
+            assert run.rc != 0
+            assert "Locked by ann@laptop for" in run.output
+            assert "(deploy v2). Nothing changed. If abandoned: make unlock" in run.output
+            assert cluster.hosts[locked].file(LOCK).exists
+            others = set(cluster.group("channels")) - {locked}
+            assert not [host for host in others if cluster.hosts[host].file(LOCK).exists]
     finally:
-        host.check_output("channels-releases unlock")
+        unlocked = play(cluster.inventory, "playbooks/unlock.yml")
+    assert unlocked.rc == 0
+    assert "Removed the lock of ann@laptop (deploy v2)." in unlocked.output
+    assert not cluster.hosts[locked].file(LOCK).exists
