@@ -1,0 +1,129 @@
+"""What a systemd unit runs with, compared with the files that it was configured by.
+
+No input and no output here: the text of ``systemctl show`` and of ``/proc`` goes in, a comparison
+comes out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+PROPERTIES = (
+    "LoadState",
+    "ActiveState",
+    "UnitFileState",
+    "NeedDaemonReload",
+    "MainPID",
+    "ExecMainStartTimestamp",
+    "ActiveEnterTimestamp",
+    "LimitNOFILE",
+)
+"""What systemctl is asked for."""
+
+ACTIVE = ("active", "reloading", "refreshing")
+"""States of a unit whose start has ended and whose stop has not begun."""
+
+ENABLED = ("enabled", "enabled-runtime", "alias", "static", "indirect", "generated")
+"""States of a unit file that systemd starts by itself, or that something else pulls in."""
+
+CAP_SYS_RESOURCE = 24
+
+
+def parse_properties(shown: str) -> dict[str, str]:
+    """Return what ``systemctl show`` printed, by property."""
+    return dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+
+
+def parse_timestamp(text: str) -> float | None:
+    """Return a moment of ``--timestamp=us+utc`` in seconds since 1970; None where there is none."""
+    words = text.split()
+    if len(words) != 4 or words[3] != "UTC":
+        return None
+    form = "%Y-%m-%d %H:%M:%S.%f" if "." in words[2] else "%Y-%m-%d %H:%M:%S"
+    # Without the name of the day, which strptime reads in the language of the host.
+    moment = datetime.strptime(f"{words[1]} {words[2]}", form)
+    return moment.replace(tzinfo=timezone.utc).timestamp()  # noqa: UP017 - hosts may have 3.9
+
+
+def parse_number(text: str) -> int | None:
+    """Return a limit; None for one that is infinite or not known."""
+    return int(text) if text.isdigit() else None
+
+
+def parse_nofile(limits: str) -> int | None:
+    """Return the hard limit of open files in ``/proc/PID/limits``."""
+    match = re.search(r"^Max open files +\S+ +(\S+)", limits, re.M)
+    return parse_number(match[1]) if match else None
+
+
+def can_raise_limits(status: str) -> bool:
+    """Return whether ``/proc/PID/status`` names the capability to raise a hard limit."""
+    match = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.M)
+    return bool(match and int(match[1], 16) >> CAP_SYS_RESOURCE & 1)
+
+
+def granted(asked: int | None, manager: int | None, can_raise: bool) -> int | None:
+    """Return the limit that the service manager gives a process that asks for one.
+
+    It gives less than was asked for, without an error, where it may not raise its own.
+    """
+    if can_raise or manager is None:
+        return asked
+    return manager if asked is None else min(asked, manager)
+
+
+@dataclass(frozen=True)
+class Nofile:
+    """Hard limits of open files; None where one is infinite or not known.
+
+    Attributes:
+        process: what the unit's main process has.
+        manager: what the service manager itself has.
+        can_raise: whether the service manager may give more than it has.
+    """
+
+    process: int | None = None
+    manager: int | None = None
+    can_raise: bool = True
+
+
+def freshness(
+    shown: Mapping[str, str], changed: Mapping[str, float | None], nofile: Nofile
+) -> dict[str, object]:
+    """Compare a unit with its files.
+
+    Args:
+        shown: the properties of the unit.
+        changed: by path, when a file was changed last; None where there is no file.
+        nofile: the limits that processes have.
+
+    Returns:
+        What the module unit_freshness returns.
+    """
+    active = shown.get("ActiveState") in ACTIVE
+    runs = shown.get("MainPID", "0") != "0"
+    started = parse_timestamp(shown.get("ExecMainStartTimestamp", ""))
+    if started is None:
+        # A unit without a process, such as a target, or one whose process is not known.
+        started = parse_timestamp(shown.get("ActiveEnterTimestamp", ""))
+    moments = {path: moment for path, moment in changed.items() if moment is not None}
+    newest = max(moments, key=lambda path: moments[path], default=None)
+    wanted = granted(parse_number(shown.get("LimitNOFILE", "")), nofile.manager, nofile.can_raise)
+    return {
+        "exists": shown.get("LoadState") not in (None, "not-found"),
+        "active": active,
+        "active_state": shown.get("ActiveState", "inactive"),
+        "enabled": shown.get("UnitFileState") in ENABLED,
+        "need_daemon_reload": shown.get("NeedDaemonReload") == "yes",
+        "started_at": started if active else None,
+        "newest_file": newest,
+        "newest_file_at": moments[newest] if newest else None,
+        "missing_files": sorted(path for path, moment in changed.items() if moment is None),
+        "stale": bool(active and newest and (started is None or moments[newest] > started)),
+        "nofile": nofile.process,
+        "nofile_granted": wanted,
+        "nofile_stale": active and runs and nofile.process != wanted,
+    }

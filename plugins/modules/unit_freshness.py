@@ -1,0 +1,194 @@
+#!/usr/bin/python
+"""Ansible module: tell whether a unit runs with the configuration that is in its files."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+---
+module: unit_freshness
+short_description: Tell whether a unit runs with the configuration that is in its files
+description:
+  - Compares the start of a systemd unit's main process with the last change of the files that it
+    reads at its start. A process that is older than one of them runs with a former configuration,
+    also where the file was written by an earlier run that was interrupted before the restart.
+  - Tells as well whether the unit is active and enabled, whether systemd has read its unit file,
+    and whether its process has the limit of open files that the unit asks for.
+  - Changes nothing and returns C(changed=false). A task that notifies the handler which restarts
+    the unit may set C(changed_when) to one of the returned values.
+notes:
+  - A file's last change is its ctime, which a rename sets and no program can set back. A change of
+    its mode or owner counts too.
+  - A reload does not start a new process. Do not list files that a reload applies.
+  - Do not list files that the service itself writes.
+  - A process reads its files some moments after its start. If a file changes within these moments,
+    the unit is called stale although it may have read the new file. A change is never missed.
+options:
+  unit:
+    description: The unit, with its suffix.
+    type: str
+    required: true
+  files:
+    description:
+      - Files that the main process reads at its start, and the unit's own file and drop-ins.
+      - A file that is missing is listed in RV(missing_files) and makes no unit stale.
+    type: list
+    elements: path
+    default: []
+requirements:
+  - systemd 247 or later on the host.
+attributes:
+  check_mode:
+    support: full
+    description: Can run in check mode, and does the same.
+  diff_mode:
+    support: none
+    description: Has nothing to compare.
+author:
+  - Channels Kit
+"""
+
+EXAMPLES = r"""
+- name: Configure | Compare the journal's process with its configuration
+  unit_freshness:
+    unit: systemd-journald.service
+    files: [/etc/systemd/journald.conf.d/channels-kit.conf]
+  register: journal
+  changed_when: journal.stale
+  notify: Base | Restart the journal
+
+- name: Configure | Compare an instance of Redis with its files
+  unit_freshness:
+    unit: redis-server@layer.service
+    files:
+      - /etc/redis/redis-layer.conf
+      - /etc/systemd/system/redis-server@.service.d/channels-kit.conf
+  register: instance
+  changed_when: instance.stale or instance.need_daemon_reload or instance.nofile_stale
+  notify: Redis | Restart the instance
+"""
+
+RETURN = r"""
+exists:
+  description: Whether systemd finds the unit.
+  type: bool
+  returned: success
+active:
+  description: Whether the unit is active; true while it reloads, false while it starts or stops.
+  type: bool
+  returned: success
+active_state:
+  description: The unit's state in systemd's word, such as C(active), C(failed) or C(activating).
+  type: str
+  returned: success
+enabled:
+  description: Whether the unit is started at boot, or by what pulls it in.
+  type: bool
+  returned: success
+need_daemon_reload:
+  description: Whether the unit's file or a drop-in is newer than what systemd has read.
+  type: bool
+  returned: success
+started_at:
+  description: >-
+    When the main process of the active unit was started, in seconds since 1970; of a oneshot unit
+    that remains active, the process that ran. None where the unit is not active.
+  type: float
+  returned: success
+newest_file:
+  description: The file that was changed last; none where there is no file.
+  type: str
+  returned: success
+newest_file_at:
+  description: When it was changed, in seconds since 1970.
+  type: float
+  returned: success
+missing_files:
+  description: Files that are not there.
+  type: list
+  elements: str
+  returned: success
+stale:
+  description: >-
+    Whether the unit is active and was started before the newest of the files was changed. False
+    where it is not active, because it reads them at its start.
+  type: bool
+  returned: success
+nofile:
+  description: >-
+    The hard limit of open files that the main process has; none where it is infinite or where no
+    main process runs.
+  type: int
+  returned: success
+nofile_granted:
+  description: >-
+    The hard limit that a process of the unit gets if it is started now; C(LimitNOFILE=) of the unit
+    as systemd has read it, or less where the machine does not let systemd raise its own limit.
+  type: int
+  returned: success
+nofile_stale:
+  description: Whether the main process runs and has another limit than RV(nofile_granted).
+  type: bool
+  returned: success
+"""
+
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.systemd_units import (
+    PROPERTIES,
+    Nofile,
+    can_raise_limits,
+    freshness,
+    parse_nofile,
+    parse_properties,
+)
+
+MANAGER = "1"
+
+
+def read_changed(path: str) -> float | None:
+    """Return when a file was changed last; None where there is none."""
+    try:
+        return Path(path).stat().st_ctime
+    except FileNotFoundError:
+        return None
+
+
+def read_proc(process: str, file: str) -> str:
+    """Return a file of a process; nothing where the process has ended."""
+    try:
+        return Path("/proc", process, file).read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def main() -> None:
+    """Act as a module."""
+    module = AnsibleModule(
+        argument_spec={
+            "unit": {"type": "str", "required": True},
+            "files": {"type": "list", "elements": "path", "default": []},
+        },
+        supports_check_mode=True,
+    )
+    command = [
+        *(module.get_bin_path("systemctl", required=True), "show", "--timestamp=us+utc"),
+        *(f"--property={','.join(PROPERTIES)}", "--", module.params["unit"]),
+    ]
+    code, shown, error = module.run_command(command, environ_update={"LC_ALL": "C.UTF-8"})
+    if code:
+        module.fail_json(msg=f"systemctl show exited with status {code}: {error.strip()}")
+    # The files come last: one that changes meanwhile is seen as changed.
+    properties = parse_properties(shown)
+    process = properties.get("MainPID", "0")
+    nofile = Nofile(
+        process=parse_nofile(read_proc(process, "limits")) if process != "0" else None,
+        manager=parse_nofile(read_proc(MANAGER, "limits")),
+        can_raise=can_raise_limits(read_proc(MANAGER, "status")),
+    )
+    changed = {path: read_changed(path) for path in module.params["files"]}
+    module.exit_json(changed=False, **freshness(properties, changed, nofile))
+
+
+if __name__ == "__main__":
+    main()
