@@ -133,6 +133,8 @@ def test_what_the_kernel_tells_is_read() -> None:
     assert LOGIC["parse_nofile"](LIMITS.replace("20000", "unlimited")) is None
     assert LOGIC["parse_nofile"]("") is None
     assert LOGIC["can_raise_limits"]("Name:\tinit\nCapEff:\t000001ffffffffff\n") is True
+    assert LOGIC["can_raise_limits"](f"CapEff:\t{1 << 24:016x}\n") is True
+    assert LOGIC["can_raise_limits"](f"CapEff:\t{~(1 << 24) & (1 << 41) - 1:016x}\n") is False
     assert LOGIC["can_raise_limits"]("CapEff:\t00000000a82c35fb\n") is False
 
 
