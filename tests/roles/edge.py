@@ -19,6 +19,7 @@ NAME = "chat.example.org"
 # As the inventory has them; where they really listen is put in their place.
 WORKER_PORTS = range(9001, 9008)
 EDGE_PORT = 9000
+LOCAL_PORT = 7980
 # Seconds after which a test has failed.
 PATIENCE = 15
 WORKER_RETRY_AFTER = "7"
@@ -150,6 +151,7 @@ async def listening(worker: Worker) -> AsyncIterator[int]:
 @dataclass
 class Edge:
     port: int
+    local_port: int
     workers: Sequence[Worker]
     process: asyncio.subprocess.Process
     configuration: Path
@@ -164,7 +166,9 @@ class Edge:
         self.process.send_signal(signal.SIGHUP)
 
 
-def place(content: str, directory: str, edge_port: int, workers: Sequence[Worker]) -> Path:
+def place(
+    content: str, directory: str, edge_port: int, local_port: int, workers: Sequence[Worker]
+) -> Path:
     """Write a configuration as it is, but for where nginx listens and keeps its files."""
     replaced = {
         "user www-data;": "user root;",
@@ -172,6 +176,7 @@ def place(content: str, directory: str, edge_port: int, workers: Sequence[Worker
         "/var/log/nginx/": f"{directory}/",
         "/var/lib/nginx/": f"{directory}/",
         f"listen {EDGE_PORT}": f"listen {HOST}:{edge_port}",
+        f"listen {HOST}:{LOCAL_PORT};": f"listen {HOST}:{local_port};",
     }
     for port, worker in zip(WORKER_PORTS, workers, strict=True):
         replaced[f"server {HOST}:{port} "] = f"server {HOST}:{worker.port} "
@@ -195,18 +200,22 @@ async def running(content: str, manners: Sequence[str]) -> AsyncIterator[Edge]:
             worker.port = await stack.enter_async_context(listening(worker))
         # nginx takes over a socket that listens already: nobody else has its port, and nobody
         # has to wait until it listens.
-        listener = stack.enter_context(socket.create_server((HOST, 0), backlog=4096))
-        listener.setblocking(False)
-        port = listener.getsockname()[1]
-        configuration = place(content, directory, port, workers)
+        listeners = [
+            stack.enter_context(socket.create_server((HOST, 0), backlog=4096)) for _ in range(2)
+        ]
+        for listener in listeners:
+            listener.setblocking(False)
+        port, local_port = (listener.getsockname()[1] for listener in listeners)
+        descriptors = [listener.fileno() for listener in listeners]
+        configuration = place(content, directory, port, local_port, workers)
         process = await asyncio.create_subprocess_exec(
             *(NGINX, "-c", configuration, "-p", directory, "-e", f"{directory}/error.log"),
             *("-g", "daemon off;"),
-            env={**os.environ, "NGINX": f"{listener.fileno()};"},
-            pass_fds=[listener.fileno()],
+            env={**os.environ, "NGINX": "".join(f"{number};" for number in descriptors)},
+            pass_fds=descriptors,
         )
         try:
-            yield Edge(port, workers, process, configuration)
+            yield Edge(port, local_port, workers, process, configuration)
         finally:
             with suppress(ProcessLookupError):
                 process.terminate()

@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -263,6 +264,33 @@ async def test_the_edge_says_which_configuration_it_has_read(
             ]
     digests = [re.fullmatch("lb1 ([0-9a-f]{12}) 3600", value)[1] for value in told]  # type: ignore[index]
     assert [digests.count(digest) for digest in dict.fromkeys(digests)] == [2, 2]
+
+
+def parent_of(process: str) -> int:
+    (parent,) = re.findall(r"^PPid:\s+(\d+)$", Path(f"/proc/{process}/status").read_text(), re.M)
+    return int(parent)
+
+
+async def test_the_edge_tells_its_host_which_configuration_is_in_effect(ample: str) -> None:
+    """For a run to see whether a reload is missing: what the file says, and what nginx does."""
+    (generation,) = set(re.findall(r'return 200 "([0-9a-f]{12}) \$pid";', ample))
+    async with running(ample, TAKES) as edge:
+        answer = await ask(edge.local_port, "/generation", host="127.0.0.1")
+        told, process = answer.body.decode().split()
+        assert (answer.status, told) == (200, generation)
+        # A worker, whose limits can be read.
+        assert parent_of(process) == edge.process.pid
+        assert (await ask(edge.local_port, "/")).status == 404
+        # Nobody else hears of it.
+        assert (await ask(edge.port, "/generation")).body != answer.body
+        # The file alone changes nothing.
+        text = edge.configuration.read_text()
+        edge.configuration.write_text(text.replace(generation, "0" * 12))
+        assert (await ask(edge.local_port, "/generation")).body.decode().split()[0] == generation
+        edge.reload(lambda text: text)
+        async with asyncio.timeout(PATIENCE):
+            while (await ask(edge.local_port, "/generation")).body.decode().split()[0] != "0" * 12:
+                pass
 
 
 async def test_a_socket_outlives_a_reload_up_to_a_bound(ample: str) -> None:

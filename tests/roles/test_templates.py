@@ -182,7 +182,6 @@ def test_every_host_gets_the_files_of_its_roles(clusters: dict[str, Cluster]) ->
         "/etc/security/limits.d/60-channels-kit.conf",
         "/etc/sysctl.d/60-channels-kit.conf",
         "/etc/systemd/journald.conf.d/channels-kit.conf",
-        "/etc/sysusers.d/channels-kit.conf",
         "/etc/channels-kit.nft",
         "/etc/systemd/system/channels-firewall.service",
     }
@@ -217,6 +216,7 @@ def test_every_host_gets_the_files_of_its_roles(clusters: dict[str, Cluster]) ->
             ), f"{name}: {host}"
     templates = {path.name for role in ROLE_NAMES for path in (ROLES / role).glob("templates/*")}
     parts = {name for name in templates if name == "process.j2" or name.startswith("server-")}
+    parts.add("firewall-rules.nft.j2")
     # Two instances of Redis have each redis.conf and users.acl; what is drained has no template.
     assert len(templates - parts) == len(common | app | edge | data) - 3
 
@@ -356,13 +356,21 @@ def test_the_unit_of_the_firewall_loads_the_file_that_is_written(
     assert unit["Install"]["WantedBy"] == ["sysinit.target"]
 
 
-def test_journal_and_user_are_what_the_inventory_says(clusters: dict[str, Cluster]) -> None:
+def test_the_loaded_firewall_names_its_rules(clusters: dict[str, Cluster]) -> None:
+    """What a run asks the kernel for is in the file, and is another one for other rules."""
+    revisions: dict[str, str] = {}
+    for name, host, file in every_file(clusters):
+        if file.path == "/etc/channels-kit.nft":
+            (revision,) = re.findall(r"^    chain (revision_[0-9a-f]{12}) \{$", file.content, re.M)
+            rules = file.content.partition("chain input {")[2]
+            assert revisions.setdefault(rules, revision) == revision, f"{name}: {host}"
+    assert len(set(revisions.values())) == len(revisions) > 3
+
+
+def test_the_journal_is_what_the_inventory_says(clusters: dict[str, Cluster]) -> None:
     files = clusters["minimal"]["one"]
     journal = parse_unit(files["/etc/systemd/journald.conf.d/channels-kit.conf"].content)
     assert journal == {"Journal": {"Storage": ["persistent"], "SystemMaxUse": ["500M"]}}
-    (user,) = files["/etc/sysusers.d/channels-kit.conf"].lines
-    assert shlex.split(user)[:3] == ["u", "channels", "-"]
-    assert shlex.split(user)[-1] == "/usr/sbin/nologin"
 
 
 # nginx
@@ -418,7 +426,7 @@ def test_the_edges_share_the_handshakes_that_the_workers_can_take(
     rate = each * len(WORKERS[name]) // len(EDGES[name])
     ((key, zone, limit),) = conf.values("http", "limit_req_zone")
     assert (key, limit) == ("$handshake", f"rate={rate}r/s")
-    _, known = conf.all("http", "server")
+    _, known, _ = conf.all("http", "server")
     assert known.values("limit_req") == [[zone.rsplit(":", 1)[0], f"burst={3 * rate}"]]
 
 
@@ -456,7 +464,7 @@ def test_the_edge_has_the_files_that_the_inventory_says(
 def test_the_edge_answers_to_its_names_alone(
     clusters: dict[str, Cluster], name: str, host: str
 ) -> None:
-    unknown, known = nginx(clusters, name, host).all("http", "server")
+    unknown, known, _ = nginx(clusters, name, host).all("http", "server")
     port = {"six": "8080"}.get(name, "80")
     assert [listen[:2] for listen in unknown.values("listen")] == [
         [port, "default_server"],
@@ -475,7 +483,7 @@ def test_the_edge_answers_to_its_names_alone(
 def test_the_edge_keeps_the_workers_own_pages_inside(
     clusters: dict[str, Cluster], name: str, host: str
 ) -> None:
-    _, known = nginx(clusters, name, host).all("http", "server")
+    _, known, _ = nginx(clusters, name, host).all("http", "server")
     locations = {" ".join(one.words[1:]): one for one in known.all("location")}
     assert locations["^~ /-/"].value("return") == "404"
     for path in ("/", "/static/", "^~ /-/probe/"):
@@ -484,10 +492,26 @@ def test_the_edge_keeps_the_workers_own_pages_inside(
     assert f"keys_zone={zone}:" in nginx(clusters, name, host).value("http", "proxy_cache_path")
 
 
+@every_edge
+def test_the_edge_tells_its_own_host_alone_which_configuration_is_in_effect(
+    clusters: dict[str, Cluster], name: str, host: str
+) -> None:
+    conf = nginx(clusters, name, host)
+    _, _, local = conf.all("http", "server")
+    assert local.values("listen") == [["127.0.0.1:7980"]]
+    locations = {" ".join(one.words[1:]): one for one in local.all("location")}
+    status, answer = locations["= /generation"].values("return")[0]
+    generation, process = answer.split()
+    assert (status, process) == ("200", "$pid")
+    assert locations["/"].value("return") == "404"
+    told = dict(conf.values("http", "proxy_set_header"))["X-Edge-Generation"].split()
+    assert told == [host, generation, "3600"]
+
+
 def test_the_operators_own_lines_are_where_they_belong(clusters: dict[str, Cluster]) -> None:
     conf = nginx(clusters, "staging", "lb1")
     assert conf.value("http", "resolver") == "10.0.0.1"
-    _, known = conf.all("http", "server")
+    _, known, _ = conf.all("http", "server")
     assert ["/of-mine/"] in known.values("location")
 
 
