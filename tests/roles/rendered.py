@@ -22,7 +22,6 @@ RELEASE = {
     "requirements": "",
     "kit": "456789abcdef",
 }
-ADMINISTRATOR = "ad" * 32
 POSTGRES = "15 main 5432 online postgres /var/lib/postgresql/15/main /var/log/postgresql"
 
 
@@ -112,7 +111,6 @@ def render(directory: Path, inventories: Mapping[str, Tree]) -> dict[str, Cluste
             "channels_release": RELEASE,
             "_channels_host": {"current": "", "drained": False},
             "_postgres_clusters": {"stdout_lines": [POSTGRES]},
-            "_redis_administrator": {"stdout": ADMINISTRATOR},
         },
         "tasks": [
             {

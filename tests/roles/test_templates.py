@@ -22,7 +22,7 @@ from .formats import (
     parse_unit,
 )
 from .house import ROLE_NAMES, ROLES, Tree, defaults, private
-from .rendered import ADMINISTRATOR, RELEASE, Cluster, Written, render
+from .rendered import RELEASE, Cluster, Written, render
 
 SECRETS = {
     "channels_jwt_key": "jwt-key" + "".join(map(chr, range(0x21, 0x7F))).replace(",", ""),
@@ -201,10 +201,7 @@ def test_every_host_gets_the_files_of_its_roles(clusters: dict[str, Cluster]) ->
         "/etc/postgresql/15/main/pg_hba.conf",
         "/etc/systemd/system/redis-server@.service.d/channels-kit.conf",
         "/etc/redis/redis-layer.conf",
-        "/etc/redis/layer.acl",
         "/etc/redis/redis-broker.conf",
-        "/etc/redis/broker.acl",
-        "/usr/local/sbin/channels-redis-users",
     }
     for name, cluster in clusters.items():
         for host, files in cluster.items():
@@ -217,8 +214,8 @@ def test_every_host_gets_the_files_of_its_roles(clusters: dict[str, Cluster]) ->
     templates = {path.name for role in ROLE_NAMES for path in (ROLES / role).glob("templates/*")}
     parts = {name for name in templates if name == "process.j2" or name.startswith("server-")}
     parts.add("firewall-rules.nft.j2")
-    # Two instances of Redis have each redis.conf and users.acl; what is drained has no template.
-    assert len(templates - parts) == len(common | app | edge | data) - 3
+    # Two instances of Redis have one redis.conf; what is drained has no template.
+    assert len(templates - parts) == len(common | app | edge | data) - 2
 
 
 def test_no_file_holds_what_a_template_has_left_over(clusters: dict[str, Cluster]) -> None:
@@ -227,8 +224,7 @@ def test_no_file_holds_what_a_template_has_left_over(clusters: dict[str, Cluster
             assert not re.search(r"\{\{|\}\}|\{%|%\}|\bNone\b|\bUndefined\b", file.content), (
                 f"{name}: {host}: {file.path}"
             )
-        if not file.path.endswith(".acl"):  # whose format has no comments
-            assert "Ansible managed" in file.content
+        assert "Ansible managed" in file.content
 
 
 def test_a_secret_stands_only_in_files_that_others_cannot_read(
@@ -257,7 +253,6 @@ def test_what_has_a_checker_is_checked(clusters: dict[str, Cluster]) -> None:
         "/etc/systemd/system/channels-background@.service",
         "/usr/local/sbin/channels-manage",
         "/usr/local/sbin/channels-prove",
-        "/usr/local/sbin/channels-redis-users",
         "/usr/local/sbin/channels-releases",
     }
 
@@ -825,18 +820,3 @@ def test_only_the_broker_is_written_to_disk(clusters: dict[str, Cluster]) -> Non
     layer, broker = (redis(clusters, "minimal", name) for name in ("layer", "broker"))
     assert (layer["save"], layer["appendonly"]) == ('""', "no")
     assert (broker["appendonly"], broker["appendfsync"]) == ("yes", "everysec")
-
-
-@pytest.mark.parametrize("instance", ["layer", "broker"])
-def test_redis_knows_its_users_by_the_hashes_of_their_passwords(
-    clusters: dict[str, Cluster], instance: str
-) -> None:
-    file = clusters["staging"]["data1"][f"/etc/redis/{instance}.acl"]
-    assert (file.mode, file.owner, file.group, file.secret) == ("0640", "redis", "redis", True)
-    default, administrator, user = file.content.splitlines()
-    assert default == "user default off"
-    assert administrator == f"user administrator on #{ADMINISTRATOR} ~* &* +@all"
-    words = user.split()
-    digest = hashlib.sha256(SLASHED[f"redis_{instance}_password"].encode()).hexdigest()
-    assert words[:4] == ["user", "channels", "on", f"#{digest}"]
-    assert words[-4:] == ["+@all", "-@admin", "-@dangerous", "+info"]

@@ -41,7 +41,11 @@ def test_a_new_limit_changes_what_depends_on_it_and_nothing_else(
         "Switch | Write the units and make the release the current one",
         "Roll | Drain, restart and prove one after the other",
     }
-    redis = {"Configure | Write the instances' configuration", "Redis | Restart what has changed"}
+    redis = {
+        "Configure | Write the limit of open files",
+        "Configure | Compare the processes with their files",
+        "Redis | Restart what runs with former settings",
+    }
     nginx = {"Nginx | Check the configuration and put it in place", "Nginx | Reload it"}
     # What other tests have installed is removed by whichever run comes next.
     pruned = "Retire | Remove releases and environments that nobody goes back to"
