@@ -59,7 +59,8 @@ def file_tasks(role: str) -> list[Tree]:
     found = []
     for file in yaml_files(ROLES / role / "tasks"):
         for task in tasks(file):
-            if (files := files_of(task)) is not None:
+            # What is delegated is the controller's, and no file of a host.
+            if "delegate_to" not in task and (files := files_of(task)) is not None:
                 kept = {key: task[key] for key in KEPT if key in task}
                 found.append({**kept, "record_file": {"files": files}})
     assert found or role == "cluster", f"{role} writes no file"
@@ -68,8 +69,6 @@ def file_tasks(role: str) -> list[Tree]:
 
 def files_of(task: Tree) -> Any:
     """The files that a task writes as the recorder takes them; None where it writes none."""
-    if "config_files" in task:
-        return task["config_files"]["files"]
     module = next((name for name in (TEMPLATE, COPY) if name in task), None)
     if module is None:
         return None
@@ -110,6 +109,7 @@ def render(directory: Path, inventories: Mapping[str, Tree]) -> dict[str, Cluste
         "vars": {
             "channels_release": RELEASE,
             "_channels_host": {"current": "", "drained": False},
+            "_channels_lock": {"owner": {"who": "ada@desk"}},
             "_postgres_clusters": {"stdout_lines": [POSTGRES]},
         },
         "tasks": [

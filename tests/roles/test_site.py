@@ -17,7 +17,7 @@ FILES = [
 ]
 OWN_MODULES = {
     file.stem
-    for pattern in ("plugins/action/*.py", "plugins/modules/*.py", "roles/*/action_plugins/*.py")
+    for pattern in ("plugins/action/*.py", "plugins/modules/*.py")
     for file in ROOT.glob(pattern)
 }
 # What a task may have beside its module.
@@ -90,7 +90,7 @@ def test_the_files_of_tasks_are_found() -> None:
     assert {"site.yml", "playbooks/verify.yml", "roles/base/tasks/main.yml"} <= set(
         map(relative, FILES)
     )
-    assert {"config_files", "channels_roll", "channels_worker", "preflight"} <= OWN_MODULES
+    assert {"channels_lock", "channels_roll", "channels_units", "preflight"} <= OWN_MODULES
     assert len([task for file in FILES for task in tasks(file)]) > 40
 
 
@@ -120,24 +120,36 @@ def test_no_failure_is_swept_under_the_carpet(file: Path) -> None:
         assert task.get("failed_when") is not False, task["name"]
 
 
-@pytest.mark.parametrize("file", FILES, ids=relative)
-def test_what_another_host_shall_do_says_how_it_is_reached(file: Path) -> None:
-    """A play of the controller is local, and so is what it delegates, to whatever host."""
-    for task in tasks(file):
-        if task.get("delegate_to", "localhost") != "localhost":
-            assert "connection" in task, task["name"]
-
-
 def test_a_deploy_brings_a_release_as_site_yml_does() -> None:
-    """Choose, install, roll out; nothing else brings one."""
+    """Select, install, roll out; nothing else brings one."""
     parts = ["select_release.yml", "rollout.yml"]
     for playbook in (ROOT / "site.yml", ROOT / "playbooks" / "deploy.yml"):
         imported = [play.get("ansible.builtin.import_playbook") for play in read_yaml(playbook)]
         names = [Path(path).name for path in imported if path]
         assert [name for name in names if name in parts] == parts, playbook
     # And site.yml brings none but the one that runs.
-    choose = read_yaml(ROOT / "site.yml")[0]
-    assert choose["vars"] == {"deploy_release": "running"}
+    (select,) = (play for play in read_yaml(ROOT / "site.yml") if "vars" in play)
+    assert select["vars"] == {"deploy_release": "running"}
+
+
+LOCKED = ("site.yml", "playbooks/deploy.yml", "playbooks/drain.yml", "playbooks/undrain.yml")
+
+
+@pytest.mark.parametrize("playbook", LOCKED)
+def test_what_changes_the_cluster_takes_the_lock_first_and_releases_it_last(playbook: str) -> None:
+    def imported(file: Path) -> list[str]:
+        found: list[str] = []
+        for play in read_yaml(file):
+            path = play.get("ansible.builtin.import_playbook")
+            if path and Path(path).name not in ("lock.yml", "release_lock.yml"):
+                found += imported(file.parent / path)
+            else:
+                found.append(Path(path).name if path else play["hosts"])
+        return found
+
+    plays = [play for play in imported(ROOT / playbook) if play != "localhost"]
+    assert plays[0] == "lock.yml"
+    assert plays[-1] == "release_lock.yml"
 
 
 @pytest.mark.parametrize("file", PLAYBOOKS, ids=relative)

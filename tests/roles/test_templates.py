@@ -188,9 +188,7 @@ def test_every_host_gets_the_files_of_its_roles(clusters: dict[str, Cluster]) ->
     app = {
         ENVIRONMENT_FILE,
         "/etc/channels/drained",
-        "/usr/local/sbin/channels-manage",
-        "/usr/local/sbin/channels-prove",
-        "/usr/local/sbin/channels-releases",
+        "/etc/channels/host.conf",
         "/etc/systemd/system/channels-celery.service",
         "/etc/systemd/system/channels-web@.service",
         "/etc/systemd/system/channels-background@.service",
@@ -213,7 +211,7 @@ def test_every_host_gets_the_files_of_its_roles(clusters: dict[str, Cluster]) ->
             ), f"{name}: {host}"
     templates = {path.name for role in ROLE_NAMES for path in (ROLES / role).glob("templates/*")}
     parts = {name for name in templates if name == "process.j2" or name.startswith("server-")}
-    parts.add("firewall-rules.nft.j2")
+    parts |= {"firewall-rules.nft.j2", "result.j2"}
     # Two instances of Redis have one redis.conf; what is drained has no template.
     assert len(templates - parts) == len(common | app | edge | data) - 2
 
@@ -251,9 +249,6 @@ def test_what_has_a_checker_is_checked(clusters: dict[str, Cluster]) -> None:
         "/etc/systemd/system/channels-celery.service",
         "/etc/systemd/system/channels-web@.service",
         "/etc/systemd/system/channels-background@.service",
-        "/usr/local/sbin/channels-manage",
-        "/usr/local/sbin/channels-prove",
-        "/usr/local/sbin/channels-releases",
     }
 
 
@@ -745,13 +740,22 @@ def test_nothing_starts_on_a_host_that_is_drained(
 
 
 def test_management_commands_run_as_the_workers_do(clusters: dict[str, Cluster]) -> None:
-    file = clusters["minimal"]["one"]["/usr/local/sbin/channels-manage"]
-    assert file.mode == "0755"
-    assert file.content.startswith("#!/bin/sh\n")
-    own = environment_file(clusters["minimal"]["one"])
-    assert f"--property=EnvironmentFile={own.path}" in file.content
-    assert "--uid=channels" in file.content
-    assert "/srv/channels/releases/$2" in file.content
+    """By the programs of the role, which read what is written for them."""
+    files = clusters["minimal"]["one"]
+    settings = dict(line.split("=", 1) for line in files["/etc/channels/host.conf"].lines)
+    assert settings == {
+        "CHANNELS_HOME": "/srv/channels",
+        "CHANNELS_USER": "channels",
+        "CHANNELS_ENVIRONMENT_FILE": environment_file(files).path,
+    }
+    programs = [
+        ROLES / "channels" / "files" / name for name in ("channels-manage", "channels-prove")
+    ]
+    for program in programs:
+        text = program.read_text()
+        assert ". /etc/channels/host.conf" in text
+        used = set(re.findall(r"CHANNELS_[A-Z_]+", text)) - {"CHANNELS_KIT_PROBE_TOKEN"}
+        assert used <= set(settings)
 
 
 # postgres
