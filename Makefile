@@ -23,8 +23,8 @@ CLUSTER := $(BIN)/python scripts/staging/cluster.py
 up: ## four hosts in containers, converged, proved; EDGE_PORT=8080
 	@scripts/up $(EDGE_PORT)
 
-down: tools ## remove it; the image stays
-	@$(CLUSTER) down
+down: ## remove it; the image stays
+	@scripts/down
 
 status: tools ## hosts, units, URL
 	@$(CLUSTER) status

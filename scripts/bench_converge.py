@@ -9,20 +9,19 @@ from __future__ import annotations
 import argparse
 import shutil
 import statistics
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
+import commands
+from commands import ROOT
+
 BIN = ROOT / ".venv" / "bin"
 NAME = "bench"
-STATE = ROOT / ".staging" / NAME
-INVENTORY = ROOT / ".staging" / "bench-inventory"
+INVENTORY = commands.STATE / "bench-inventory"
 GOAL = 1.3
 
 
@@ -35,11 +34,8 @@ def read(path: str) -> dict[str, Any]:
 def cluster(*arguments: str, stdin: str | None = None) -> str:
     """Run scripts/staging/cluster.py for the hosts of this benchmark; return what it printed."""
     program = [BIN / "python", ROOT / "scripts/staging/cluster.py"]
-    result = subprocess.run(
-        [*program, "--inventory", INVENTORY, "--name", NAME, *arguments],
-        input=stdin,
-        capture_output=True,
-        text=True,
+    result = commands.run(
+        [*program, "--inventory", INVENTORY, "--name", NAME, *arguments], stdin=stdin
     )
     if result.returncode:
         sys.exit(f"{' '.join(arguments[:2])}: {result.stderr[-2000:]}")
@@ -57,11 +53,8 @@ def converge() -> float:
     """Return the seconds that site.yml takes on fresh hosts."""
     fresh_hosts()
     start = time.monotonic()
-    result = subprocess.run(
-        [ROOT / "scripts" / "ansible-playbook", "-i", INVENTORY, "site.yml"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
+    result = commands.run(
+        [ROOT / "scripts" / "ansible-playbook", "-i", INVENTORY, "site.yml"], merge=True
     )
     seconds = time.monotonic() - start
     if result.returncode:
@@ -108,7 +101,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=1)
     rounds = parser.parse_args().rounds
+    with commands.locked(NAME, "make bench-converge"):
+        return measure(rounds)
 
+
+def measure(rounds: int) -> int:
+    """Measure; return the status to end with."""
     INVENTORY.mkdir(parents=True, exist_ok=True)
     for name in ("hosts.yml", "group_vars"):
         link = INVENTORY / name
@@ -116,6 +114,7 @@ def main() -> int:
         link.symlink_to(ROOT / "inventories" / "staging" / name)
     converged, plainly = [], []
     try:
+        commands.end_on_signals()
         for number in range(1, rounds + 1):
             converged.append(converge())
             print(f"round {number} of {rounds}: site.yml {converged[-1]:.1f} s", flush=True)
@@ -123,7 +122,11 @@ def main() -> int:
             requirements = cluster("ssh", app_host, "cat /srv/channels/current/requirements.txt")
             plainly.append(plain(requirements))
             print(f"round {number} of {rounds}: apt-get and pip {plainly[-1]:.1f} s", flush=True)
+    except KeyboardInterrupt:
+        print("\nInterrupted; removing the hosts.", file=sys.stderr)
+        return commands.INTERRUPTED
     finally:
+        commands.ignore_signals()
         cluster("down")
         shutil.rmtree(INVENTORY)
     ratio = statistics.median(converged) / statistics.median(plainly)

@@ -1,7 +1,10 @@
 # What the scripts share. Source it: . "$(dirname "$0")/lib.sh"
 
-# Whose shell leaves out the administrator's programs looks for them all the same.
+# Some users' PATH leaves out the administrator's programs.
 PATH=$PATH:/usr/sbin:/sbin
+
+# It is there where systemd is the service manager that runs. Tests name another one.
+SYSTEMD_DIRECTORY=${SYSTEMD_DIRECTORY:-/run/systemd/system}
 
 say() { printf '   %s\n' "$*"; }
 
@@ -32,9 +35,81 @@ install_packages() {
     if ! as_root sh -c "apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $*" \
         >"$log" 2>&1; then
         tail -n 20 "$log" >&2
-        stop "$what could not be installed; apt-get's last words stand above."
+        stop "$what could not be installed. The lines above are the end of apt-get's output."
     fi
     rm -f "$log"
+}
+
+# service_manager_runs: whether systemctl can start something here.
+service_manager_runs() { [ -d "$SYSTEMD_DIRECTORY" ]; }
+
+# What a daemon takes along of the environment: how this machine reaches the Internet, and whom it trusts.
+DAEMON_VARIABLES=(
+    http_proxy https_proxy ftp_proxy all_proxy no_proxy HTTP_PROXY HTTPS_PROXY FTP_PROXY ALL_PROXY NO_PROXY
+    SSL_CERT_FILE SSL_CERT_DIR CURL_CA_BUNDLE REQUESTS_CA_BUNDLE NODE_EXTRA_CA_CERTS
+)
+
+# start_daemon LOG PROGRAM [ARGUMENT ...]: starts as root a program that outlives this script, apart from
+# who starts it: standard input, output and error are its only descriptors (any other one would keep a
+# lock or a pipe for as long as the daemon runs), its directory is /, its session is its own, and
+# niceness, umask, signals and environment are those that a service manager gives.
+start_daemon() {
+    local log=$1 program
+    shift
+    program=$(command -v "$1") || stop "$1 is missing."
+    shift
+    (
+        cd /
+        umask 022
+        # By name and not by env NAME=VALUE: a proxy's password belongs on no command line.
+        for name in $(compgen -e); do
+            case " ${DAEMON_VARIABLES[*]} " in
+            *" $name "*) ;;
+            *) unset "$name" ;;
+            esac
+        done
+        mapfile -t functions < <(compgen -A function)
+        unset -f "${functions[@]}"
+        export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+        export HOME=/root LANG=C.UTF-8
+        start=(sh -c 'log=$0; exec "$@" </dev/null >"$log" 2>&1' "$log")
+        start+=(env --default-signal nice -n "$((-$(nice)))" setsid --fork "$program" "$@")
+        if [ "$(id -u)" != 0 ]; then
+            start=(sudo "--preserve-env=$(IFS=,; printf '%s' "${DAEMON_VARIABLES[*]}")" "${start[@]}")
+        fi
+        for descriptor in /proc/self/fd/*; do
+            descriptor=${descriptor##*/}
+            [ "$descriptor" -le 2 ] || eval "exec $descriptor>&-"
+        done
+        exec "${start[@]}"
+    )
+}
+
+# lock_cluster NAME COMMANDS: lets one command at a time change a cluster of this checkout. The lock lasts
+# until this script and the commands that it has started have ended. The file stays: who removed it
+# while somebody waits for it would let two in.
+lock_cluster() {
+    local file=.staging/$1.lock
+    mkdir -p .staging
+    exec 9>>"$file"
+    if ! flock --nonblock 9; then
+        stop "Another $2 of this checkout runs (process $(cat "$file")); nothing was done." \
+            "Wait until it has ended, then run this again."
+    fi
+    printf '%s\n' "$$" >"$file"
+}
+
+# say_when_interrupted LINE ...: what Ctrl-C prints once the command that runs has ended.
+say_when_interrupted() {
+    interrupted=("$@")
+    trap 'printf "\n"; stop_with 130 "${interrupted[@]}"' INT
+}
+
+stop_with() {
+    local status=$1
+    shift
+    printf '%s\n' "$@" >&2
+    exit "$status"
 }
 
 # phase NAME COMMAND ...: runs a phase, and says how long it took.

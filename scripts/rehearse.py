@@ -29,7 +29,9 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).resolve().parents[1]
+import commands
+from commands import ROOT
+
 DIRECTORY = ROOT / ".rehearsal"
 INVENTORY = DIRECTORY / "inventory"
 CREDENTIALS = DIRECTORY / "credentials.json"
@@ -46,14 +48,7 @@ def run(what: str, *command: str | Path, expect: int = 0) -> str:
     """Run a program of the repository; its output goes into a file named after what it does."""
     log = DIRECTORY / f"{what.replace(' ', '-')}.log"
     # On a real cluster the controller takes no processor time from the workers.
-    result = subprocess.run(
-        ["nice", *command],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    result = commands.run(["nice", *command], merge=True)
     log.write_text(result.stdout)
     if (result.returncode != 0) != (expect != 0):
         ending = "\n".join(result.stdout.splitlines()[-30:])
@@ -86,6 +81,8 @@ class Rehearsal:
         )
         self.settings["channels_source"] = str(self.application)
         self.releases = 0
+        # The clients that talk meanwhile, from when they are started.
+        self.clients: subprocess.Popen[str]
 
     def write_inventory(self) -> None:
         """Write what the inventory says now."""
@@ -96,10 +93,10 @@ class Rehearsal:
         (variables / "rehearsal.yml").write_text(yaml.safe_dump(self.settings))
         (INVENTORY / "hosts.yml").write_text(yaml.safe_dump(self.hosts))
 
-    def generated(self) -> dict[str, Any]:
-        """Return what was made up for this cluster: secrets, users, the port of the edge."""
+    def generated(self, part: str = "vars") -> dict[str, Any]:
+        """Return what was generated for this cluster: secrets, users, the edge's port; or hosts."""
         content = yaml.safe_load((INVENTORY / "generated.yml").read_text())
-        found: dict[str, Any] = content["all"]["vars"]
+        found: dict[str, Any] = content["all"][part]
         return found
 
     def converge(self, what: str) -> None:
@@ -159,8 +156,8 @@ class Rehearsal:
     def restart_a_host(self) -> None:
         """Stop a host as a reboot does, and start it."""
         docker = ROOT / "scripts" / "staging" / "docker"
-        names = run("containers", docker, "ps", "--format", "{{.Names}}").split()
-        container = next(name for name in names if name.endswith("-rehearsal-app2"))
+        # Another checkout's rehearsal has an app2, too.
+        container = self.generated("hosts")["app2"]["staging_container"]
         run("host stopped", docker, "stop", "--time", "120", container)
         run("host started", docker, "start", container)
         deadline = time.monotonic() + 120
@@ -180,7 +177,7 @@ class Rehearsal:
         """Kill workers, and wait until they are back."""
         for host, unit in units:
             run(f"killed on {host}", *cluster("ssh", host, f"sudo systemctl kill -s KILL '{unit}'"))
-        wait_until_connected()
+        wait_until_connected(self.clients)
         playbook = ROOT / "scripts/ansible-playbook"
         run("verified", playbook, "-i", INVENTORY, "playbooks/verify.yml")
 
@@ -241,28 +238,61 @@ def start_load(rehearsal: Rehearsal, options: argparse.Namespace) -> subprocess.
         *("--timeline", str(DIRECTORY / "timeline.json"), "--json", str(DIRECTORY / "load.json")),
     ]
     with (DIRECTORY / "load.log").open("w") as log:
+        # They end when this program tells them to, or when it is killed: at 36000 s otherwise.
         return subprocess.Popen(
-            command,
+            ["setpriv", "--pdeathsig", "INT", *command],
             cwd=ROOT,
             env={"PYTHONPATH": str(ROOT / "app"), "PATH": "/usr/bin:/bin"},
             stdout=log,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
 
 
-def wait_until_connected() -> None:
+def end_load(clients: subprocess.Popen[str]) -> int:
+    """Tell the clients to end; return what their ledgers say."""
+    if clients.poll() is None:
+        clients.send_signal(signal.SIGINT)
+    try:
+        return clients.wait(commands.PATIENCE)
+    except subprocess.TimeoutExpired:
+        clients.kill()
+        clients.wait()
+        raise RehearsalError(
+            f"the clients did not end within {commands.PATIENCE:.0f} s and were killed;"
+            f" see {DIRECTORY / 'load.log'}"
+        ) from None
+
+
+def wait_until_connected(clients: subprocess.Popen[str]) -> None:
     """Wait until the clients say, from now on, that all of them are connected."""
     log = DIRECTORY / "load.log"
     said = len(log.read_text())
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
+        if clients.poll() is not None:
+            raise RehearsalError(
+                f"the clients exited with status {clients.returncode}; see {log}:\n"
+                + log.read_text()[-2000:]
+            )
         for line in log.read_text()[said:].splitlines():
             connected = re.search(r"(\d+) of (\d+) connected", line)
             if connected and connected[1] == connected[2]:
                 return
         time.sleep(0.2)
     raise RehearsalError(f"not all clients are connected after 300 s; {log} says more")
+
+
+def remove() -> None:
+    """Remove the cluster, and say how where that fails."""
+    if not (INVENTORY / "hosts.yml").exists():
+        return
+    with timed("remove the cluster"):
+        result = commands.run(cluster("down"), merge=True)
+    if result.returncode:
+        print(f"{result.stdout}\nSome hosts may be left. Remove them:", file=sys.stderr)
+        print(f"  {' '.join(cluster('down'))}", file=sys.stderr)
 
 
 def main() -> int:
@@ -278,6 +308,16 @@ def main() -> int:
     parser.add_argument("steps", nargs="*", help="some of them, by name (default: all)")
     options = parser.parse_args()
 
+    try:
+        with commands.locked("rehearsal", "make rehearse"):
+            return rehearse(parser, options)
+    except RehearsalError as error:
+        print(f"\n{error}", file=sys.stderr)
+        return 1
+
+
+def rehearse(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    """Rehearse the steps; return the status to end with."""
     DIRECTORY.mkdir(parents=True, exist_ok=True)
     rehearsal = Rehearsal(options.server)
     steps: dict[str, Callable[[], None]] = {
@@ -297,24 +337,25 @@ def main() -> int:
         parser.error(f"no such step: {', '.join(sorted(unknown))}; there are {', '.join(steps)}")
 
     try:
+        commands.end_on_signals()
         with timed("bring up the cluster"):
             rehearsal.bring_up()
-        clients = start_load(rehearsal, options)
+        rehearsal.clients = start_load(rehearsal, options)
         try:
-            wait_until_connected()
+            wait_until_connected(rehearsal.clients)
             for name in options.steps or [step for step in steps if step not in ACCIDENTS]:
                 with timed(name):
                     steps[name]()
         finally:
-            clients.send_signal(signal.SIGINT)
-            code = clients.wait()
-            CREDENTIALS.unlink()
-    except RehearsalError as error:
-        print(f"\n{error}", file=sys.stderr)
-        return 1
+            code = end_load(rehearsal.clients)
+    except KeyboardInterrupt:
+        print("\nInterrupted. make rehearse starts again from the beginning.", file=sys.stderr)
+        return commands.INTERRUPTED
     finally:
-        if not options.keep and INVENTORY.exists():
-            subprocess.run(cluster("down"), check=False, capture_output=True)
+        commands.ignore_signals()
+        CREDENTIALS.unlink(missing_ok=True)
+        if not options.keep:
+            remove()
     print((DIRECTORY / "load.log").read_text())
     plot = [PYTHON, "-m", "channels_kit.load", "plot", str(DIRECTORY / "timeline.json")]
     run("plot", *plot, "--output", str(DIRECTORY / "sockets.svg"))

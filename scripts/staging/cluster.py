@@ -217,18 +217,22 @@ class Cluster:
     def subnet(self) -> str:
         """Return the network's subnet; make the network first where it is missing."""
 
-        def inspect() -> str:
+        def inspect(network: str) -> str:
             form = "{{(index .IPAM.Config 0).Subnet}}"
-            return docker("network", "inspect", "--format", form, self.name, check=False)
+            return docker("network", "inspect", "--format", form, network, check=False)
 
-        if found := inspect():
+        if found := inspect(self.name):
             return found
         # A host that restarts must come back under its address, and the engine gives fixed
         # addresses only in a subnet that was asked for. The engine knows best which one is free.
         label = f"{LABEL}={self.name}"
-        docker("network", "create", "--label", label, self.name)
-        free = inspect()
-        docker("network", "rm", self.name)
+        # Under another name: where this is interrupted, no network without a subnet is left behind
+        # that looks like the cluster's.
+        asked = f"{self.name}-subnet"
+        docker("network", "rm", asked, check=False)
+        docker("network", "create", "--label", label, asked)
+        free = inspect(asked)
+        docker("network", "rm", asked)
         docker("network", "create", "--label", label, "--subnet", free, self.name)
         return free
 
@@ -349,14 +353,13 @@ class Cluster:
         names = [container["name"] for container in self.containers()]
         if names:
             docker("rm", "--force", "--volumes", *names)
-        if docker("network", "ls", "--quiet", "--filter", f"label={LABEL}={self.name}"):
-            docker("network", "rm", self.name)
+        label = f"label={LABEL}={self.name}"
+        if networks := docker("network", "ls", "--quiet", "--filter", label).split():
+            docker("network", "rm", *networks)
         self.generated.unlink(missing_ok=True)
-        shutil.rmtree(self.state, ignore_errors=True)
-        if STATE.exists() and not any(
-            entry.is_dir() and entry.name != "releases" for entry in STATE.iterdir()
-        ):
-            shutil.rmtree(STATE)  # nothing of another cluster
+        # And nothing beside it: a lock of .staging may be held.
+        if self.state.exists():
+            shutil.rmtree(self.state)
         say(f"{len(names)} hosts removed. The image is kept.")
 
     def status(self) -> None:
@@ -485,6 +488,10 @@ def main() -> int:
     except StagingError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        # What is there is completed by the next up, and removed by the next down.
+        print("Interrupted.", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -235,6 +235,54 @@ def test_an_equal_file_is_left_alone(cluster: Any) -> None:
     ]
 
 
+# What an interrupted run leaves behind
+
+
+def test_the_network_is_made_with_its_subnet_or_not_at_all(
+    program: Any, cluster: Any, calls: Calls, tmp_path: Path
+) -> None:
+    """Hosts can have fixed addresses only there; one without would be taken for the cluster's."""
+    docker = tmp_path / "bin" / "docker"
+    answers = 'case "$*" in *inspect*-subnet) echo 172.30.0.0/16;; esac\n'
+    docker.write_text(docker.read_text() + answers)
+    assert cluster.subnet() == "172.30.0.0/16"
+    created = [call for call in calls() if call.startswith("network create")]
+    assert [call.endswith(f" {cluster.name}") for call in created] == [False, True]
+    assert "--subnet 172.30.0.0/16" in created[-1]
+    # What was asked is removed, also where it is left from a run that was interrupted.
+    removed = [call for call in calls() if call == f"network rm {cluster.name}-subnet"]
+    assert len(removed) == 2
+    label = f"--label {program.LABEL}={cluster.name}"
+    assert all(label in call for call in created), "make down finds it by its label"
+
+
+def test_down_removes_every_network_of_the_cluster(
+    cluster: Any, calls: Calls, tmp_path: Path
+) -> None:
+    docker = tmp_path / "bin" / "docker"
+    docker.write_text(docker.read_text() + 'case "$*" in "network ls "*) echo one; echo two;; esac')
+    cluster.down()
+    assert "network rm one two" in calls()
+
+
+def test_down_removes_what_is_the_clusters_alone(program: Any, cluster: Any) -> None:
+    state = [
+        cluster.state / "id_ed25519",
+        program.STATE / "staging.lock",
+        program.STATE / "other" / "id_ed25519",
+    ]
+    for path in state:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    write(cluster)
+    cluster.down()
+    assert [path.exists() for path in state] == [False, True, True]
+    assert not cluster.generated.exists()
+    # Nothing is left of any cluster but the lock: it may be held.
+    program.Cluster(cluster.inventory, "other").down()
+    assert [path.name for path in program.STATE.iterdir()] == ["staging.lock"]
+
+
 # What is refused
 
 

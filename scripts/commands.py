@@ -1,0 +1,115 @@
+"""What the programs of scripts/ share: one of them at a time, and how they end on Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+ROOT = Path(__file__).resolve().parents[1]
+STATE = ROOT / ".staging"
+INTERRUPTED = 130
+"""What a program ends with that was interrupted, as a shell has it."""
+
+PATIENCE = 30.0
+"""Seconds that an interrupted command may take to end by itself."""
+
+
+def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    """Treat a signal as Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def end_on_signals() -> None:
+    """Let SIGTERM and SIGHUP end this program as Ctrl-C does: what it has started ends first."""
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGHUP, interrupt)
+
+
+def ignore_signals() -> None:
+    """Let nothing interrupt what removes the rest, neither here nor in what is started from now."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def locked(name: str, command: str) -> Iterator[None]:
+    """Keep other commands from a cluster of this checkout, as lock_cluster of lib.sh does.
+
+    Args:
+        name: the cluster's.
+        command: who takes this lock, for the message.
+    """
+    STATE.mkdir(parents=True, exist_ok=True)
+    with (STATE / f"{name}.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            sys.exit(
+                f"Another {command} of this checkout runs (process {file.read().strip()});"
+                " nothing was done.\nWait until it has ended, then run this again."
+            )
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def run(
+    command: Sequence[str | Path],
+    stdin: str | None = None,
+    env: Mapping[str, str] | None = None,
+    merge: bool = False,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in the checkout and return what it printed.
+
+    Where this program is interrupted, the command ends first, by itself if it can: a run of Ansible
+    that is killed leaves its own processes behind.
+
+    Args:
+        command: the program and its arguments.
+        stdin: what it reads.
+        env: its environment; without it this program's.
+        merge: whether its standard error goes into its standard output.
+    """
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=env,
+        stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT if merge else subprocess.PIPE,
+        text=True,
+    )
+    try:
+        output, errors = process.communicate(stdin)
+    except KeyboardInterrupt:
+        end(process)
+        raise
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Wait until an interrupted command has ended; tell it to, and insist, if it does not."""
+    for number, seconds in (
+        (
+            None,
+            2.0,
+        ),  # Ctrl-C at a terminal has reached it, too; a second one would cut its work short
+        (signal.SIGINT, PATIENCE),
+        (signal.SIGKILL, None),
+    ):
+        if number is not None:
+            process.send_signal(number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=seconds)
+            return

@@ -1,0 +1,381 @@
+"""The programs of scripts/ from outside, in a checkout of fakes of all that they call."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.roles.house import ROOT
+
+TIMEOUT = 30
+ANOTHER = "Another make up or make down of this checkout runs (process {}); nothing was done.\n"
+
+# The engine answers from when dockerd has been started.
+DOCKER = """#!/bin/sh
+test -e "{engine}"
+"""
+DOCKERD = """#!{python} -I
+import json, os, signal, sys, time
+descriptors = {{}}
+for name in os.listdir("/proc/self/fd"):
+    try:
+        descriptors[name] = os.readlink("/proc/self/fd/" + name)
+    except FileNotFoundError:
+        pass  # the listing itself
+found = {{
+    "process": os.getpid(),
+    "descriptors": descriptors,
+    "directory": os.getcwd(),
+    "niceness": os.nice(0),
+    "umask": os.umask(0),
+    "environment": dict(os.environ),
+    "leads its session": os.getsid(0) == os.getpid(),
+    "SIGINT": signal.getsignal(signal.SIGINT) is not signal.SIG_IGN,
+}}
+print("the engine's own log", flush=True)
+with open("{engine}.new", "w") as file:
+    json.dump(found, file)
+os.rename("{engine}.new", "{engine}")
+time.sleep({timeout})
+"""
+SUDO = """#!/bin/sh
+while [ "${1#-}" != "$1" ]; do shift; done
+exec "$@"
+"""
+UV = """#!/bin/sh
+[ "$1" != --version ] || echo "uv 1.2.3"
+"""
+# Notes that it runs, and goes on when it is let.
+BLOCKS = """#!/bin/sh
+echo "{name} $*" >> "{calls}"
+[ -e "{blocked}" ] || exit 0
+trap 'echo "{name} interrupted" >> "{calls}"; exit 99' INT
+while [ -e "{blocked}" ]; do sleep 0.02; done
+"""
+CLUSTER = """
+import pathlib, sys
+with open("{calls}", "a") as file:
+    print("cluster", sys.argv[-1] if "ssh" not in sys.argv else "ssh", file=file)
+options = [a for a in sys.argv if a.startswith("--inventory=")]
+if sys.argv[-1] == "url":
+    print("http://127.0.0.1:8080/")
+if options:
+    generated = pathlib.Path(options[0].split("=", 1)[1], "generated.yml")
+    if "up" in sys.argv:
+        generated.write_text('''{generated}''')
+"""
+GENERATED = """
+all:
+  hosts:
+    app2: {staging_container: channels-kit-0a1b2c-rehearsal-app2}
+  vars: {staging_edge_port: 8099, channels_users: {alice: a-password}}
+"""
+LOAD = """
+import os, signal, time
+signal.signal(signal.SIGINT, lambda *_: os._exit(0))
+print("5 of 5 connected", flush=True)
+with open("{calls}", "a") as file:
+    print("load", os.getpid(), file=file)
+deadline = time.monotonic() + {timeout}
+while time.monotonic() < deadline:
+    print("5 of 5 connected", flush=True)
+    time.sleep(0.02)
+"""
+
+
+def eventually(condition: Callable[[], Any], what: str) -> Any:
+    """Wait until a condition holds, and return what it came to."""
+    deadline = time.monotonic() + TIMEOUT
+    while time.monotonic() < deadline:
+        if found := condition():
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"{what}: not within {TIMEOUT} s")
+
+
+def alive(process: int) -> bool:
+    """Whether a process runs; one that has ended and that nobody has asked about does not."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+class Checkout:
+    """A checkout with the scripts as they are, and fakes of Ansible, the engine and the hosts."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory / "checkout"
+        self.programs = directory / "bin"
+        self.engine = directory / "engine.json"
+        self.calls_file = directory / "calls"
+        self.blocked = directory / "blocked"
+        self.lock = self.directory / ".staging" / "staging.lock"
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / "scripts", self.directory / "scripts", ignore=ignore)
+        shutil.copytree(
+            ROOT / "inventories" / "staging",
+            self.directory / "inventories" / "staging",
+            ignore=shutil.ignore_patterns("generated.yml"),
+        )
+        self.write("uv.lock", 'name = "uv"\nversion = "1.2.3"\n')
+        self.write("app/chat/urls.py", "")
+        self.write("app/channels_kit/__init__.py", "")
+        self.write("app/channels_kit/load/__init__.py", "")
+        self.write(
+            "app/channels_kit/load/__main__.py", LOAD.format(calls=self.calls_file, timeout=TIMEOUT)
+        )
+        self.write(
+            "scripts/staging/cluster.py", CLUSTER.format(calls=self.calls_file, generated=GENERATED)
+        )
+        self.program(self.directory / ".venv/bin/uv", UV)
+        self.program(
+            self.directory / ".venv/bin/python", f'#!/bin/sh\nexec {sys.executable} "$@"\n'
+        )
+        playbook = {"name": "ansible", "calls": self.calls_file, "blocked": self.blocked}
+        self.program(self.directory / "scripts/ansible-playbook", BLOCKS.format(**playbook))
+        self.program(self.programs / "docker", DOCKER.format(engine=self.engine))
+        dockerd = {"python": sys.executable, "engine": self.engine, "timeout": TIMEOUT}
+        self.program(self.programs / "dockerd", DOCKERD.format(**dockerd))
+        self.program(self.programs / "sudo", SUDO)
+
+    def write(self, name: str, text: str) -> None:
+        path = self.directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    @staticmethod
+    def program(path: Path, text: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "PATH": f"{self.programs}:{os.environ['PATH']}",
+            "HOME": os.environ.get("HOME", "/"),
+            # No service manager runs, and the engine's log is none of this machine's.
+            "SYSTEMD_DIRECTORY": str(self.directory / "none"),
+            "DOCKERD_LOG": str(self.directory.parent / "dockerd.log"),
+        }
+
+    def start(self, *command: str, **environment: str) -> "subprocess.Popen[str]":
+        """Start a program as a terminal does: what it starts gets Ctrl-C with it."""
+        return subprocess.Popen(
+            command,
+            cwd=self.directory,
+            env={**self.environment, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *command: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        # Into a file: a pipe would be waited for until a daemon that has inherited it ends.
+        with (self.directory.parent / "output").open("w+") as output:
+            result = subprocess.run(
+                command,
+                cwd=self.directory,
+                env={**self.environment, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                check=False,
+                timeout=TIMEOUT,
+            )
+            output.seek(0)
+            return subprocess.CompletedProcess(command, result.returncode, output.read())
+
+    def calls(self) -> list[str]:
+        return self.calls_file.read_text().splitlines() if self.calls_file.exists() else []
+
+    def wait_for(self, call: str) -> str:
+        """Wait until something was called; return what was noted."""
+
+        def noted() -> str:
+            return next((line for line in self.calls() if line.startswith(call)), "")
+
+        found: str = eventually(noted, call)
+        return found
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Iterator[Checkout]:
+    made = Checkout(tmp_path)
+    yield made
+    made.blocked.unlink(missing_ok=True)
+    if made.engine.exists() and (found := json.loads(made.engine.read_text())):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(found["process"], signal.SIGKILL)
+
+
+@pytest.fixture
+def running_engine(checkout: Checkout) -> None:
+    """It was here before, and is nobody's to end."""
+    checkout.engine.write_text("{}")
+
+
+def interrupt(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    """Press Ctrl-C, and return how the program ended and what it said."""
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=TIMEOUT)
+    return process.returncode, output
+
+
+# What outlives a command
+
+
+def test_an_engine_that_was_started_by_make_up_holds_nothing_of_it(checkout: Checkout) -> None:
+    own = {"HTTPS_PROXY": "http://user:word@proxy.example:3128", "SSL_CERT_FILE": "/a/bundle.crt"}
+    first = checkout.run("nice", "-n", "3", "scripts/up", SECRET="of the terminal", **own)
+    assert first.returncode == 0, first.stdout
+    found = json.loads(checkout.engine.read_text())
+    log = checkout.environment["DOCKERD_LOG"]
+    assert found["descriptors"] == {"0": "/dev/null", "1": log, "2": log}
+    assert found["directory"] == "/"
+    assert found["niceness"] == os.nice(0)
+    assert found["umask"] == 0o022
+    assert found["leads its session"]
+    assert found["SIGINT"], "ignored, as what a shell puts into the background"
+    kept = {name: value for name, value in found["environment"].items() if name in own}
+    assert kept == own
+    assert set(found["environment"]) - set(own) <= {"PATH", "HOME", "LANG", "LC_CTYPE", "PWD"}
+    assert str(checkout.programs) not in found["environment"]["HOME"]
+    assert Path(log).read_text() == "the engine's own log\n"
+
+    for again in ("scripts/up", "scripts/down", "scripts/up"):
+        result = checkout.run(again)
+        assert result.returncode == 0, f"{again}: {result.stdout}"
+    assert alive(found["process"])
+
+
+# One command at a time
+
+
+@pytest.mark.usefixtures("running_engine")
+@pytest.mark.parametrize("second", ["scripts/up", "scripts/down"])
+def test_make_up_keeps_others_out_and_its_lock_in_place(checkout: Checkout, second: str) -> None:
+    checkout.blocked.touch()
+    first = checkout.start("scripts/up")
+    checkout.wait_for("ansible -i")
+    before, calls = checkout.lock.stat().st_ino, checkout.calls()
+    result = checkout.run(second)
+    assert result.returncode == 1
+    assert ANOTHER.format(first.pid) in result.stdout
+    assert checkout.calls() == calls
+    assert checkout.lock.stat().st_ino == before
+    checkout.blocked.unlink()
+    output, _ = first.communicate(timeout=TIMEOUT)
+    assert first.returncode == 0, output
+    assert checkout.run("scripts/down").returncode == 0
+    assert checkout.calls()[-1] == "cluster down"
+    assert checkout.lock.stat().st_ino == before
+
+
+@pytest.mark.usefixtures("running_engine")
+def test_the_lock_lasts_as_long_as_what_a_killed_make_up_has_started(checkout: Checkout) -> None:
+    checkout.blocked.touch()
+    first = checkout.start("scripts/up")
+    checkout.wait_for("ansible -i")
+    first.kill()
+    first.wait()
+    assert checkout.run("scripts/down").returncode == 1
+    checkout.blocked.unlink()
+    eventually(lambda: checkout.run("scripts/down").returncode == 0, "the lock is free")
+    first.communicate()
+
+
+# Ctrl-C
+
+
+@pytest.mark.usefixtures("running_engine")
+def test_make_up_says_what_to_do_after_ctrl_c(checkout: Checkout) -> None:
+    checkout.blocked.touch()
+    process = checkout.start("scripts/up")
+    checkout.wait_for("ansible -i")
+    code, output = interrupt(process)
+    assert code == 130
+    assert output.endswith(
+        "Interrupted. Go on from here: make up. Remove what there is: make down.\n"
+    )
+    assert checkout.calls()[-1] == "ansible interrupted"
+    checkout.blocked.unlink()
+    assert checkout.run("scripts/up").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name
+)
+@pytest.mark.parametrize("step", ["ansible -i", "load"])
+def test_an_interrupted_rehearsal_removes_all_that_it_has_started(
+    checkout: Checkout, number: signal.Signals, step: str
+) -> None:
+    if step == "ansible -i":
+        checkout.blocked.touch()
+    process = checkout.start(sys.executable, "scripts/rehearse.py", "setting")
+    noted = checkout.wait_for(step)
+    if number is signal.SIGINT:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    output, _ = process.communicate(timeout=TIMEOUT)
+    assert process.returncode == 130, output
+    assert "Interrupted. make rehearse starts again from the beginning." in output
+    assert "Traceback" not in output
+    assert checkout.calls()[-1] == "cluster down"
+    if step == "load":
+        assert not alive(int(noted.split()[1]))
+    else:
+        assert "ansible interrupted" in checkout.calls()
+    assert not (checkout.directory / ".rehearsal" / "credentials.json").exists()
+
+
+def test_the_clients_of_a_killed_rehearsal_end(checkout: Checkout) -> None:
+    process = checkout.start(sys.executable, "scripts/rehearse.py", "reboot")
+    clients = int(checkout.wait_for("load").split()[1])
+    process.kill()
+    process.wait()
+    eventually(lambda: not alive(clients), "the clients have ended")
+    process.communicate()
+
+
+def test_one_rehearsal_at_a_time(checkout: Checkout) -> None:
+    checkout.blocked.touch()
+    first = checkout.start(sys.executable, "scripts/rehearse.py")
+    checkout.wait_for("ansible -i")
+    second = checkout.run(sys.executable, "scripts/rehearse.py")
+    assert second.returncode == 1
+    assert "Another make rehearse of this checkout runs" in second.stdout
+    assert interrupt(first)[0] == 130
+
+
+# Whose host it is
+
+
+def test_a_rehearsal_stops_its_own_host_alone(checkout: Checkout) -> None:
+    """Whatever else the engine runs: another checkout's rehearsal has an app2, too."""
+    calls = checkout.calls_file
+    checkout.program(
+        checkout.programs / "docker",
+        f'#!/bin/sh\necho "docker $*" >> "{calls}"\n[ "$1" != ps ] ||'
+        " printf 'channels-kit-ffffff-rehearsal-app2\\nchannels-kit-0a1b2c-rehearsal-app2\\n'\n",
+    )
+    result = checkout.run(sys.executable, "scripts/rehearse.py", "reboot")
+    assert "docker stop --time 120 channels-kit-0a1b2c-rehearsal-app2" in checkout.calls(), (
+        result.stdout
+    )
+    assert not [call for call in checkout.calls() if "ffffff" in call]
