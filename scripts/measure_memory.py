@@ -38,7 +38,7 @@ AT_ONCE = 50
 START_TIMEOUT = 30.0
 HANDSHAKE_TIMEOUT = 60.0
 
-# As roles/channels/templates/channels-web@.service.j2 has it.
+# As roles/channels/templates/server-uvicorn.j2 has it.
 UVICORN = [
     *("--backlog", "4096", "--ws-per-message-deflate", "false"),
     *("--timeout-keep-alive", "75", "--timeout-graceful-shutdown", "10"),
