@@ -1,4 +1,4 @@
-# The verbs of Channels Kit. Bare `make` lists them.
+# What an operator does with Channels Kit. make alone lists it.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -19,32 +19,42 @@ export WITHOUT
 BIN := .venv/bin
 CLUSTER := $(BIN)/python scripts/staging/cluster.py
 
-##@ A cluster on this machine
-up: ## four hosts in containers, converged, proved; EDGE_PORT=8080
+##@ A staging cluster on this machine
+up: ## bring up four hosts in containers, set them up, prove the cluster: [EDGE_PORT=8080]
 	@scripts/up $(EDGE_PORT)
 
-down: ## remove it; the image stays
+down: ## remove the cluster; keep the image and the packed releases
 	@scripts/down
 
-status: tools ## hosts, units, URL
+status: tools ## show hosts, units and the URL
 	@$(CLUSTER) status
 
-credentials: tools ## who may log in, with which password
+credentials: tools ## show who may log in, with which password
 	@$(CLUSTER) credentials
 
-ssh: tools ## a shell on a host: HOST=app1
+ssh: tools ## open a shell on a host: HOST=app1
 	@$(CLUSTER) ssh "$(HOST)"
 
-logs: tools ## follow a host's journal: HOST=app1 [UNIT='channels-web@*']
+logs: tools ## follow the journal of a host: HOST=app1 [UNIT='channels-web@*']
 	@$(CLUSTER) logs "$(HOST)" "$(UNIT)"
 
-##@ Any cluster: ENV=staging (a directory of inventories/)
-converge: tools ## set it up, or bring it up to the inventory
+##@ Any cluster: [ENV=staging], a directory of inventories/
+converge: tools ## set the cluster up, or bring it up to its inventory
 	@scripts/operate "$(ENV)" converge
 
-check: tools ## show what converge would change
+check: tools ## show what converge would change; change nothing
 	@scripts/ansible-playbook -i inventories/$(ENV) site.yml --check --diff
 
+verify: tools ## prove the cluster; change nothing
+	@scripts/ansible-playbook -i inventories/$(ENV) playbooks/verify.yml
+
+drain: tools ## move everybody off a host and stop its workers: HOST=app1
+	@scripts/operate "$(ENV)" drain "$(HOST)"
+
+undrain: tools ## bring a drained host back: HOST=app1
+	@scripts/operate "$(ENV)" undrain "$(HOST)"
+
+##@ Releases of any cluster: [ENV=staging]
 deploy: tools ## bring the application as it is, or as it was at REF=v1.2, rolling, drained, proved
 	@scripts/operate "$(ENV)" deploy "$(REF)"
 
@@ -63,41 +73,35 @@ releases: tools ## which release runs where
 unlock: tools ## break the lock of a deploy that was given up
 	@scripts/ansible-playbook -i inventories/$(ENV) playbooks/unlock.yml
 
-drain: tools ## move everybody off a host and stop it: HOST=app1
-	@scripts/operate "$(ENV)" drain "$(HOST)"
-
-undrain: tools ## bring it back: HOST=app1
-	@scripts/operate "$(ENV)" undrain "$(HOST)"
-
-verify: tools ## prove it, changing nothing: limits, and every worker reaches every worker
-	@scripts/ansible-playbook -i inventories/$(ENV) playbooks/verify.yml
-
 ##@ The application
-dev: ## the sample alone: one process, SQLite, in-memory layer; DEV_PORT=8000
+dev: ## run the sample alone: one process, SQLite, in-memory layer: [DEV_PORT=8000]
 	@scripts/dev $(DEV_PORT)
 
-##@ Tests
-test: ## everything, on hosts of its own
+##@ Tests and measurements
+test: ## run every test, on hosts of its own; what CI runs
 	@scripts/test all
 
-test-fast: ## what needs no hosts
+test-fast: ## run the linters and the tests that need no hosts
 	@scripts/test fast
 
-lint: ## the linters alone
+lint: ## run the linters
 	@scripts/test lint
 
-rehearse: tools ## every operation on a cluster of its own while 500 clients talk; STEPS="deploy rollback"
+rehearse: tools ## do every operation while 500 clients talk, on hosts of its own: [STEPS="deploy rollback"]
 	@scripts/bootstrap engine
 	@$(BIN)/python scripts/rehearse.py $(STEPS)
 
-bench-converge: tools ## time site.yml on bare hosts against plain apt-get and pip; ROUNDS=1
+bench-converge: tools ## time site.yml against plain apt-get and pip: [ROUNDS=1]
 	@scripts/bootstrap engine
 	@$(BIN)/python scripts/bench_converge.py --rounds $(ROUNDS)
+
+role-readmes: tools ## write roles/*/README.md anew from what the roles say of themselves
+	@$(BIN)/python scripts/role_readme.py
 
 help:
 	@awk 'BEGIN { FS = ":.*## " } \
 	    /^##@/ { printf "\n%s\n", substr($$0, 5) } \
-	    /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' Makefile
+	    /^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 	@echo
 
 tools:
@@ -106,4 +110,4 @@ tools:
 ready:
 	@scripts/bootstrap tools engine
 
-.PHONY: up down status credentials ssh logs converge check deploy rollback restart upgrade releases unlock drain undrain verify dev test test-fast lint rehearse bench-converge help tools ready
+.PHONY: up down status credentials ssh logs converge check deploy rollback restart upgrade releases unlock drain undrain verify dev test test-fast lint rehearse bench-converge role-readmes help tools ready
