@@ -91,7 +91,12 @@ def test_a_lock_that_is_held_stays(tmp_path: Path) -> None:
 @pytest.mark.parametrize("keep", ["0", "-1"])
 def test_it_never_empties_the_directory(tmp_path: Path, keep: str) -> None:
     archive = make(tmp_path, "a.tar.gz", 99)
-    command = [sys.executable, PROGRAM, f"--directory={tmp_path}", f"--keep={keep}"]
+    command: list[str | Path] = [
+        sys.executable,
+        PROGRAM,
+        f"--directory={tmp_path}",
+        f"--keep={keep}",
+    ]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 2
     assert f"--keep is {keep}; allowed: 1 or more" in result.stderr

@@ -56,7 +56,12 @@ def shop(tmp_path: Path) -> Path:
 
 
 def write(readme: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, PROGRAM, f"--roles={readme.parents[1]}", *arguments]
+    command: list[str | Path] = [
+        sys.executable,
+        PROGRAM,
+        f"--roles={readme.parents[1]}",
+        *arguments,
+    ]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
