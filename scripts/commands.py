@@ -101,15 +101,31 @@ def run(
 def end(process: subprocess.Popen[str]) -> None:
     """Wait until an interrupted command has ended; tell it to, and insist, if it does not."""
     for number, seconds in (
-        (
-            None,
-            2.0,
-        ),  # Ctrl-C at a terminal has reached it, too; a second one would cut its work short
+        # Ctrl-C at a terminal has reached it, too; a second one would cut its work short.
+        (None, 2.0),
         (signal.SIGINT, PATIENCE),
         (signal.SIGKILL, None),
     ):
         if number is not None:
-            process.send_signal(number)
+            # All that Ctrl-C would reach: a shell waits for its command before it ends.
+            for process_id in family(process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process_id, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.communicate(timeout=seconds)
             return
+
+
+def family(process_id: int) -> list[int]:
+    """Return a process and those that it or they have started, as far as they are in its group."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            # The name, in parentheses, may hold anything; state, parent and group come after it.
+            _, parent, group = path.read_text().rpartition(")")[2].split()[:3]
+            if int(group) == os.getpgrp():
+                children.setdefault(int(parent), []).append(int(path.parent.name))
+    found = [process_id]
+    for member in found:  # grows meanwhile
+        found += children.get(member, [])
+    return found

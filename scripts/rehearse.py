@@ -36,6 +36,7 @@ DIRECTORY = ROOT / ".rehearsal"
 INVENTORY = DIRECTORY / "inventory"
 CREDENTIALS = DIRECTORY / "credentials.json"
 PYTHON = sys.executable
+OPERATE = ROOT / "scripts" / "operate"
 SERVICE_RESTART = 1012
 ACCIDENTS = {"kill-worker", "kill-host", "kill-all"}
 
@@ -102,7 +103,7 @@ class Rehearsal:
     def converge(self, what: str) -> None:
         """Bring the cluster to its inventory."""
         self.write_inventory()
-        run(what, ROOT / "scripts/operate", INVENTORY, "converge")
+        run(what, OPERATE, INVENTORY, "converge")
 
     def bring_up(self) -> None:
         """Make the hosts, and their cluster."""
@@ -116,7 +117,7 @@ class Rehearsal:
         marker = self.application / "chat" / "urls.py"
         original = (ROOT / "app" / "chat" / "urls.py").read_text()
         marker.write_text(f"{original}# Release {self.releases} of the rehearsal.\n")
-        run(what, ROOT / "scripts/operate", INVENTORY, "deploy", *arguments)
+        run(what, OPERATE, INVENTORY, "deploy", *arguments)
 
     def deploy(self, times: int) -> None:
         """Deploy, one release after the other."""
@@ -126,7 +127,7 @@ class Rehearsal:
 
     def roll_back(self) -> None:
         """Go back to the release before."""
-        run("rollback", ROOT / "scripts/operate", INVENTORY, "rollback")
+        run("rollback", OPERATE, INVENTORY, "rollback")
 
     def change_a_setting(self) -> None:
         """Change what workers are started with."""
@@ -148,7 +149,7 @@ class Rehearsal:
             run("third host", *cluster("up"))
             self.converge("a host more")
         with timed("a host less"):
-            run("drain app3", ROOT / "scripts/operate", INVENTORY, "drain", "app3")
+            run("drain app3", OPERATE, INVENTORY, "drain", "app3")
             del self.hosts["channels"]["hosts"]["app3"]
             self.converge("a host less")
             run("third host removed", *cluster("up"))

@@ -16,7 +16,7 @@ import pytest
 
 from tests.roles.house import ROOT
 
-TIMEOUT = 30
+TIMEOUT = 60
 ANOTHER = "Another make up or make down of this checkout runs (process {}); nothing was done.\n"
 
 # The engine answers from when dockerd has been started.
@@ -58,7 +58,7 @@ UV = """#!/bin/sh
 BLOCKS = """#!/bin/sh
 echo "{name} $*" >> "{calls}"
 [ -e "{blocked}" ] || exit 0
-trap 'echo "{name} interrupted" >> "{calls}"; exit 99' INT
+trap 'echo "{name} interrupted" >> "{calls}"; rm -f "{blocked}"; exit 99' INT
 while [ -e "{blocked}" ]; do sleep 0.02; done
 """
 CLUSTER = """
@@ -312,8 +312,7 @@ def test_make_up_says_what_to_do_after_ctrl_c(checkout: Checkout) -> None:
     assert output.endswith(
         "Interrupted. Go on from here: make up. Remove what there is: make down.\n"
     )
-    assert checkout.calls()[-1] == "ansible interrupted"
-    checkout.blocked.unlink()
+    assert "ansible interrupted" in checkout.calls()
     assert checkout.run("scripts/up").returncode == 0
 
 
