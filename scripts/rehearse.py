@@ -53,7 +53,9 @@ def run(what: str, *command: str | Path, expect: int = 0) -> str:
     log.write_text(result.stdout)
     if (result.returncode != 0) != (expect != 0):
         ending = "\n".join(result.stdout.splitlines()[-30:])
-        raise RehearsalError(f"{what}: exited with status {result.returncode}. End of {log}:\n{ending}")
+        raise RehearsalError(
+            f"{what}: exited with status {result.returncode}. End of {log}:\n{ending}"
+        )
     return result.stdout
 
 
