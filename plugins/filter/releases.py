@@ -19,6 +19,11 @@ def channels_hosts(names: Sequence[str], hostvars: Mapping[str, Any]) -> list[di
     return found
 
 
+def channels_told(names: Sequence[str], hostvars: Mapping[str, Any], fact: str) -> dict[str, Any]:
+    """Return a fact of every host that has it."""
+    return {name: hostvars[name][fact] for name in names if fact in hostvars[name]}
+
+
 def release_running(hosts: Sequence[Host]) -> str:
     """Return the release that runs: that of hosts which serve, first; empty if there is none.
 
@@ -87,6 +92,7 @@ class FilterModule:
         """Return the filters by name."""
         return {
             "channels_hosts": channels_hosts,
+            "channels_told": channels_told,
             "release_holder": release_holder,
             "release_lines": release_lines,
             "release_selected": release_selected,
