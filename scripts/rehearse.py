@@ -237,7 +237,7 @@ def start_load(rehearsal: Rehearsal, options: argparse.Namespace) -> subprocess.
         *("--clients", str(options.clients), "--rate", str(options.rate), "--duration", "36000"),
         *("--connect-rate", "50", "--reconnect-rate", "inf"),
         *(() if set(options.steps) & ACCIDENTS else ("--expect-codes", str(SERVICE_RESTART))),
-        *("--max-away-p99", str(options.max_away)),
+        *("--max-recovery-p99", str(options.max_away)),
         *("--timeline", str(DIRECTORY / "timeline.json"), "--json", str(DIRECTORY / "load.json")),
     ]
     with (DIRECTORY / "load.log").open("w") as log:

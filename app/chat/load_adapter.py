@@ -1,4 +1,4 @@
-"""The rooms of this application as the probe's clients talk in them; see docs/protocol.md.
+"""The protocol of this application's rooms, for the load tool; see docs/protocol.md.
 
 It imports nothing of the application, so that it says by itself what a client has to know.
 """
@@ -28,7 +28,7 @@ from channels_kit.probe.address import http_url
 LOGIN_TIMEOUT = 15.0
 """Seconds without an answer; a password's hash is slow on purpose."""
 
-# A proxy of the environment would be proved instead of the address given.
+# Through a proxy of the environment, the load would not reach the address given.
 _open = build_opener(ProxyHandler({})).open
 
 
@@ -45,7 +45,7 @@ class RoomAdapter:
             LoginRefused: with this password.
             OSError: there was no answer, or one of a server in trouble.
         """
-        request = Request(  # noqa: S310 - the probe takes http and https only
+        request = Request(  # noqa: S310 - the load tool takes http and https only
             http_url(base, "/api/token/"),
             data=json.dumps({"username": username, "password": password}).encode(),
             headers={"Content-Type": "application/json"},

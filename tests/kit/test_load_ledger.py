@@ -1,4 +1,4 @@
-"""The rules of a conversation, without a socket: what a client delivers, what the ledger says."""
+"""The rules of a run, without a socket: what a client delivers, what the ledger says."""
 
 from itertools import permutations
 
@@ -123,7 +123,7 @@ def test_a_number_that_others_have_is_lost() -> None:
     assert not account.complete
 
 
-def test_a_number_that_the_server_told_of_is_lost_where_nobody_has_it() -> None:
+def test_a_number_that_the_server_named_is_lost_where_nobody_has_it() -> None:
     account = ledger()
     received(account, "a", 1)
     received(account, "b", 1)
@@ -146,7 +146,7 @@ def test_every_order_but_the_right_one_is_disorder(order: tuple[int, ...]) -> No
 def test_a_second_delivery_is_no_delivery() -> None:
     account = ledger("a")
     received(account, "a", 1, 2, 1, 2)
-    assert account.accounts["a"].twice == [1, 2]
+    assert account.accounts["a"].duplicates == [1, 2]
     assert account.delivered == 2
     assert account.accounts["a"].out_of_order == []
 
@@ -171,12 +171,12 @@ def test_a_name_under_two_numbers_is_stored_twice() -> None:
 @pytest.mark.parametrize(
     "other", [Message(1, "m2", "alice"), Message(1, None, "alice"), Message(1, "m1", "bob")]
 )
-def test_one_number_with_two_contents_is_a_disagreement(other: Message) -> None:
+def test_one_number_with_two_contents_is_a_conflict(other: Message) -> None:
     account = ledger()
     received(account, "a", 1)
     account.received("b", other, 1.0, since=0.0)
-    assert account.accounts["b"].disagreements == [1]
-    assert account.accounts["a"].disagreements == []
+    assert account.accounts["b"].conflicts == [1]
+    assert account.accounts["a"].conflicts == []
 
 
 def test_rooms_have_numbers_of_their_own() -> None:
@@ -186,13 +186,13 @@ def test_rooms_have_numbers_of_their_own() -> None:
     received(account, "a", 1, 2)
     account.received("b", message(1, "other"), 1.0, since=0.0)
     assert account.complete
-    assert account.accounts["b"].disagreements == []
+    assert account.accounts["b"].conflicts == []
 
 
 @pytest.mark.parametrize(
     ("connected", "again", "since"), [(False, False, 0.0), (True, True, 0.0), (True, False, 0.7)]
 )
-def test_the_latency_of_whoever_was_away_is_counted_apart(
+def test_the_latency_after_a_loss_is_counted_apart(
     connected: bool, again: bool, since: float
 ) -> None:
     account = ledger("a")
@@ -210,9 +210,9 @@ def test_who_failed_is_not_waited_for_and_still_accounted_for() -> None:
     account.failed("b", "closed with 4003")
     account.failed("b", "the connection was lost")
     assert account.complete
-    assert account.never_stored == ["m1"]
+    assert account.undelivered == ["m1"]
     assert account.failures == {"b": "closed with 4003"}
     # What it had sent is everybody's, once somebody has it.
     received(account, "a", 1)
-    assert account.never_stored == []
+    assert account.undelivered == []
     assert account.lost(account.accounts["b"]) == [1]

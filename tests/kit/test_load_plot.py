@@ -1,19 +1,26 @@
-"""The picture of a timeline, as a viewer reads it."""
+"""The picture of a timeline: what it says, not its pixels."""
 
 from datetime import UTC, datetime
+from math import nan
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
-from xml.etree.ElementTree import Element
 
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.patches import StepPatch
+from numpy import asarray
 
-from channels_kit.load.plot import CODES, LEAST_BAR, LEFT, RIGHT, SVG, WORKERS, Timeline, draw
+from channels_kit.load.plot import ATTEMPTS, CODES, PAPER, WORKERS, Timeline, draw, save
 
 
 def second(
     sockets: dict[str, int], again: int = 0, closes: dict[str, int] | None = None
 ) -> dict[str, Any]:
-    return {"sockets": sockets, "attempts_again": again, "closes": closes or {}}
+    return {"sockets": sockets, "reconnect_attempts": again, "closes": closes or {}}
 
 
 CONTENT = {
@@ -29,132 +36,134 @@ CONTENT = {
 }
 
 
-def drawn(**changes: Any) -> Element:
-    return ElementTree.fromstring(draw(Timeline.of({**CONTENT, **changes})))
+def drawn(**changes: Any) -> Figure:
+    return draw(Timeline.of({**CONTENT, **changes}))
 
 
-def each(root: Element, tag: str) -> list[Element]:
-    return list(root.iter(f"{{{SVG}}}{tag}"))
+def parts(figure: Figure) -> tuple[Axes, Axes]:
+    above, below = figure.axes
+    return above, below
 
 
-def texts(root: Element) -> list[str | None]:
-    return [text.text for text in each(root, "text")]
+def areas(part: Axes) -> list[PolyCollection]:
+    return [each for each in part.collections if isinstance(each, PolyCollection)]
 
 
-def titled(root: Element, tag: str) -> dict[str | None, Element]:
-    """Return the elements that have a title, by it."""
-    return {
-        element.findtext(f"{{{SVG}}}title"): element
-        for element in each(root, tag)
-        if element.find(f"{{{SVG}}}title") is not None
-    }
+def steps(part: Axes) -> list[StepPatch]:
+    return [each for each in part.patches if isinstance(each, StepPatch)]
 
 
-def axis(root: Element, number: int) -> float:
-    """Return where a number stands at the upper axis."""
-    return next(
-        float(text.get("y", "")) - 4
-        for text in each(root, "text")
-        if text.get("text-anchor") == "end" and text.text == str(number)
-    )
+def corners(area: PolyCollection) -> set[tuple[float, ...]]:
+    [path] = area.get_paths()
+    return {tuple(map(float, corner)) for corner in asarray(path.vertices)}
 
 
-def corners(root: Element, worker: str) -> list[tuple[int, int]]:
-    """Return the corners of a worker's area: seconds and sockets, by what the axes say."""
-    none, ten = axis(root, 0), axis(root, 10)
-    found = []
-    for corner in titled(root, "polygon")[worker].get("points", "").split():
-        x, y = map(float, corner.split(","))
-        second, number = 4 * (x - LEFT) / (RIGHT - LEFT), 10 * (none - y) / (none - ten)
-        assert second == pytest.approx(round(second), abs=0.01)
-        assert number == pytest.approx(round(number), abs=0.01)
-        found.append((round(second), round(number)))
-    return found
+def data(step: StepPatch) -> tuple[list[float], list[float], list[float]]:
+    """Return what a step patch shows: its values, their edges, and what they stand on."""
+    values, edges, baseline = step.get_data()
+    return list(values), list(edges), list(asarray(baseline)) if baseline is not None else []
+
+
+def legend(part: Axes) -> list[str]:
+    """Return the names of a legend as they are read, line by line."""
+    found = part.get_legend()
+    assert found is not None
+    names = [text.get_text() for text in found.get_texts()]
+    lines, more = divmod(len(names), found._ncols)  # type: ignore[attr-defined]
+    columns = []
+    for column in range(found._ncols):  # type: ignore[attr-defined]
+        count = lines + (column < more)
+        columns.append([names.pop(0) for _ in range(count)])
+    return [column[line] for line in range(lines + 1) for column in columns if line < len(column)]
 
 
 def test_each_worker_stands_on_the_one_before() -> None:
-    root = drawn()
-    assert corners(root, "app2:1") == [
-        *((0, 0), (1, 4), (2, 4), (3, 1), (4, 0)),
-        *((4, 0), (3, 0), (2, 0), (1, 0), (0, 0)),
-    ]
-    assert corners(root, "app10:1") == [
-        *((0, 0), (1, 4), (2, 10), (3, 7), (4, 10)),
-        *((4, 0), (3, 1), (2, 4), (1, 4), (0, 0)),
-    ]
-    areas = titled(root, "polygon")
-    assert [areas[name].get("fill") for name in ("app2:1", "app10:1")] == list(WORKERS[:2])
+    above, _ = parts(drawn())
+    first, second, _shade = areas(above)
+    assert corners(first) == {(0, 0), (1, 4), (2, 4), (3, 1), (4, 0), (1, 0), (2, 0), (3, 0)}
+    assert corners(second) == {(0, 0), (1, 4), (2, 10), (3, 7), (4, 10), (2, 4), (3, 1), (4, 0)}
+    colours = [to_hex(tuple(asarray(area.get_facecolor())[0])) for area in (first, second)]
+    assert colours == list(WORKERS[:2])
 
 
 def test_the_moments_of_closes_are_seen_in_both_parts() -> None:
-    rectangles = titled(drawn(), "rect")
-    shadows = [rectangles["3 closed in second 2"], rectangles["1 closed in second 3"]]
-    width = (RIGHT - LEFT) / 4
-    assert [shadow.get("x") for shadow in shadows] == [
-        f"{LEFT + 2 * width:g}",
-        f"{LEFT + 3 * width:g}",
-    ]
-    assert {shadow.get("width") for shadow in shadows} == {f"{width:g}"}
-    often = rectangles["2 closed with 1012 in second 2"]
-    rare = rectangles["1 closed with 1006 in second 2"]
-    assert (often.get("fill"), rare.get("fill")) == (CODES[1012], CODES[1006])
-    heights = [float(bar.get("height", "")) for bar in (often, rare)]
-    assert heights[0] == pytest.approx(2 * heights[1], abs=0.02)
-    # The rare one stands upon the other.
-    bottom = float(rare.get("y", "")) + heights[1]
-    assert bottom == pytest.approx(float(often.get("y", "")), abs=0.02)
-
-
-def test_it_says_what_it_shows() -> None:
-    root = drawn()
-    assert (root.get("role"), root.findtext(f"{{{SVG}}}title")) == ("img", "Open sockets by worker")
-    assert root.findtext(f"{{{SVG}}}desc") == (
-        "10 clients, 4 s from 2026-01-01 00:00:00 UTC, run 1f2e3d4c; 4 connections ended."
-    )
-    assert {
-        *("Open sockets by worker", "app2:1", "app10:1", "connections ended"),
-        *("closed with 1012", "closed with 1006", "attempts to come back"),
-        *("open sockets", "per second", "seconds since the first client began to connect"),
-    } <= {*texts(root)}
-    # It is readable on any page, and runs nothing.
-    paper = each(root, "rect")[0]
-    assert (paper.get("width"), paper.get("height")) == ("100%", "100%")
-    assert not each(root, "script")
+    above, below = parts(drawn())
+    # Seconds 2 and 3, from bottom to top.
+    assert corners(areas(above)[-1]) == {(2, 0), (2, 1), (4, 0), (4, 1)}
+    often, rare, attempts = steps(below)
+    assert [to_hex(bar.get_facecolor()) for bar in (often, rare)] == [CODES[1012], CODES[1006]]
+    values, _, baseline = data(often)
+    assert values == pytest.approx([nan, nan, 2, 1], nan_ok=True)
+    assert baseline == [0, 0, 0, 0]
+    # The rare code is upon the frequent one, and above the line of attempts.
+    values, _, baseline = data(rare)
+    assert values == pytest.approx([nan, nan, 3, nan], nan_ok=True)
+    assert baseline == [0, 0, 2, 1]
+    assert attempts.get_zorder() < min(often.get_zorder(), rare.get_zorder())
 
 
 def test_attempts_are_a_line_of_steps() -> None:
-    root = drawn()
-    [line] = [path for path in each(root, "path") if path.get("fill") == "none"]
-    _, *steps = line.get("d", "").split("V")
-    heights = [float(step.partition("H")[0]) for step in steps]
-    assert heights[0] == heights[1]
-    assert heights[0] - heights[3] == pytest.approx(1.5 * (heights[0] - heights[2]), abs=0.1)
+    _, below = parts(drawn())
+    line = steps(below)[-1]
+    assert data(line) == ([0, 0, 2, 3], [0, 1, 2, 3, 4], [])
+    assert to_hex(line.get_edgecolor()) == ATTEMPTS
 
 
-def test_names_are_no_markup_and_legends_end_where_the_picture_does() -> None:
-    sockets = {f"<app{number}> & co:8001": 1 for number in range(1, 31)}
-    root = drawn(seconds=[second(sockets)])
-    for text in each(root, "text"):
-        if text.text is not None and text.text in sockets:
-            assert float(text.get("x", "")) + 7 * len(text.text) <= RIGHT
-    assert sockets.keys() <= {*texts(root)}
-    assert axis(root, 30) < axis(root, 0)
+def test_it_says_what_it_shows() -> None:
+    figure = drawn()
+    above, below = parts(figure)
+    assert figure.get_suptitle() == (
+        "Open sockets by worker: 10 clients, 4 s from 2026-01-01 00:00:00 UTC, run 1f2e3d4c"
+    )
+    assert legend(above) == ["app2:1", "app10:1", "connections ended"]
+    assert legend(below) == ["closed with 1012", "closed with 1006", "reconnect attempts"]
+    assert (above.get_ylabel(), below.get_ylabel()) == ("open sockets", "events per second")
+    assert below.get_xlabel() == "seconds since the first client began to connect"
+    assert above.get_xlim() == below.get_xlim() == (0, 4)
+    assert above.get_ylim()[1] >= 10
+    # It is readable on any page.
+    assert {to_hex(figure.get_facecolor()), to_hex(above.get_facecolor())} == {PAPER}
+
+
+@pytest.mark.parametrize("suffix", [".svg", ".png"])
+def test_the_same_timeline_is_the_same_file(tmp_path: Path, suffix: str) -> None:
+    files = [tmp_path / f"{name}{suffix}" for name in ("first", "second")]
+    for file in files:
+        save(Timeline.of(CONTENT), file)
+    assert files[0].read_bytes() == files[1].read_bytes()
+    assert b"2026-01-01 00:00:00 UTC, run 1f2e3d4c" in files[0].read_bytes()
+
+
+def test_names_are_no_markup_and_legends_end_where_the_picture_does(tmp_path: Path) -> None:
+    names = [f"_<app{number}> & $co$_long:8001" for number in range(1, 31)]
+    figure = drawn(seconds=[second(dict.fromkeys(names, 1))])
+    above, _ = parts(figure)
+    assert legend(above) == [*names, "connections ended"]
+    file = tmp_path / "sockets.svg"
+    save(Timeline.of({**CONTENT, "seconds": [second(dict.fromkeys(names, 1))]}), file)
+    ElementTree.parse(file)
+    figure.draw_without_rendering()
+    found = above.get_legend()
+    assert found is not None
+    box, page = found.get_window_extent(), figure.bbox
+    assert page.x0 <= box.x0
+    assert box.x1 <= page.x1
+    assert above.get_window_extent().height > 200
 
 
 @pytest.mark.parametrize("seconds", [1, 7, 59, 60, 61, 3600])
 def test_a_time_of_any_length_has_some_names(seconds: int) -> None:
-    root = drawn(seconds=[second({"app1": 10}, closes={"1012": 1})] * seconds)
-    names = [
-        text.text
-        for text in each(root, "text")
-        if text.get("text-anchor") == "middle" and (text.text or "").isdigit()
-    ]
+    figure = drawn(seconds=[second({"app1": 10}, closes={"1012": 1})] * seconds)
+    above, below = parts(figure)
+    names = [tick for tick in below.get_xticks() if 0 <= tick <= seconds]
     assert 2 <= len(names) <= 13
-    bars = [bar for name, bar in titled(root, "rect").items() if " with " in str(name)]
-    assert all(float(bar.get("width", "")) >= LEAST_BAR for bar in bars)
+    assert all(tick == round(tick) for tick in names)
+    # Neighbouring seconds are one shade.
+    assert len(areas(above)[-1].get_paths()) == 1
 
 
-def test_a_conversation_that_nobody_came_to_is_drawn_all_the_same() -> None:
-    root = drawn(clients=0, seconds=[second({})])
-    assert not each(root, "polygon")
+def test_a_run_that_nobody_joined_is_drawn_all_the_same() -> None:
+    above, below = parts(drawn(clients=0, seconds=[second({})]))
+    assert legend(above) == ["connections ended"]
+    assert legend(below) == ["reconnect attempts"]
     assert Timeline.of(CONTENT).began_at == datetime(2026, 1, 1, tzinfo=UTC)

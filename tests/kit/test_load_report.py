@@ -1,10 +1,14 @@
+import argparse
 import json
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from channels_kit.load import Absence, ClientOutcome, Limits, Outcome
+from channels_kit.load import ClientOutcome, Limits, Outcome, Recovery
+from channels_kit.load.__main__ import build_parser
 from channels_kit.load.latencies import Latencies
 from channels_kit.load.report import MOST_FAULTS, as_json, render_text, timeline_as_json
 from channels_kit.load.timeline import Second
@@ -19,19 +23,19 @@ WELL = ClientOutcome(
     last=2,
     delivered=2,
     lost=(),
-    twice=(),
+    duplicates=(),
     out_of_order=(),
-    disagreements=(),
-    dropped=1,
+    conflicts=(),
+    duplicates_dropped=1,
     gaps_asked=2,
-    sent_again=3,
+    resent=3,
     closes={1006: 2, 1012: 1},
-    closes_unheard={1011: 1},
-    refused={"502": 4},
-    failed_attempts={"answered 502": 4},
-    refusals={"flood": 5},
-    away=(Absence(1006, 0.5), Absence(1012, 1.5)),
-    held_back=0,
+    early_closes={1011: 1},
+    failed_connects={"502": 4},
+    failed_connects_detail={"answered 502": 4},
+    rejected_frames={"flood": 5},
+    recoveries=(Recovery(1006, 0.5), Recovery(1012, 1.5)),
+    throttled=0,
 )
 
 
@@ -41,12 +45,12 @@ def outcome(*clients: ClientOutcome, **changes: Any) -> Outcome:
         "seconds": 60.0,
         "sent": 2,
         "delivered": 2,
-        "never_stored": {},
+        "undelivered": {},
         "stored_twice": {},
         "connected_latencies": Latencies([0.002]),
         "other_latencies": Latencies([1.25]),
-        "attempts_per_second": 7,
-        "opened_per_second": 3,
+        "reconnect_attempts_per_second": 7,
+        "reconnected_per_second": 3,
         "began_at": "2026-01-01T00:00:00.000+00:00",
         "timeline": (Second({"app1": 1}, 1, 0, 1, {1012: 1}, {"503": 1}),),
         "limits": Limits(),
@@ -61,14 +65,14 @@ def test_the_text_of_a_proof() -> None:
         "load: 1 client in 1 room, 2 messages sent in 60 s, 2 of 2 deliveries\n"
         "  latency while connected: p50 2.0 ms, p99 2.0 ms, max 2.0 ms;"
         " overall: p50 2.0 ms, p99 1250.0 ms, max 1250.0 ms\n"
-        "  connections lost: 3 (1006: 2, 1012: 1); not let in: 4 (answered 502: 4)\n"
-        "  away until caught up: p50 500.0 ms, p99 1500.0 ms, max 1500.0 ms;"
+        "  connections lost: 3 (1006: 2, 1012: 1); failed connects: 4 (answered 502: 4)\n"
+        "  recovery: p50 500.0 ms, p99 1500.0 ms, max 1500.0 ms;"
         " after 1006: p50 500.0 ms, p99 500.0 ms, max 500.0 ms;"
         " after 1012: p50 1500.0 ms, p99 1500.0 ms, max 1500.0 ms\n"
-        "  most in a second: 7 attempts to come back, 3 came to something\n"
-        "  copies dropped: 1; gaps asked for: 2; sent again: 3; frames refused: 5 (flood: 5)\n"
+        "  peak per second: 7 reconnect attempts, 3 reconnected\n"
+        "  duplicates dropped: 1; gaps asked for: 2; resent: 3; rejected frames: 5 (flood: 5)\n"
         "\n"
-        "Proved. Every message of 2 came to every client once and in order,"
+        "Proved. Every client received all of 2 messages once and in order,"
         " over 3 lost connections."
     )
 
@@ -76,12 +80,12 @@ def test_the_text_of_a_proof() -> None:
 @pytest.mark.parametrize(
     ("changes", "fault", "advice"),
     [
-        ({"failure": "closed with 4003"}, "closed with 4003", "may alice log in"),
-        ({"first": None}, "never came into the room: 4 (answered 502: 4)", "/-/ready"),
+        ({"failure": "closed with 4003"}, "closed with 4003", "the user may log in"),
+        ({"first": None}, "never joined: 4 (answered 502: 4)", "/-/ready"),
         ({"lost": (3, 5, 6, 7)}, "lost 4: 3, 5-7", "first client-1 number 3"),
-        ({"twice": (3,)}, "delivered again 1: 3", "a fault of the probe's own client"),
-        ({"out_of_order": (3,)}, "out of order 1: 3", "a fault of the probe's own client"),
-        ({"disagreements": (3,)}, "told otherwise than others: 3", "the same database"),
+        ({"duplicates": (3,)}, "duplicates 1: 3", "a bug of the load tool's own client"),
+        ({"out_of_order": (3,)}, "out of order 1: 3", "a bug of the load tool's own client"),
+        ({"conflicts": (3,)}, "conflicts 1: 3", "the same database"),
     ],
 )
 def test_any_fault_of_a_client_is_no_proof_and_is_named(
@@ -98,9 +102,9 @@ def test_any_fault_of_a_client_is_no_proof_and_is_named(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"never_stored": {"run-1": "client-1"}}, "message run-1 of client-1: nobody was"),
+        ({"undelivered": {"run-1": "client-1"}}, "message run-1 of client-1: received by nobody"),
         ({"stored_twice": {"run-1": (4, 9)}}, "message run-1: stored 2 times, as 4, 9"),
-        ({"sent": 0}, "stopped before a message was sent"),
+        ({"sent": 0}, "No message was sent"),
     ],
 )
 def test_any_fault_of_a_message_is_no_proof_and_is_named(
@@ -111,20 +115,20 @@ def test_any_fault_of_a_message_is_no_proof_and_is_named(
     assert words in render_text(found)
 
 
-def test_a_limit_that_is_not_kept_is_no_proof_and_is_named() -> None:
-    limits = Limits(codes=frozenset({1012, 1001}), away_p99=1, reconnect_rate=5)
+def test_a_breached_limit_is_no_proof_and_is_named() -> None:
+    limits = Limits(codes=frozenset({1012, 1001}), recovery_p99=1, reconnect_rate=5)
     found = outcome(limits=limits)
     assert not found.ok
     lines = render_text(found).splitlines()
     breaches = [
-        "open connections ended otherwise than expected (1001, 1012): 2 with 1006, 1 with 1011",
-        "clients were away for 1.5 s (p99); allowed: 1 s",
-        "7 attempts to come back fell into one second; allowed: 5",
+        "unexpected close codes: 2 with 1006, 1 with 1011; expected: 1001, 1012",
+        "recovery took 1.5 s (p99); allowed: 1 s",
+        "7 reconnect attempts within one second; allowed: 5",
     ]
     assert lines[-5:-2] == [f"  {breach}" for breach in breaches]
     assert lines[-1].startswith(
-        "Not proved. Every message of 2 came to every client once and in order,"
-        f" but {'; and '.join(breaches)}. Next: "
+        "Not proved. Every client received all of 2 messages once and in order,"
+        f" but a limit is breached: {'; '.join(breaches)}. Next: "
     )
     # What was lost is more than how.
     worse = outcome(replace(WELL, lost=(3,)), limits=limits)
@@ -138,7 +142,7 @@ def test_a_limit_that_is_not_kept_is_no_proof_and_is_named() -> None:
     ("values", "words"),
     [
         ({"codes": frozenset({1012, 12})}, "no close code 12; allowed: 1000 to 4999"),
-        ({"away_p99": 0}, "away_p99 is 0"),
+        ({"recovery_p99": 0}, "recovery_p99 is 0"),
         ({"reconnect_rate": float("inf")}, "reconnect_rate is inf"),
     ],
 )
@@ -147,10 +151,12 @@ def test_a_limit_that_makes_no_sense_is_refused(values: dict[str, Any], words: s
         Limits(**values)
 
 
-def test_absences_that_are_not_over_and_attempts_held_back_are_said() -> None:
-    text = render_text(outcome(replace(WELL, away=(Absence(1012, 3, over=False),), held_back=2)))
-    assert "max 3000.0 ms; 1 client still away at the end\n" in text
-    assert " came to something; 2 attempts held back by the probe's own pace\n" in text
+def test_incomplete_recoveries_and_delayed_attempts_are_reported() -> None:
+    text = render_text(
+        outcome(replace(WELL, recoveries=(Recovery(1012, 3, complete=False),), throttled=2))
+    )
+    assert "max 3000.0 ms; 1 client not recovered at the end\n" in text
+    assert " reconnected; 2 attempts delayed by the load tool's own rate limit\n" in text
 
 
 def test_what_is_lost_was_expected() -> None:
@@ -161,7 +167,7 @@ def test_more_faults_than_anybody_reads_are_counted() -> None:
     clients = [replace(WELL, name=f"client-{number}", lost=(1,)) for number in range(50)]
     lines = render_text(outcome(*clients)).splitlines()
     assert sum("lost 1: 1" in line for line in lines) == MOST_FAULTS
-    assert f"  and {50 - MOST_FAULTS} faults more; --json has all" in lines
+    assert f"  and {50 - MOST_FAULTS} more faults; --json lists all" in lines
 
 
 def test_many_numbers_are_cut_short() -> None:
@@ -174,21 +180,21 @@ def test_json_holds_everything() -> None:
     assert content["ok"] is False
     assert content["stored_twice"] == {"run-1": (4, 9)}
     assert content["closes"] == {1006: 2, 1012: 1}
-    assert content["closes_unheard"] == {1011: 1}
-    assert content["refused"] == {"502": 4}
+    assert content["early_closes"] == {1011: 1}
+    assert content["failed_connects"] == {"502": 4}
     assert content["reconnects"] == {
         "attempts_per_second_max": 7,
-        "opened_per_second_max": 3,
-        "held_back": 0,
+        "reconnected_per_second_max": 3,
+        "throttled": 0,
     }
-    assert content["away_milliseconds_by_code"] == {
+    assert content["recovery_milliseconds_by_code"] == {
         1006: {"p50": 500, "p99": 500, "max": 500},
         1012: {"p50": 1500, "p99": 1500, "max": 1500},
     }
     assert content["latency_connected_milliseconds"] == {"p50": 2.0, "p99": 2.0, "max": 2.0}
     [client] = content["clients"]  # type: ignore[misc]
     assert client["lost"] == (3,)  # type: ignore[has-type]
-    assert client["away"][0] == {"code": 1006, "seconds": 0.5, "over": True}  # type: ignore[has-type]
+    assert client["recoveries"][0] == {"code": 1006, "seconds": 0.5, "complete": True}  # type: ignore[has-type]
     assert client["ok"] is False  # type: ignore[has-type]
 
 
@@ -200,11 +206,29 @@ def test_the_timeline_is_for_a_file() -> None:
         "seconds": [
             {
                 "sockets": {"app1": 1},
-                "attempts": 1,
-                "attempts_again": 0,
+                "connect_attempts": 1,
+                "reconnect_attempts": 0,
                 "opened": 1,
                 "closes": {"1012": 1},
-                "refused": {"503": 1},
+                "failed_connects": {"503": 1},
             }
         ],
     }
+
+
+def test_the_documentation_names_every_key_and_option() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "load.md").read_text()
+    content = as_json(outcome())
+    timeline = timeline_as_json(outcome())
+    keys = {*content, *timeline, *content["reconnects"]}  # type: ignore[misc]
+    for each in (ClientOutcome, Recovery, Second):
+        keys |= {field.name for field in fields(each)}
+    run = next(
+        verbs.choices["run"]
+        for verbs in build_parser()._actions
+        if isinstance(verbs, argparse._SubParsersAction)
+    )
+    options = {option for action in run._actions for option in action.option_strings}
+    names = keys | options - {"-h", "--help"}
+    assert {"recoveries", "reconnect_attempts", "--grace"} <= names
+    assert not [name for name in names if not re.search(rf"`{name}[` ]", page)]

@@ -26,7 +26,7 @@ def test_the_busiest_second_may_begin_anywhere(times: list[float], most: int) ->
     assert busiest_second(times) == most
 
 
-def test_a_conversation_second_by_second() -> None:
+def test_a_run_second_by_second() -> None:
     timeline = Timeline(100.0)
     for at in (100.0, 100.5):
         timeline.attempt(at, again=False)
@@ -34,7 +34,7 @@ def test_a_conversation_second_by_second() -> None:
     timeline.left(102.2, "app1")
     timeline.closed(102.2, 1012)
     timeline.attempt(102.9, again=True)
-    timeline.refused(102.95, "503")
+    timeline.connect_failed(102.95, "503")
     timeline.attempt(104.1, again=True)
     timeline.opened(104.2, "app2", again=True)
     timeline.left(104.9, "app1")
@@ -47,15 +47,15 @@ def test_a_conversation_second_by_second() -> None:
         {"app1": 1},
         {"app1": 0, "app2": 1},
     ]
-    assert [second.attempts for second in seconds] == [2, 0, 1, 0, 1]
-    assert [second.attempts_again for second in seconds] == [0, 0, 1, 0, 1]
+    assert [second.connect_attempts for second in seconds] == [2, 0, 1, 0, 1]
+    assert [second.reconnect_attempts for second in seconds] == [0, 0, 1, 0, 1]
     assert [second.opened for second in seconds] == [2, 0, 0, 0, 1]
     assert [dict(second.closes) for second in seconds] == [{}, {}, {1012: 1}, {}, {1006: 1}]
-    assert [dict(second.refused) for second in seconds] == [{}, {}, {"503": 1}, {}, {}]
-    assert (timeline.attempts_per_second, timeline.opened_per_second) == (1, 1)
+    assert [dict(second.failed_connects) for second in seconds] == [{}, {}, {"503": 1}, {}, {}]
+    assert (timeline.reconnect_attempts_per_second, timeline.reconnected_per_second) == (1, 1)
 
 
-def test_a_conversation_of_no_time_has_no_second() -> None:
+def test_a_run_of_no_time_has_no_second() -> None:
     assert Timeline(1.0).seconds(1.0) == ()
 
 

@@ -1,80 +1,121 @@
-"""The frames of a connection, cut out of what is read in whatever pieces."""
+"""The connection of a client, against a server that sends what a test gives it, byte for byte."""
 
 import asyncio
+import logging
+import socket
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from hashlib import sha1
 from time import monotonic
 
 import pytest
-from websockets.client import ClientProtocol
-from websockets.datastructures import Headers
-from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Close, Frame, Opcode
-from websockets.uri import parse_uri
-from websockets.utils import accept_key
 
 from channels_kit.load import wire
-from channels_kit.load.wire import Wire
+from channels_kit.load.wire import Closed, Refused, Wire, connect
+
+GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
-class Network(asyncio.Transport):
-    """Keeps what is sent; ends the connection when told so."""
+class Server:
+    """One whose answers to handshakes a test chooses, and all that comes after."""
 
-    def __init__(self, connection: Wire) -> None:
+    def __init__(self) -> None:
+        # What a handshake is answered with in the place of a WebSocket; b"" to hang up.
+        self.answer: bytes | None = None
+        # Whether handshakes get no answer at all.
+        self.silent = False
+        # What goes out with the answer, and how many bytes at a time.
+        self.first = b""
+        self.size: int | None = None
+        # The head of the last handshake.
+        self.request = b""
+        self.url = ""
+        # Set when a handshake has come, and when its connection has ended.
+        self.asked = asyncio.Event()
+        self.left = asyncio.Event()
+        self.reader: asyncio.StreamReader
+        self.writer: asyncio.StreamWriter
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.request = await reader.readuntil(b"\r\n\r\n")
+        self.asked.set()
+        if self.silent:
+            with suppress(ConnectionError):
+                await reader.read()
+            self.left.set()
+            writer.close()
+            return
+        if self.answer is not None:
+            writer.write(self.answer)
+            if not self.answer:
+                writer.close()
+            return
+        key = self.request.partition(b"Sec-WebSocket-Key: ")[2].partition(b"\r\n")[0]
+        accept = b64encode(sha1(key + GUID).digest())
+        await self.send(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n" + self.first
+        )
+
+    async def send(self, data: bytes) -> None:
+        size = self.size or len(data)
+        for begin in range(0, len(data), size):
+            self.writer.write(data[begin : begin + size])
+            await self.writer.drain()
+            # Lets the client read before the next piece.
+            await asyncio.sleep(0)
+
+    async def received(self) -> tuple[Opcode, bytes]:
+        """Return the next frame of the client, which is short and masked."""
+        async with asyncio.timeout(10):
+            head = await self.reader.readexactly(2)
+            mask = await self.reader.readexactly(4)
+            body = await self.reader.readexactly(head[1] & 0x7F)
+        return Opcode(head[0] & 0x0F), bytes(b ^ mask[i % 4] for i, b in enumerate(body))
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    server = Server()
+    listening = await asyncio.start_server(server.handle, "127.0.0.1", 0)
+    server.url = f"ws://127.0.0.1:{listening.sockets[0].getsockname()[1]}/room?token=secret"
+    yield server
+    listening.close()
+    if hasattr(server, "writer"):
+        server.writer.close()
+
+
+async def connected(server: Server) -> Wire:
+    return await connect(server.url, origin="http://page", timeout=10)
+
+
+class Heard(list[str | bytes]):
+    """What a connection has handed on, for tests that wait for it."""
+
+    def __init__(self) -> None:
         super().__init__()
-        self.connection = connection
-        self.sent = b""
-        self.has_sent = asyncio.Event()
-        self.closing = False
-        connection.connection_made(self)
+        self.more = asyncio.Event()
 
-    def write(self, data: bytes | bytearray | memoryview) -> None:
-        self.sent += bytes(data)
-        self.has_sent.set()
+    def append(self, message: str | bytes) -> None:
+        super().append(message)
+        self.more.set()
 
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        pass
-
-    def can_write_eof(self) -> bool:
-        return False
-
-    def is_closing(self) -> bool:
-        return self.closing
-
-    def close(self) -> None:
-        self.abort()
-
-    def abort(self) -> None:
-        if not self.closing:
-            self.closing = True
-            asyncio.get_running_loop().call_soon(self.connection.connection_lost, None)
-
-    def deliver(self, data: bytes, size: int | None = None) -> None:
-        """Let the connection read `data`, so many bytes at a time, until it has enough."""
-        left = memoryview(data)
-        while left and not self.closing:
-            buffer = self.connection.get_buffer(-1)
-            piece = left[: min(size or len(left), len(buffer))]
-            buffer[: len(piece)] = piece
-            self.connection.buffer_updated(len(piece))
-            left = left[len(piece) :]
+    async def until(self, count: int) -> None:
+        async with asyncio.timeout(10):
+            while len(self) < count:
+                self.more.clear()
+                await self.more.wait()
 
 
-async def connected(first: bytes = b"", size: int | None = None) -> tuple[Wire, Network]:
-    """Return a connection after its handshake, whose answer came with `first`."""
-    connection = Wire(ClientProtocol(parse_uri("ws://server/")), ping_interval=None)
-    network = Network(connection)
-    handshake = asyncio.create_task(connection.handshake())
-    await network.has_sent.wait()
-    assert connection.request is not None
-    headers = Headers(
-        Upgrade="websocket",
-        Connection="Upgrade",
-        Sec_WebSocket_Accept=accept_key(connection.request.headers["Sec-WebSocket-Key"]),
-    )
-    head = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
-    network.deliver(f"HTTP/1.1 101 Switching Protocols\r\n{head}\r\n".encode() + first, size)
-    await handshake
-    network.sent = b""
-    return connection, network
+async def end_of(connection: Wire) -> Exception:
+    async with asyncio.timeout(10):
+        with pytest.raises(Exception) as caught:  # noqa: PT011 - what it is, the test says
+            await connection.ended()
+    return caught.value
 
 
 def frame(opcode: Opcode, data: bytes, *, fin: bool = True, mask: bool = False) -> bytes:
@@ -85,101 +126,232 @@ def text(message: str) -> bytes:
     return frame(Opcode.TEXT, message.encode())
 
 
-LENGTHS = (0, 1, 125, 126, 127, 65535, 65536, 100_000)
-MESSAGES = [*("ü" * (length // 2) + "u" * (length % 2) for length in LENGTHS), "naïve", b"\xff\0"]
-STREAM = b"".join(
+def stream(*lengths: int) -> tuple[list[str | bytes], bytes]:
+    """Return messages, and the bytes that make them."""
+    texts = ["ü" * (length // 2) + "u" * (length % 2) for length in lengths]
+    data = b"".join(
+        [
+            *map(text, texts),
+            # In pieces, cut within a character, with a ping in between.
+            frame(Opcode.TEXT, b"na\xc3", fin=False),
+            frame(Opcode.PING, b"there?"),
+            frame(Opcode.CONT, b"", fin=False),
+            frame(Opcode.CONT, b"\xafve"),
+            frame(Opcode.BINARY, b"\xff\0"),
+        ]
+    )
+    return [*texts, "naïve", b"\xff\0"], data
+
+
+@pytest.mark.parametrize(
+    ("size", "lengths"),
     [
-        *(text(message) for message in MESSAGES[: len(LENGTHS)] if isinstance(message, str)),
-        # In pieces, cut within a character, with a question in between.
-        frame(Opcode.TEXT, b"na\xc3", fin=False),
-        frame(Opcode.PING, b"there?"),
-        frame(Opcode.CONT, b"", fin=False),
-        frame(Opcode.CONT, b"\xafve"),
-        frame(Opcode.BINARY, b"\xff\0"),
-    ]
+        (None, (0, 1, 125, 126, 127, 65535, 65536, 100_000)),
+        (4096, (125, 126, 65536)),
+        (1, (0, 1, 126)),
+        (3, (125, 127)),
+        # A long page of history.
+        (None, (12 * 2**20,)),
+    ],
 )
-
-
-@pytest.mark.parametrize("size", [None, 1, 2, 3, 7, 126, 4096])
-async def test_any_pieces_make_the_same_messages(size: int | None) -> None:
-    connection, network = await connected(STREAM, size)
-    heard: list[str | bytes] = []
+async def test_any_pieces_make_the_same_messages(
+    server: Server, size: int | None, lengths: tuple[int, ...]
+) -> None:
+    messages, data = stream(*lengths)
+    server.size, server.first = size, data
+    connection = await connected(server)
+    heard = Heard()
     connection.listen(heard.append)
-    assert heard == MESSAGES
-    network.deliver(STREAM, size)
-    assert heard == [*MESSAGES, *MESSAGES]
+    await heard.until(len(messages))
+    await server.send(data)
+    await heard.until(2 * len(messages))
+    assert heard == [*messages, *messages]
+    connection.abort()
 
 
-@pytest.mark.parametrize("size", [None, 1, 70])
-async def test_a_refusal_that_has_a_body_is_an_answer(size: int | None) -> None:
-    """As nginx gives one; taken for a silence, it would be waited for."""
-    connection = Wire(ClientProtocol(parse_uri("ws://server/")), ping_interval=None)
-    network = Network(connection)
-    handshake = asyncio.create_task(connection.handshake())
-    await network.has_sent.wait()
-    head = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 12\r\n\r\n"
-    network.deliver(head.encode() + b"come\r\n\r\nback", size)
-    async with asyncio.timeout(10):
-        with pytest.raises(InvalidStatus) as refused:
-            await handshake
-    assert refused.value.response.headers["Retry-After"] == "5"
-    assert refused.value.response.body == b"come\r\n\r\nback"
+async def test_what_came_before_there_was_a_listener_is_not_lost(server: Server) -> None:
+    connection = await connected(server)
+    await server.send(text("a") + frame(Opcode.PING, b"?"))
+    # Answered when what was sent before it has been read.
+    assert await server.received() == (Opcode.PONG, b"?")
+    heard = Heard()
+    connection.listen(heard.append)
+    assert heard == ["a"]
+    connection.abort()
 
 
-async def test_a_ping_is_answered() -> None:
-    connection, network = await connected()
-    network.deliver(frame(Opcode.PING, b"?"))
-    assert network.sent[:2] == b"\x8a\x81"
-    assert bytes(a ^ b for a, b in zip(network.sent[6:], network.sent[2:6], strict=False)) == b"?"
-    waiting = await connection.ping(b"!")
-    network.deliver(frame(Opcode.PONG, b"!"))
-    await waiting
+async def test_the_handshake_is_that_of_a_page(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "ws_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    connection = await connected(server)
+    head, *headers = server.request.decode().split("\r\n")
+    assert head == "GET /room?token=secret HTTP/1.1"
+    assert "Origin: http://page" in headers
+    assert "User-Agent: channels-kit-load" in headers
+    assert not [header for header in headers if header.startswith("Sec-WebSocket-Extensions")]
+    connection.abort()
 
 
-async def test_nothing_comes_after_the_closing_frame() -> None:
-    connection, network = await connected()
-    heard: list[str | bytes] = []
+@pytest.mark.parametrize("size", [None, 1])
+async def test_a_refusal_that_has_a_body_is_an_answer(server: Server, size: int | None) -> None:
+    """As nginx gives one; taken for silence, it would be waited for."""
+    server.size = size
+    server.answer = (
+        b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nContent-Length: 12\r\n\r\n"
+        b"come\r\n\r\nback"
+    )
+    with pytest.raises(Refused, match="answered 503") as refused:
+        await connected(server)
+    assert (refused.value.status, refused.value.retry_after) == (503, "5")
+
+
+@pytest.mark.parametrize("status", [302, 404, 499, 520])
+async def test_any_status_is_a_refusal(server: Server, status: int) -> None:
+    """A redirect is not followed; proxies make up statuses of their own."""
+    server.answer = f"HTTP/1.1 {status} No\r\nLocation: /\r\nContent-Length: 0\r\n\r\n".encode()
+    with pytest.raises(Refused) as refused:
+        await connected(server)
+    assert (refused.value.status, refused.value.retry_after) == (status, "")
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"", "the connection was lost"),
+        (b"220 mail.example ESMTP\r\n\r\n", "answered as no WebSocket does"),
+        (b"HTTP/1.1 101 Go\r\nUpgrade: websocket\r\n\r\n", "answered as no WebSocket does"),
+        (b"HTTP/1.1 101 Go\r\nA: " + b"a" * 20_000, "answered as no WebSocket does"),
+    ],
+)
+async def test_an_answer_that_is_none_is_no_connection(
+    server: Server, answer: bytes, words: str
+) -> None:
+    server.answer = answer
+    with pytest.raises(OSError, match=words):
+        await connected(server)
+
+
+async def test_a_server_that_does_not_listen_is_no_connection() -> None:
+    with pytest.raises(ConnectionRefusedError):
+        await connect("ws://127.0.0.1:1/", origin="http://page", timeout=10)
+
+
+@pytest.mark.parametrize("given_up_by", ["timeout", "cancel"])
+async def test_a_handshake_that_is_given_up_leaves_no_connection(
+    server: Server, given_up_by: str
+) -> None:
+    server.silent = True
+    timeout = 0.05 if given_up_by == "timeout" else 10
+    connecting = asyncio.create_task(connect(server.url, origin="http://page", timeout=timeout))
+    await server.asked.wait()
+    if given_up_by == "cancel":
+        connecting.cancel()
+    with pytest.raises((TimeoutError, asyncio.CancelledError)):
+        await connecting
+    async with asyncio.timeout(5):
+        await server.left.wait()
+
+
+async def test_a_ping_is_answered(server: Server) -> None:
+    connection = await connected(server)
+    await server.send(frame(Opcode.PING, b"?"))
+    assert await server.received() == (Opcode.PONG, b"?")
+    connection.abort()
+
+
+async def test_a_dead_connection_is_left(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "PING_INTERVAL", 0.05)
+    connection = await connected(server)
+    assert await server.received() == (Opcode.PING, b"")
+    await server.send(frame(Opcode.PONG, b""))
+    # It is alive; the next ping gets no answer.
+    assert await server.received() == (Opcode.PING, b"")
+    error = await end_of(connection)
+    assert isinstance(error, Closed)
+    assert error.code is None
+
+
+async def test_what_is_sent_arrives(server: Server) -> None:
+    connection = await connected(server)
+    connection.send("hällo")
+    assert await server.received() == (Opcode.TEXT, "hällo".encode())
+    connection.abort()
+    await end_of(connection)
+    connection.send("too late")
+
+
+@pytest.mark.parametrize(
+    ("close", "code", "words"),
+    [
+        (Close(1012, "").serialize(), 1012, "closed with 1012"),
+        (Close(4003, "no such room").serialize(), 4003, "closed with 4003: no such room"),
+        (b"", 1005, "closed with 1005"),
+    ],
+)
+async def test_nothing_comes_after_the_closing_frame(
+    server: Server, close: bytes, code: int, words: str
+) -> None:
+    connection = await connected(server)
+    heard = Heard()
     connection.listen(heard.append)
     assert connection.closed_at is None
     before = monotonic()
-    network.deliver(text("a") + frame(Opcode.CLOSE, Close(1012, "").serialize()) + text("b"))
-    network.deliver(text("c"))
+    await server.send(text("a") + frame(Opcode.CLOSE, close) + text("b"))
+    opcode, body = await server.received()
+    assert opcode is Opcode.CLOSE
+    assert Close.parse(body).code == (1000 if code == 1005 else code)
+    await server.send(text("c"))
     assert connection.closed_at is not None
     assert before <= connection.closed_at <= monotonic()
-    network.abort()
-    with pytest.raises(ConnectionClosed) as caught:
-        await connection.ended()
-    assert caught.value.rcvd is not None
-    assert caught.value.rcvd.code == 1012
+    # The server is the one to end it.
+    server.writer.close()
+    error = await end_of(connection)
+    assert isinstance(error, Closed)
+    assert (error.code, str(error)) == (code, words)
     assert heard == ["a"]
 
 
-async def test_a_connection_that_is_cut_has_no_code() -> None:
-    connection, network = await connected(text("a")[:2])
+async def test_a_server_that_does_not_end_a_closed_connection_is_not_waited_for(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "CLOSE_TIMEOUT", 0.01)
+    connection = await connected(server)
+    await server.send(frame(Opcode.CLOSE, Close(1012, "").serialize()))
+    error = await end_of(connection)
+    assert isinstance(error, Closed)
+    assert error.code == 1012
+
+
+async def test_a_connection_that_is_cut_has_no_code(server: Server) -> None:
+    server.first = text("a")[:2]
+    connection = await connected(server)
     connection.listen(lambda message: None)
-    network.abort()
-    with pytest.raises(ConnectionClosed) as caught:
-        await connection.ended()
-    assert caught.value.rcvd is None
+    server.writer.transport.abort()
+    error = await end_of(connection)
+    assert isinstance(error, Closed)
+    assert (error.code, str(error)) == (None, "the connection was lost")
     assert connection.closed_at is None
 
 
 @pytest.mark.parametrize("early", [True, False])
-async def test_what_the_listener_raises_is_the_end(early: bool) -> None:
+async def test_what_the_listener_raises_is_the_end(server: Server, early: bool) -> None:
     heard: list[str | bytes] = []
 
     def listener(message: str | bytes) -> None:
         heard.append(message)
         raise LookupError(message)
 
-    frames = text("a") + text("b")
-    connection, network = await connected(frames if early else b"")
-    connection.listen(listener)
+    connection = await connected(server)
     if not early:
-        network.deliver(frames)
-    assert network.closing
-    with pytest.raises(LookupError, match="a"):
-        await connection.ended()
+        connection.listen(listener)
+    await server.send(text("a") + text("b") + frame(Opcode.PING, b"?"))
+    if early:
+        assert await server.received() == (Opcode.PONG, b"?")
+        connection.listen(listener)
+    error = await end_of(connection)
+    assert isinstance(error, LookupError)
     assert heard == ["a"]
 
 
@@ -193,18 +365,20 @@ async def test_what_the_listener_raises_is_the_end(early: bool) -> None:
     ],
     ids=["masked", "reserved bit", "reserved opcode", "too long"],
 )
-async def test_a_frame_that_no_server_sends_is_the_end(data: bytes, code: int) -> None:
-    connection, network = await connected()
-    connection.protocol.max_message_size = wire.MAX_SIZE
-    heard: list[str | bytes] = []
+async def test_a_frame_that_no_server_sends_is_the_end(
+    server: Server, data: bytes, code: int
+) -> None:
+    connection = await connected(server)
+    heard = Heard()
     connection.listen(heard.append)
-    network.deliver(text("a") + data)
-    network.deliver(text("b"))
-    network.abort()
-    with pytest.raises(ConnectionClosed) as caught:
-        await connection.ended()
-    assert caught.value.sent is not None
-    assert caught.value.sent.code == code
+    await server.send(text("a"))
+    await heard.until(1)
+    await server.send(data + text("b"))
+    opcode, body = await server.received()
+    assert (opcode, Close.parse(body).code) == (Opcode.CLOSE, code)
+    error = await end_of(connection)
+    assert isinstance(error, Closed)
+    assert error.code is None
     assert heard == ["a"]
 
 
@@ -217,25 +391,37 @@ async def test_a_frame_that_no_server_sends_is_the_end(data: bytes, code: int) -
     ],
     ids=["nothing to go on with", "one within another", "no UTF-8"],
 )
-async def test_messages_that_make_no_sense_are_the_end(data: bytes) -> None:
-    connection, network = await connected()
-    heard: list[str | bytes] = []
+async def test_messages_that_make_no_sense_are_the_end(server: Server, data: bytes) -> None:
+    connection = await connected(server)
+    heard = Heard()
     connection.listen(heard.append)
-    network.deliver(data + text("c"))
-    assert network.closing
-    with pytest.raises(ValueError):  # noqa: PT011 - whichever of them
-        await connection.ended()
+    await server.send(data + text("c"))
+    assert isinstance(await end_of(connection), ValueError)
     assert heard == []
 
 
-async def test_a_message_of_many_frames_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_message_of_many_frames_has_an_end(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(wire, "MAX_SIZE", 10)
-    connection, network = await connected()
-    connection.listen(lambda message: None)
-    network.deliver(frame(Opcode.TEXT, b"12345", fin=False))
-    network.deliver(frame(Opcode.CONT, b"67890", fin=False))
-    assert not network.closing
-    network.deliver(frame(Opcode.CONT, b"1", fin=False))
-    assert network.closing
-    with pytest.raises(ValueError, match="too long"):
-        await connection.ended()
+    connection = await connected(server)
+    heard = Heard()
+    connection.listen(heard.append)
+    await server.send(frame(Opcode.TEXT, b"12345", fin=False) + frame(Opcode.CONT, b"67890"))
+    await heard.until(1)
+    assert heard == ["1234567890"]
+    await server.send(frame(Opcode.TEXT, b"12345", fin=False))
+    await server.send(frame(Opcode.CONT, b"67890", fin=False) + frame(Opcode.CONT, b"1"))
+    error = await end_of(connection)
+    assert isinstance(error, ValueError)
+    assert "too long" in str(error)
+
+
+async def test_the_token_of_the_query_is_not_logged(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.NOTSET)
+    caplog.set_level(logging.DEBUG, "websockets")
+    (await connected(server)).abort()
+    assert b"secret" in server.request
+    assert "secret" not in caplog.text

@@ -1,4 +1,4 @@
-"""`python -m channels_kit.load`: clients of an application under disturbance, and their plot."""
+"""`python -m channels_kit.load`: load with accounting, and a plot of its timeline."""
 
 import argparse
 import sys
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from channels_kit.load import command
-from channels_kit.load.plot import Timeline, draw
 from channels_kit.probe.address import UsageError
 from channels_kit.probe.verbs import add_report_arguments, run_verb
 
@@ -18,12 +17,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    parser = argparse.ArgumentParser(prog="python -m channels_kit.load")
+    parser = argparse.ArgumentParser(
+        prog="python -m channels_kit.load",
+        description="Put load on an application and account for every message.",
+    )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     run = verbs.add_parser(
         "run",
-        help="clients of the application talk, whatever happens to it",
-        description="Talk in the application's rooms as its clients do; account for every message.",
+        help="connect clients, send messages, account for every delivery",
+        usage="%(prog)s --url URL --room NAME --adapter MODULE:CLASS --credentials FILE [options]",
+        description=command.DESCRIPTION,
         epilog=command.EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -33,11 +36,16 @@ def build_parser() -> argparse.ArgumentParser:
     plot = verbs.add_parser(
         "plot",
         help="draw the timeline of a run",
-        description="Draw what `run --timeline` wrote: the open sockets of each worker.",
+        description="Draw the open sockets of each worker over time, from the file that"
+        " `run --timeline` wrote.",
     )
     plot.add_argument("timeline", type=Path, metavar="TIMELINE.json")
     plot.add_argument(
-        "--output", type=Path, required=True, metavar="FILE.svg", help="write the picture there"
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the picture; its suffix is the format: .svg or .png",
     )
     plot.set_defaults(run=run_plot)
     return parser
@@ -49,9 +57,14 @@ def run_plot(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
     Raises:
         UsageError: there is none, or the picture cannot be written.
     """
-    picture = draw(Timeline.read(options.timeline))
+    # Here, because a run must not pay for importing matplotlib.
+    from channels_kit.load import plot
+
+    if options.output.suffix not in plot.FORMATS:
+        raise UsageError(f"--output: {options.output} ends in neither {' nor '.join(plot.FORMATS)}")
+    timeline = plot.Timeline.read(options.timeline)
     try:
-        options.output.write_text(picture)
+        plot.save(timeline, options.output)
     except OSError as error:
         raise UsageError(f"--output: {error}") from error
     return True, {}

@@ -1,17 +1,17 @@
-"""What the load tool has to know of an application's own protocol, to talk as its clients do.
+"""What the load tool has to know of an application's own protocol.
 
-The application brings a class that fulfils `Adapter`; the probe loads it by name, and nothing
-of it is known here.
+The application brings a class that fulfils `Adapter`; the command line loads it by name.
 """
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Protocol, cast
 
 from channels_kit.probe.address import UsageError
 
-_ALLOWED = "module:attribute, such as chat.load_adapter:RoomAdapter"
+_EXPECTED = "expected MODULE:CLASS, such as chat.load_adapter:RoomAdapter"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What a socket is told before anything else, in one frame or several.
+    """What a socket receives before anything else, in one frame or several.
 
     Attributes:
         messages: oldest first.
@@ -154,15 +154,20 @@ def load_adapter(reference: str) -> Adapter:
     """
     module_name, separator, attribute = reference.partition(":")
     if not (module_name and separator and attribute):
-        raise UsageError(f"{reference!r} is not {_ALLOWED}")
+        raise UsageError(f"--adapter: {reference!r}: {_EXPECTED}")
     try:
         module = import_module(module_name)
     except ModuleNotFoundError as error:
-        # One that its own module misses says more with its traceback.
+        # For a module that the adapter's own module lacks, the traceback says more.
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
-        raise UsageError(f"{reference!r}: no module {error.name!r}; allowed: {_ALLOWED}") from error
+        raise UsageError(
+            f"--adapter: {reference!r}: there is no module {error.name!r} in {Path.cwd()} or on"
+            " PYTHONPATH; start the run in the directory that has it"
+        ) from error
     adapter = getattr(module, attribute, None)
     if not callable(adapter):
-        raise UsageError(f"{reference!r}: no class {attribute!r} there; allowed: {_ALLOWED}")
+        raise UsageError(
+            f"--adapter: {reference!r}: {module_name} has no class {attribute!r}; {_EXPECTED}"
+        )
     return cast("Adapter", adapter())

@@ -1,22 +1,16 @@
-"""One client of the application, as a good client is: it comes back, and misses nothing.
+"""One client of the application, as a good client is: it reconnects, and misses nothing.
 
 The asyncio shell around `channels_kit.load.inbox`.
 """
 
 import asyncio
-import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from http import HTTPStatus
 from time import monotonic
-from typing import cast
-
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
-from websockets.typing import Origin
 
 from channels_kit.load.adapter import (
     Adapter,
@@ -31,13 +25,13 @@ from channels_kit.load.adapter import (
 from channels_kit.load.inbox import Inbox
 from channels_kit.load.ledger import Ledger
 from channels_kit.load.login import LoginError, Logins
-from channels_kit.load.outcome import Absence
+from channels_kit.load.outcome import Recovery
 from channels_kit.load.plan import Plan
 from channels_kit.load.rate_limit import RateLimit
 from channels_kit.load.timeline import UNKNOWN_WORKER, Timeline
-from channels_kit.load.wire import MAX_SIZE, Wire
+from channels_kit.load.wire import Closed, Refused, Wire, connect
 from channels_kit.probe.address import origin_of, websocket_url
-from channels_kit.probe.socket import Connect, explain
+from channels_kit.probe.socket import explain
 
 BACKOFF_FIRST = 0.5
 BACKOFF_MOST = 20.0
@@ -46,9 +40,6 @@ sample's page (app/chat/static/chat/socket.js)."""
 
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds for a handshake, and again for the first frame; a client tries again after it."""
-
-PING_INTERVAL = 10.0
-"""Seconds between pings, and for the answer: a connection that is dead and silent is left."""
 
 GAP_PATIENCE = 0.5
 """Seconds a message that is passed by others may take; then it is asked for."""
@@ -67,39 +58,35 @@ ABNORMAL_CLOSURE = 1006
 
 NO_CONNECTION = "no connection"
 NO_LOGIN = "no login"
-"""Why an attempt failed, where it was no answer to the handshake."""
-
-# Websockets would log the request line with its token at DEBUG.
-logger = logging.getLogger(f"{__name__}.websockets")
-logger.setLevel(logging.INFO)
+"""Why an attempt failed, where the handshake got no answer."""
 
 
 @dataclass
 class Conditions:
-    """What the clients of a conversation share.
+    """What the clients of a run share.
 
     Attributes:
-        plan: the conversation's.
-        logins: those of its users.
-        pace: that of their first handshakes.
-        pace_again: that of those after a loss.
-        ledger: told of every message.
-        timeline: told of every socket.
-        decode: what a frame says. The same frame comes to every client of a room: it is read
-            once.
+        plan: the plan of the run.
+        logins: the logins of its users.
+        connect_limit: the rate of first handshakes.
+        reconnect_limit: the rate of handshakes after a loss.
+        ledger: records every message.
+        timeline: records every socket.
+        decode: returns what a frame says. All clients of a room get the same frame, so it is
+            decoded once.
     """
 
     plan: Plan
     logins: Logins
-    pace: RateLimit
-    pace_again: RateLimit
+    connect_limit: RateLimit
+    reconnect_limit: RateLimit
     ledger: Ledger
     timeline: Timeline
     decode: Callable[[str | bytes], Event]
 
 
 def reading(adapter: Adapter) -> Callable[[str | bytes], Event]:
-    """Return the adapter's `decode` with a memory for short frames."""
+    """Return the adapter's `decode` with a cache for short frames."""
     remembered = lru_cache(maxsize=1024)(adapter.decode)
 
     def decode(frame: str | bytes) -> Event:
@@ -112,9 +99,9 @@ class Client:
     """A client in one room.
 
     Args:
-        number: its number in the conversation, from 0.
+        number: its number in the run, from 0.
         name: its name in the ledger.
-        conditions: those of the conversation.
+        conditions: what it shares with the other clients.
     """
 
     def __init__(self, number: int, name: str, conditions: Conditions) -> None:
@@ -129,39 +116,39 @@ class Client:
         self.outbox: dict[str, str] = {}
         # The socket, from its first frame to its end.
         self.connection: Wire | None = None
-        # How often its connections ended, by close code; 1006 where none was said. Those that
-        # ended before they said anything are counted apart.
+        # How often its connections ended, by close code; 1006 where there was none. Those that
+        # ended before their first frame are counted apart.
         self.closes: Counter[int] = Counter()
-        self.closes_unheard: Counter[int] = Counter()
-        # How often it was not let in: in detail, and by HTTP status or what there was instead.
-        self.failed_attempts: Counter[str] = Counter()
-        self.refused: Counter[str] = Counter()
-        # Refused frames, by code.
-        self.refusals: Counter[str] = Counter()
+        self.early_closes: Counter[int] = Counter()
+        # How often it could not connect: by HTTP status or reason, and in detail.
+        self.failed_connects: Counter[str] = Counter()
+        self.failed_connects_detail: Counter[str] = Counter()
+        # Frames that the server rejected, by code.
+        self.rejected_frames: Counter[str] = Counter()
         # How often a gap was asked for, and a message sent again.
         self.gaps_asked = 0
-        self.sent_again = 0
-        # The times between the loss of a connection and having caught up by another.
-        self.away: list[Absence] = []
-        # How many attempts to come back waited for the probe's own pace.
-        self.held_back = 0
+        self.resent = 0
+        # The times from the loss of a connection until it had caught up on another.
+        self.recoveries: list[Recovery] = []
+        # How many reconnect attempts waited for this program's own rate limit.
+        self.throttled = 0
         # Where it connects: the next URL at each attempt.
         self._attempt = number // len(plan.rooms)
-        # Whether the connection, or the last one, has said something.
+        # Whether the connection, or the last one, has had a frame.
         self._heard = False
-        # Attempts since a connection last was of use.
-        self._in_vain = 0
-        # Seconds the server asked to stay away for.
+        # Failed attempts since the last connection that had a frame.
+        self._failures = 0
+        # Seconds the server asked to wait for.
         self._retry_after: float | None = None
-        # When the connection was of use first, when the last one ended, and whose it is.
+        # When the connection had its first frame, when the last one ended, and its worker.
         self._since = 0.0
         self._ended_at = 0.0
         self._worker = UNKNOWN_WORKER
-        # When it lost a connection, and with which code; until it has caught up.
+        # When it lost a connection, and with which code; None once it has caught up.
         self._lost: tuple[float, int] | None = None
-        # The number that it has caught up with the room at.
+        # The number at which it has caught up with the room.
         self._goal: int | None = None
-        # Ends a connection that says nothing.
+        # Ends a connection that sends no frame.
         self._patience = asyncio.timeout(None)
         # Runs while there is a gap: asks for it.
         self._gap_timer: asyncio.TimerHandle | None = None
@@ -172,7 +159,7 @@ class Client:
 
     @property
     def connected(self) -> bool:
-        """Whether it has a socket that has said something."""
+        """Whether it has a socket that has had a frame."""
         return self.connection is not None
 
     def say(self, name: str, text: str) -> None:
@@ -182,34 +169,34 @@ class Client:
         self._start(self._send(self.conditions.plan.adapter.encode_message(text, name)))
 
     async def run(self) -> None:
-        """Stay in the room until cancelled, or until the server ends it for good."""
+        """Stay in the room until cancelled, or until the server closes it for good."""
         while self.name not in self.conditions.ledger.failures:
             self._retry_after = None
             try:
                 await self._connect_and_listen()
             except LoginRefused as error:
-                self._fail(f"{self.user} was not let in: {error}")
-            except ConnectionClosed as error:
+                self._fail(f"login of {self.user} refused: {error}")
+            except Closed as error:
                 self._closed(error)
-            except (OSError, TimeoutError, WebSocketException) as error:
+            except (OSError, Refused) as error:
                 self._failed_to_connect(error)
             except (ValueError, KeyError, TypeError) as error:
-                self._fail(f"received what the adapter does not know ({type(error).__name__})")
-            delay = retry_delay(self._in_vain, self._retry_after)
-            self._in_vain += 1
+                self._fail(f"the adapter cannot decode a frame ({type(error).__name__})")
+            delay = retry_delay(self._failures, self._retry_after)
+            self._failures += 1
             await asyncio.sleep(delay)
 
     @property
-    def absent(self) -> bool:
-        """Whether it has lost a connection and is to come back."""
+    def recovering(self) -> bool:
+        """Whether it has lost a connection and not caught up yet."""
         return self._lost is not None and self.name not in self.conditions.ledger.failures
 
-    def absences(self, now: float) -> list[Absence]:
-        """Return how long it was away, each time; the last may not be over."""
-        if self._lost is None or not self.absent:
-            return self.away
+    def recoveries_until(self, now: float) -> list[Recovery]:
+        """Return its recoveries; the last may not be complete."""
+        if self._lost is None or not self.recovering:
+            return self.recoveries
         at, code = self._lost
-        return [*self.away, Absence(code, now - at, over=False)]
+        return [*self.recoveries, Recovery(code, now - at, complete=False)]
 
     async def _connect_and_listen(self) -> None:
         conditions = self.conditions
@@ -219,12 +206,16 @@ class Client:
         self._heard = False
         token = await conditions.logins.token(base, self.user)
         again = self._lost is not None
-        held_back = await (conditions.pace_again if again else conditions.pace).wait()
-        if again and held_back:
-            self.held_back += 1
+        throttled = await (conditions.reconnect_limit if again else conditions.connect_limit).wait()
+        if again and throttled:
+            self.throttled += 1
         path = plan.adapter.path(self.room, token, self.inbox.last)
         conditions.timeline.attempt(monotonic(), again=again)
-        connection = await self._connect(base, path)
+        connection = await connect(
+            websocket_url(base, path),
+            origin=plan.origin or origin_of(base),
+            timeout=HANDSHAKE_TIMEOUT,
+        )
         try:
             async with asyncio.timeout(HANDSHAKE_TIMEOUT) as self._patience:
                 connection.listen(partial(self._hear, connection))
@@ -232,29 +223,8 @@ class Client:
         finally:
             self._left(connection)
 
-    async def _connect(self, base: str, path: str) -> Wire:
-        plan = self.conditions.plan
-        async with asyncio.timeout(HANDSHAKE_TIMEOUT):
-            try:
-                connection = await Connect(
-                    websocket_url(base, path),
-                    origin=Origin(plan.origin or origin_of(base)),
-                    compression=None,
-                    proxy=None,
-                    open_timeout=None,
-                    ping_interval=PING_INTERVAL,
-                    ping_timeout=PING_INTERVAL,
-                    max_size=MAX_SIZE,
-                    logger=logger,
-                    create_connection=Wire,
-                )
-            except ConnectionClosed as error:
-                # Lost within the handshake: it was never open.
-                raise OSError(explain(error)) from error
-        return cast("Wire", connection)
-
     def _hear(self, connection: Wire, frame: str | bytes) -> None:
-        """Act on a frame; the first makes its connection one of use."""
+        """Act on a frame; from the first on, the client is connected."""
         event = self.conditions.decode(frame)
         if self.connection is None:
             if self._patience.expired():
@@ -264,10 +234,10 @@ class Client:
         self._take(event)
 
     def _arrived(self, connection: Wire, event: Event) -> None:
-        """Begin to use a connection that has said something."""
+        """Begin to use a connection that has had a frame."""
         conditions = self.conditions
         self._since = monotonic()
-        self._in_vain = 0
+        self._failures = 0
         self._heard = True
         self.connection = connection
         self._worker = (isinstance(event, History) and event.worker) or UNKNOWN_WORKER
@@ -279,7 +249,7 @@ class Client:
 
     def _left(self, connection: Wire) -> None:
         # Nothing more is wanted from it, not even its closing frame.
-        connection.transport.abort()
+        connection.abort()
         if self.connection is None:
             return
         self.connection = None
@@ -316,7 +286,7 @@ class Client:
                 self.inbox.heard_of(event.newest)
                 delivered = []
             case Refusal():
-                self._refused(event)
+                self._rejected(event)
                 return
             case _:
                 return
@@ -325,14 +295,14 @@ class Client:
             ledger.received(self.name, message, now, since=self._since)
         self._watch_for_gap()
         if self._goal is not None:
-            self._look_whether_back(self._goal, now)
+            self._end_recovery(self._goal, now)
 
-    def _look_whether_back(self, goal: int, now: float) -> None:
-        """End an absence when everything is known that was said meanwhile."""
+    def _end_recovery(self, goal: int, now: float) -> None:
+        """End a recovery once the client has everything that was sent meanwhile."""
         last = self.inbox.last
         if self._lost is not None and last is not None and last >= max(goal, self.inbox.newest):
             at, code = self._lost
-            self.away.append(Absence(code, now - at))
+            self.recoveries.append(Recovery(code, now - at))
             self._lost = self._goal = None
 
     def _served_by(self, worker: str | None) -> None:
@@ -345,8 +315,8 @@ class Client:
             for message in messages:
                 self.outbox.pop(message.client_id or "", None)
 
-    def _refused(self, refusal: Refusal) -> None:
-        self.refusals[refusal.code] += 1
+    def _rejected(self, refusal: Refusal) -> None:
+        self.rejected_frames[refusal.code] += 1
         if refusal.retry_after is not None and self._refused_timer is None:
             loop = asyncio.get_running_loop()
             self._refused_timer = loop.call_later(refusal.retry_after, self._pause_is_over)
@@ -380,57 +350,53 @@ class Client:
         """Send everything that has not come back, slowly."""
         for name, text in list(self.outbox.items()):
             if name in self.outbox:
-                self.sent_again += 1
+                self.resent += 1
                 self.conditions.ledger.sent_again(name)
                 await self._send(self.conditions.plan.adapter.encode_message(text, name))
                 await asyncio.sleep(RESEND_INTERVAL)
 
     async def _send(self, frame: str) -> None:
-        # Where it is closed, whoever reads from it notes why; the outbox has what was lost.
+        # A frame that a closed connection drops is still in the outbox.
         if self.connection is not None:
-            with suppress(ConnectionClosed):
-                await self.connection.send(frame)
+            self.connection.send(frame)
 
     def _start(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _closed(self, error: ConnectionClosed) -> None:
-        """Note how a connection ended that had been open."""
-        code = error.rcvd.code if error.rcvd is not None else ABNORMAL_CLOSURE
+    def _closed(self, closed: Closed) -> None:
+        """Record how a connection ended that had been open."""
+        code = ABNORMAL_CLOSURE if closed.code is None else closed.code
         if self._heard:
             self.closes[code] += 1
             self.conditions.timeline.closed(self._ended_at, code)
             if self._lost is None:
                 self._lost = self._ended_at, code
         else:
-            self.closes_unheard[code] += 1
-            self._not_let_in(f"closed with {code}", f"closed with {code}")
+            self.early_closes[code] += 1
+            self._connect_failed(f"closed with {code}", f"closed with {code}")
         if code in self.conditions.plan.adapter.final_codes:
-            self._fail(explain(error))
+            self._fail(str(closed))
 
-    def _failed_to_connect(self, error: Exception) -> None:
-        """Note why an attempt to connect failed; without its URL, which has a token."""
+    def _failed_to_connect(self, error: OSError | Refused) -> None:
+        """Record why an attempt to connect failed; without its URL, which has a token."""
         match error:
-            case InvalidStatus(response=response):
-                status = response.status_code
+            case Refused(status=status):
                 if status == HTTPStatus.SERVICE_UNAVAILABLE:
-                    self._retry_after = _seconds(response.headers.get("Retry-After", ""))
-                self._not_let_in(str(status), f"answered {status}")
+                    self._retry_after = _seconds(error.retry_after)
+                self._connect_failed(str(status), str(error))
             case LoginError():
-                self._not_let_in(NO_LOGIN, str(error))
+                self._connect_failed(NO_LOGIN, str(error))
             case TimeoutError():
-                self._not_let_in(NO_CONNECTION, f"no answer within {HANDSHAKE_TIMEOUT:g} s")
-            case OSError():
-                self._not_let_in(NO_CONNECTION, explain(error))
+                self._connect_failed(NO_CONNECTION, f"no answer within {HANDSHAKE_TIMEOUT:g} s")
             case _:
-                self._not_let_in(NO_CONNECTION, type(error).__name__)
+                self._connect_failed(NO_CONNECTION, explain(error))
 
-    def _not_let_in(self, reason: str, detail: str) -> None:
-        self.refused[reason] += 1
-        self.failed_attempts[detail] += 1
-        self.conditions.timeline.refused(monotonic(), reason)
+    def _connect_failed(self, reason: str, detail: str) -> None:
+        self.failed_connects[reason] += 1
+        self.failed_connects_detail[detail] += 1
+        self.conditions.timeline.connect_failed(monotonic(), reason)
 
     def _fail(self, reason: str) -> None:
         self.conditions.ledger.failed(self.name, reason)
@@ -439,12 +405,12 @@ class Client:
 def retry_delay(failures: int, retry_after: float | None) -> float:
     """Return how long to wait before the next attempt to connect, in seconds.
 
-    Anything between nothing and a limit that grows, so that the clients of a worker that went
-    away do not all come back in the same moment. A server that asks for a time gets that time,
-    and as much again to spread the clients over.
+    Anything between zero and a limit that grows, so that the clients of a stopped worker do not
+    all reconnect at the same moment. Where the server asks for a time, clients wait that time, and
+    spread over as much again.
 
     Args:
-        failures: how many attempts there were since a connection was of use.
+        failures: how many attempts failed since the last connection that had a frame.
         retry_after: what the server asked for, in seconds.
     """
     if retry_after:
@@ -455,5 +421,5 @@ def retry_delay(failures: int, retry_after: float | None) -> float:
 
 
 def _seconds(retry_after: str) -> float | None:
-    """Read a Retry-After of seconds; one with a date is as good as none."""
+    """Read a Retry-After in seconds; one with a date counts as none."""
     return float(retry_after) if retry_after.isdecimal() else None

@@ -8,100 +8,125 @@ import sys
 from pathlib import Path
 
 from channels_kit.load.adapter import load_adapter
-from channels_kit.load.conversation import run_load
 from channels_kit.load.limits import Limits
 from channels_kit.load.outcome import Outcome
 from channels_kit.load.plan import Plan
 from channels_kit.load.report import as_json, render_text, timeline_as_json
+from channels_kit.load.run import run_load
 from channels_kit.probe.address import UsageError
 from channels_kit.probe.progress import progress_on
 from channels_kit.probe.report import write_json
 
+DESCRIPTION = """\
+Connect many clients to an application, send messages, and account for every one:
+each client must receive every message of its room once and in order, whatever
+happens to the application meanwhile. Clients reconnect, resume and resend by themselves.
+"""
+
 EPILOG = """\
-Passwords come from a file or from standard input, a JSON object {"name": "password", ...};
+example, started in the directory of the application:
+  python -m channels_kit.load run --url https://chat.example --room lobby \\
+      --adapter chat.load_adapter:RoomAdapter --credentials users.json \\
+      --clients 200 --rate 20 --duration 120 --json load.json
+
+Passwords come from a file or standard input, as a JSON object {"name": "password", ...};
 never from an argument, which every user of the machine could read.
-SIGTERM or SIGINT stops the sending; what was sent is still waited for and reported.
-Exit code: 0 proved, 1 not proved, 2 wrong usage.
+
+Ctrl-C or SIGTERM stops the sending; the grace period and the report follow. A second one
+ends the grace period, too.
+
+exit status: 0 proved, 1 not proved, 2 wrong usage
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Give a parser the arguments of `run`."""
-    parser.add_argument(
+    target = parser.add_argument_group("target")
+    target.add_argument(
         "--url",
         action="append",
         required=True,
-        help="the edge, or a worker; once for each. Clients go to the next when they come back",
+        help="the edge or a worker, such as https://chat.example; repeat for several, then clients"
+        " use the next one when they reconnect",
     )
-    parser.add_argument(
-        "--room", action="append", required=True, metavar="NAME", help="once for each room"
+    target.add_argument(
+        "--room",
+        action="append",
+        required=True,
+        metavar="NAME",
+        help="a room; repeat for several, the clients are spread over them",
     )
-    parser.add_argument(
+    target.add_argument(
         "--adapter",
         required=True,
         metavar="MODULE:CLASS",
         help="the application's protocol, such as chat.load_adapter:RoomAdapter",
     )
-    parser.add_argument(
+    target.add_argument(
         "--credentials",
         required=True,
         metavar="FILE",
-        help="users and passwords, - for standard input",
+        help="users and passwords; - for standard input",
     )
-    parser.add_argument("--clients", type=int, default=200, metavar="N", help="default: 200")
-    for name, default, unit in (
-        ("rate", Plan.rate, "messages a second, of all clients together"),
-        ("duration", Plan.duration, "seconds of sending"),
+    load = parser.add_argument_group("load")
+    load.add_argument("--clients", type=int, default=200, metavar="N", help="default: 200")
+    for name, default, metavar, text in (
+        ("rate", Plan.rate, "NUMBER", "messages a second, of all clients together"),
+        ("duration", Plan.duration, "SECONDS", "how long to send; 0 to connect and report only"),
         (
-            "settle",
-            Plan.settle,
-            "seconds to wait for clients to come in, and for what was sent, at most",
+            "grace",
+            Plan.grace,
+            "SECONDS",
+            "how long to wait, at most, for clients to connect and for outstanding deliveries",
         ),
-        ("connect-rate", Plan.connect_rate, "handshakes a second, at most"),
+        ("connect-rate", Plan.connect_rate, "NUMBER", "handshakes a second, at most"),
     ):
-        parser.add_argument(
+        load.add_argument(
             f"--{name}",
             type=float,
             default=default,
-            metavar="NUMBER",
-            help=f"{unit} (default: {default:g})",
+            metavar=metavar,
+            help=f"{text} (default: {default:g})",
         )
-    parser.add_argument(
+    load.add_argument(
         "--reconnect-rate",
         type=float,
         metavar="NUMBER",
-        help="the same after a loss, or inf (default: held back by --connect-rate, with the rest)",
+        help="handshakes a second after a loss, at most; inf for no limit (default: they count"
+        " towards --connect-rate)",
     )
-    parser.add_argument(
+    limits = parser.add_argument_group("limits", "The run fails where one is breached.")
+    limits.add_argument(
         "--expect-codes",
         action="extend",
         type=_codes,
         default=[],
         metavar="CODE[,CODE]",
-        help="fail where an open connection ends with another close code",
+        help="the only close codes that open connections may end with, such as 1012",
     )
-    parser.add_argument(
-        "--max-away-p99",
+    limits.add_argument(
+        "--max-recovery-p99",
         type=float,
         metavar="SECONDS",
-        help="fail where 1 of 100 absences takes longer",
+        help="how long 99 of 100 recoveries may take, from the loss of a connection until the"
+        " client has caught up",
     )
-    parser.add_argument(
+    limits.add_argument(
         "--max-reconnect-rate",
         type=float,
         metavar="NUMBER",
-        help="fail where more attempts to come back fall into one second",
+        help="how many reconnect attempts may fall into one second",
     )
     parser.add_argument(
         "--timeline",
         type=Path,
         metavar="FILE",
-        help="write there what happened to the sockets each second, for `plot`",
+        help="write what happened to the sockets each second, as JSON for `plot`",
     )
 
 
 def run(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
-    """Hold the conversation; print its report and return it.
+    """Run the load; print its report and return it.
 
     Raises:
         UsageError: an argument makes no sense.
@@ -117,13 +142,13 @@ def run(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
         clients=options.clients,
         rate=options.rate,
         duration=options.duration,
-        settle=options.settle,
+        grace=options.grace,
         connect_rate=options.connect_rate,
         reconnect_rate=options.reconnect_rate,
         origin=options.origin,
         limits=Limits(
             codes=frozenset(options.expect_codes),
-            away_p99=options.max_away_p99,
+            recovery_p99=options.max_recovery_p99,
             reconnect_rate=options.max_reconnect_rate,
         ),
     )
@@ -167,13 +192,17 @@ def _codes(text: str) -> list[int]:
         return [int(code) for code in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no list of close codes, such as 1012 or 1001,1012"
+            f"{text!r} is not a list of close codes, such as 1012 or 1001,1012"
         ) from None
 
 
 async def _run_until_a_signal(plan: Plan) -> Outcome:
-    stop = asyncio.Event()
+    stop, end = asyncio.Event(), asyncio.Event()
+
+    def interrupt() -> None:
+        (end if stop.is_set() else stop).set()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    return await run_load(plan, stop=stop, progress=progress_on(sys.stderr))
+        loop.add_signal_handler(number, interrupt)
+    return await run_load(plan, stop=stop, end=end, progress=progress_on(sys.stderr))

@@ -1,4 +1,4 @@
-"""The account of a conversation: what was sent, and what each client was delivered.
+"""The account of a run: what was sent, and what each client received.
 
 A core without I/O, as `channels_kit.probe.ledger` is. It trusts no client: what a client
 delivers twice, or in disorder, is seen here.
@@ -13,15 +13,15 @@ from channels_kit.load.latencies import Latencies
 
 @dataclass(slots=True)
 class Sending:
-    """One message that a client was told to send.
+    """One message that a client was to send.
 
     Attributes:
         room: where.
         sender: the client's name.
         at: when, in seconds of any clock.
-        at_once: whether it went out once and at once: its sender was connected, and did not
-            have to send it again.
-        sequences: the numbers it was seen under; one, where all is well.
+        at_once: whether it was sent once: its sender was connected, and did not have to send it
+            again.
+        sequences: the numbers under which it was delivered; one, where all is well.
     """
 
     room: str
@@ -33,17 +33,17 @@ class Sending:
 
 @dataclass
 class Account:
-    """What one client was delivered.
+    """What one client received.
 
     Attributes:
         client: its name.
         room: the room it is in.
-        first: the number it knew when it came: what is expected begins after it. None before.
+        first: the newest number when it joined: it expects what comes after. None before.
         last: the highest number delivered.
         delivered: how many were, each counted once.
-        twice: the numbers that were delivered again.
+        duplicates: the numbers that were delivered more than once.
         out_of_order: the numbers that were delivered after a higher one.
-        disagreements: the numbers under which it was told something else than others.
+        conflicts: the numbers under which it received another message than other clients.
     """
 
     client: str
@@ -51,9 +51,9 @@ class Account:
     first: int | None = None
     last: int = 0
     delivered: int = 0
-    twice: list[int] = field(default_factory=list)
+    duplicates: list[int] = field(default_factory=list)
     out_of_order: list[int] = field(default_factory=list)
-    disagreements: list[int] = field(default_factory=list)
+    conflicts: list[int] = field(default_factory=list)
     # The numbers below the last that were not delivered.
     skipped: set[int] = field(default_factory=set)
 
@@ -70,7 +70,7 @@ class Account:
             self.skipped.remove(sequence)
             self.out_of_order.append(sequence)
         else:
-            self.twice.append(sequence)
+            self.duplicates.append(sequence)
             return False
         self.delivered += 1
         return True
@@ -81,12 +81,12 @@ class _Room:
     """What is known of a room from all its clients together."""
 
     newest: int = 0
-    # Who said what under each number: the client's name for it, and the user.
+    # Each number's message: the client's own name for it, and the user.
     messages: dict[int, tuple[str | None, str]] = field(default_factory=dict)
 
 
 class Ledger:
-    """Accounts for every message of a conversation.
+    """Accounts for every message of a run.
 
     Args:
         rooms: the room of each client, by the client's name.
@@ -96,21 +96,21 @@ class Ledger:
         self.accounts = {client: Account(client, room) for client, room in rooms.items()}
         # Every message sent, by the name its sender gave it.
         self.sendings: dict[str, Sending] = {}
-        # How many deliveries there were, copies not counted.
+        # How many deliveries there were, duplicates not counted.
         self.delivered = 0
-        # From sending to delivery: of messages sent at once to clients that were connected all
-        # the time, and of the others.
+        # From sending to delivery: of messages sent once to clients that were connected all the
+        # time, and of the others.
         self.connected_latencies = Latencies()
         self.other_latencies = Latencies()
-        # Clients that take no part any more, with their first reason.
+        # Clients that left the run early, with their first reason.
         self.failures: dict[str, str] = {}
         self._rooms = {room: _Room() for room in rooms.values()}
-        # The messages sent that nobody was delivered so far, by name: what is waited for.
+        # The messages that nobody has received so far, by name.
         self._unseen: dict[str, Sending] = {}
 
     @property
     def complete(self) -> bool:
-        """Whether there is nothing to wait for: all that was sent is with all who are left."""
+        """Whether every client that is left has received every message sent."""
         return all(sending.sender in self.failures for sending in self._unseen.values()) and all(
             not self.missing(account)
             for client, account in self.accounts.items()
@@ -118,8 +118,8 @@ class Ledger:
         )
 
     @property
-    def never_stored(self) -> list[str]:
-        """The names of messages that no client was delivered; failed clients' too."""
+    def undelivered(self) -> list[str]:
+        """The names of messages that no client received; failed clients' too."""
         return list(self._unseen)
 
     @property
@@ -141,25 +141,25 @@ class Ledger:
         self.sendings[name].at_once = False
 
     def began(self, client: str, first: int) -> None:
-        """Note that a client came into its room, and knows it up to the number `first`."""
+        """Note that a client joined its room, and knows it up to the number `first`."""
         self.accounts[client].begin(first)
         self.heard_of(client, first)
 
     def heard_of(self, client: str, sequence: int) -> None:
-        """Note that a client was told that its room has a message `sequence`."""
+        """Note that a client learnt that its room has a message `sequence`."""
         room = self._rooms[self.accounts[client].room]
         room.newest = max(room.newest, sequence)
 
     def newest(self, client: str) -> int:
-        """Return the highest number that anybody has heard of in a client's room."""
+        """Return the highest number that any client knows of in a client's room."""
         return self._rooms[self.accounts[client].room].newest
 
     def received(self, client: str, message: Message, at: float, *, since: float) -> None:
-        """Note that a client was delivered a message.
+        """Note that a client received a message.
 
         Args:
             client: its name.
-            message: what it was delivered.
+            message: what it received.
             at: when.
             since: since when its socket was open.
         """
@@ -176,7 +176,7 @@ class Ledger:
                 sending.sequences.append(sequence)
                 self._unseen.pop(message.client_id or "", None)
         elif room.messages[sequence] != identity:
-            account.disagreements.append(sequence)
+            account.conflicts.append(sequence)
         if not new:
             return
         self.delivered += 1
@@ -186,7 +186,7 @@ class Ledger:
             latencies.add(at - sending.at)
 
     def failed(self, client: str, reason: str) -> None:
-        """Note that a client takes no part any more."""
+        """Note that a client left the run early."""
         self.failures.setdefault(client, reason)
 
     def behind(self, account: Account) -> int:
@@ -194,12 +194,12 @@ class Ledger:
         return self._rooms[account.room].newest - account.last + len(account.skipped)
 
     def lost(self, account: Account) -> list[int]:
-        """Return the numbers a client was not delivered, of those that its room has."""
+        """Return the numbers a client did not receive, of those that its room has."""
         if account.first is None:
             return []
         newest = self._rooms[account.room].newest
         return sorted([*account.skipped, *range(account.last + 1, newest + 1)])
 
     def missing(self, account: Account) -> bool:
-        """Whether a client lacks anything, or never came into its room."""
+        """Whether a client lacks a message, or never joined its room."""
         return account.first is None or self.behind(account) > 0

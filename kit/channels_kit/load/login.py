@@ -19,7 +19,7 @@ class LoginError(OSError):
 
 
 class Logins:
-    """The users of a conversation, and what each was let in with.
+    """The users of a run, and the login of each.
 
     Args:
         users: the password of each.
@@ -30,7 +30,7 @@ class Logins:
         self.users = users
         self.adapter = adapter
         self._logins: dict[str, Login] = {}
-        # Why a user is not let in: asked once, not once for each of the user's clients.
+        # Why a user's login is refused: tried once, not once for each of the user's clients.
         self._refusals: dict[str, str] = {}
         # One login at a time for each user: whoever waits takes what the first was given.
         self._locks = {user: asyncio.Lock() for user in users}
@@ -40,7 +40,7 @@ class Logins:
         """Return a token of the user that is good for a while, from the server `base` if need be.
 
         Raises:
-            LoginRefused: the user is not let in.
+            LoginRefused: the application refuses the user.
             LoginError: there was no answer.
         """
         async with self._locks[user]:

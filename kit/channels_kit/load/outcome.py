@@ -1,4 +1,4 @@
-"""What a conversation found: plain values, for programs and for the report."""
+"""What a run found: plain values, for programs and for the report."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,18 +12,18 @@ from channels_kit.probe.result import Latency
 
 
 @dataclass(frozen=True)
-class Absence:
-    """A time between the loss of a connection and having caught up by another.
+class Recovery:
+    """The time from the loss of a connection until the client has caught up on another.
 
     Attributes:
         code: the close code of the connection that was lost.
-        seconds: how long it was, from the closing frame where there was one.
-        over: whether it was over when the conversation ended.
+        seconds: how long it took, from the closing frame where there was one.
+        complete: whether the client had caught up when the run ended.
     """
 
     code: int
     seconds: float
-    over: bool = True
+    complete: bool = True
 
 
 @dataclass(frozen=True)
@@ -34,24 +34,24 @@ class ClientOutcome:
         name: its name.
         room: the room it was in.
         user: who it was logged in as.
-        failure: why it took no part any more; None where it did.
-        first: the number it knew when it came; None where it never came.
+        failure: why it left the run early; None where it did not.
+        first: the newest number when it joined the room; None where it never joined.
         last: the highest number delivered to it.
         delivered: how many messages were, each counted once.
-        lost: numbers that its room has, that were not delivered.
-        twice: numbers that were delivered again.
+        lost: numbers that its room has and that were not delivered to it.
+        duplicates: numbers that were delivered more than once.
         out_of_order: numbers that were delivered after a higher one.
-        disagreements: numbers under which it was told something else than others.
-        dropped: copies that came over the network and were not delivered: no fault.
+        conflicts: numbers under which it received another message than other clients.
+        duplicates_dropped: copies that came over the network and were dropped: no fault.
         gaps_asked: how often it asked for a gap.
-        sent_again: how often it sent a message again.
-        closes: how often its connection ended, by close code; 1006 where none was said.
-        closes_unheard: the same, of connections that ended before they said anything.
-        refused: how often it was not let in, by HTTP status or by what there was instead.
-        failed_attempts: the same in detail.
-        refusals: how often a frame of it was refused, by code.
-        away: how long it was away after each loss.
-        held_back: how many attempts to come back waited for the probe's own pace.
+        resent: how often it sent a message again.
+        closes: how often its connection ended, by close code; 1006 where there was none.
+        early_closes: the same, of connections that ended before their first frame.
+        failed_connects: how often it could not connect, by HTTP status or reason.
+        failed_connects_detail: the same in detail.
+        rejected_frames: how often the server rejected a frame of it, by code.
+        recoveries: how long it took to catch up after each loss.
+        throttled: how many reconnect attempts waited for this program's own rate limit.
     """
 
     name: str
@@ -62,49 +62,49 @@ class ClientOutcome:
     last: int
     delivered: int
     lost: tuple[int, ...]
-    twice: tuple[int, ...]
+    duplicates: tuple[int, ...]
     out_of_order: tuple[int, ...]
-    disagreements: tuple[int, ...]
-    dropped: int
+    conflicts: tuple[int, ...]
+    duplicates_dropped: int
     gaps_asked: int
-    sent_again: int
+    resent: int
     closes: Mapping[int, int]
-    closes_unheard: Mapping[int, int]
-    refused: Mapping[str, int]
-    failed_attempts: Mapping[str, int]
-    refusals: Mapping[str, int]
-    away: tuple[Absence, ...]
-    held_back: int
+    early_closes: Mapping[int, int]
+    failed_connects: Mapping[str, int]
+    failed_connects_detail: Mapping[str, int]
+    rejected_frames: Mapping[str, int]
+    recoveries: tuple[Recovery, ...]
+    throttled: int
 
     @property
     def ok(self) -> bool:
-        """Whether it was delivered every message of its room once and in order."""
+        """Whether it received every message of its room once and in order."""
         return (
             self.failure is None
             and self.first is not None
-            and not (self.lost or self.twice or self.out_of_order or self.disagreements)
+            and not (self.lost or self.duplicates or self.out_of_order or self.conflicts)
         )
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A conversation.
+    """The outcome of a run.
 
     Attributes:
-        run: its own name, in the names of its messages.
+        run: its identifier, which is part of the identifier of each of its messages.
         seconds: how long messages were sent.
         sent: how many were.
-        delivered: how many deliveries there were to all clients, copies not counted.
-        never_stored: messages that no client was delivered, with their senders.
+        delivered: how many deliveries there were to all clients, duplicates not counted.
+        undelivered: messages that no client received, with their senders.
         stored_twice: messages that have several numbers, with these numbers.
-        connected_latencies: from sending to delivery, of messages sent at once to clients that
+        connected_latencies: from sending to delivery, of messages sent once to clients that
             were connected all the time.
-        other_latencies: the same, where sender or receiver were away.
-        attempts_per_second: the most attempts to come back that fell into one second.
-        opened_per_second: the most of them that came to something within one second.
+        other_latencies: the same, where sender or receiver had lost its connection.
+        reconnect_attempts_per_second: the most reconnect attempts that fell into one second.
+        reconnected_per_second: the most of them that succeeded within one second.
         began_at: when the first client began to connect, in ISO 8601.
         timeline: what happened to the sockets, second by second from then.
-        limits: what was asked for besides delivery.
+        limits: what was required besides delivery.
         clients: every client.
     """
 
@@ -112,12 +112,12 @@ class Outcome:
     seconds: float
     sent: int
     delivered: int
-    never_stored: Mapping[str, str]
+    undelivered: Mapping[str, str]
     stored_twice: Mapping[str, tuple[int, ...]]
     connected_latencies: Latencies = field(repr=False)
     other_latencies: Latencies = field(repr=False)
-    attempts_per_second: int
-    opened_per_second: int
+    reconnect_attempts_per_second: int
+    reconnected_per_second: int
     began_at: str
     timeline: Sequence[Second] = field(repr=False)
     limits: Limits
@@ -125,43 +125,43 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """Whether delivery is proved, and every limit that was asked for was kept."""
+        """Whether delivery is proved, and no limit is breached."""
         return self.delivery_ok and not self.breaches
 
     @property
     def delivery_ok(self) -> bool:
-        """Whether delivery is proved; a conversation without a message proves nothing."""
+        """Whether delivery is proved; a run without a message proves nothing."""
         return (
             self.sent > 0
-            and not self.never_stored
+            and not self.undelivered
             and not self.stored_twice
             and all(client.ok for client in self.clients)
         )
 
     @cached_property
     def breaches(self) -> tuple[str, ...]:
-        """Each limit that was not kept, in words."""
+        """Each limit that is breached, in words."""
         return tuple(self._breaches())
 
     def _breaches(self) -> Iterator[str]:
         limits = self.limits
-        ended = self.closes + self.closes_unheard
+        ended = self.closes + self.early_closes
         others = {code: count for code, count in ended.items() if code not in limits.codes}
         if limits.codes and others:
             found = ", ".join(f"{count} with {code}" for code, count in sorted(others.items()))
             expected = ", ".join(map(str, sorted(limits.codes)))
-            yield f"open connections ended otherwise than expected ({expected}): {found}"
-        away, most = self.away, limits.away_p99
-        if away is not None and most is not None and away.p99 > most * 1000:
-            yield f"clients were away for {away.p99 / 1000:.1f} s (p99); allowed: {most:g} s"
+            yield f"unexpected close codes: {found}; expected: {expected}"
+        recovery, most = self.recovery, limits.recovery_p99
+        if recovery is not None and most is not None and recovery.p99 > most * 1000:
+            yield f"recovery took {recovery.p99 / 1000:.1f} s (p99); allowed: {most:g} s"
         rate = limits.reconnect_rate
-        if rate is not None and self.attempts_per_second > rate:
-            attempts = self.attempts_per_second
-            yield f"{attempts} attempts to come back fell into one second; allowed: {rate:g}"
+        attempts = self.reconnect_attempts_per_second
+        if rate is not None and attempts > rate:
+            yield f"{attempts} reconnect attempts within one second; allowed: {rate:g}"
 
     @property
     def expected(self) -> int:
-        """How many deliveries there were to be, of all messages in the rooms."""
+        """How many deliveries were due, of all messages in the rooms."""
         return self.delivered + sum(len(client.lost) for client in self.clients)
 
     @cached_property
@@ -175,23 +175,23 @@ class Outcome:
         return (self.connected_latencies | self.other_latencies).summary()
 
     @cached_property
-    def away(self) -> Latency | None:
-        """How long clients were away; those that still were, until the end."""
-        return Latency.of(absence.seconds for absence in self.absences)
+    def recovery(self) -> Latency | None:
+        """How long recoveries took; those that are not complete count until the end."""
+        return Latency.of(recovery.seconds for recovery in self.recoveries)
 
     @property
-    def away_by_code(self) -> dict[int, Latency]:
-        """How long clients were away, by the close code they lost their connection with."""
+    def recovery_by_code(self) -> dict[int, Latency]:
+        """How long recoveries took, by the close code of the lost connection."""
         by_code: defaultdict[int, list[float]] = defaultdict(list)
-        for absence in self.absences:
-            by_code[absence.code].append(absence.seconds)
+        for recovery in self.recoveries:
+            by_code[recovery.code].append(recovery.seconds)
         found = {code: Latency.of(seconds) for code, seconds in sorted(by_code.items())}
         return {code: latency for code, latency in found.items() if latency is not None}
 
     @property
-    def absences(self) -> list[Absence]:
-        """Every absence of every client."""
-        return [absence for client in self.clients for absence in client.away]
+    def recoveries(self) -> list[Recovery]:
+        """Every recovery of every client."""
+        return [recovery for client in self.clients for recovery in client.recoveries]
 
     @property
     def closes(self) -> Counter[int]:
@@ -199,21 +199,21 @@ class Outcome:
         return sum((Counter(client.closes) for client in self.clients), Counter())
 
     @property
-    def closes_unheard(self) -> Counter[int]:
-        """How often connections ended that had said nothing, by close code."""
-        return sum((Counter(client.closes_unheard) for client in self.clients), Counter())
+    def early_closes(self) -> Counter[int]:
+        """How often connections ended before their first frame, by close code."""
+        return sum((Counter(client.early_closes) for client in self.clients), Counter())
 
     @property
-    def refused(self) -> Counter[str]:
-        """How often clients were not let in, by HTTP status or by what there was instead."""
-        return sum((Counter(client.refused) for client in self.clients), Counter())
+    def failed_connects(self) -> Counter[str]:
+        """How often clients could not connect, by HTTP status or reason."""
+        return sum((Counter(client.failed_connects) for client in self.clients), Counter())
 
     @property
-    def failed_attempts(self) -> Counter[str]:
-        """How often clients were not let in, in detail."""
-        return sum((Counter(client.failed_attempts) for client in self.clients), Counter())
+    def failed_connects_detail(self) -> Counter[str]:
+        """How often clients could not connect, in detail."""
+        return sum((Counter(client.failed_connects_detail) for client in self.clients), Counter())
 
     @property
-    def refusals(self) -> Counter[str]:
-        """How often frames were refused, by code."""
-        return sum((Counter(client.refusals) for client in self.clients), Counter())
+    def rejected_frames(self) -> Counter[str]:
+        """How often the server rejected a frame, by code."""
+        return sum((Counter(client.rejected_frames) for client in self.clients), Counter())

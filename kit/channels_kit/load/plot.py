@@ -1,43 +1,43 @@
-"""A timeline of sockets as a picture: plain SVG, with its own background, for any page.
+"""A timeline as a picture, drawn by matplotlib.
 
-Above, the open sockets of each worker, one upon the other; below, what was closed and what was
-tried each second. A shadow falls on the seconds in which connections ended.
+Above, the open sockets of each worker, one upon the other, with a shade on the seconds in which
+connections ended; below, what ended and what reconnected each second. The picture brings its own
+background, and the same timeline gives the same file.
 """
 
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import cycle
-from math import ceil
+from math import ceil, nan
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
-from xml.etree.ElementTree import Element, SubElement
 
 from channels_kit.probe.address import UsageError
 
-SVG = "http://www.w3.org/2000/svg"
-FONT = "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', 'DejaVu Sans', Arial, sans-serif"
+try:
+    from matplotlib import rc_context
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+except ModuleNotFoundError as error:
+    raise UsageError(f"plot needs {error.name}: pip install 'channels-kit[load]'") from error
 
-WIDTH = 960.0
-LEFT, RIGHT = 68.0, 936.0
-SOCKETS_HEIGHT, EVENTS_HEIGHT = 260.0, 110.0
-HEADROOM, LINE, FOOT = 14.0, 20.0, 56.0
-"""Pixels: how wide the picture is, from where to where its axes go, how high its two parts are,
-and what is above each, from line to line, and below all."""
+FORMATS = (".svg", ".png")
 
-MARK, CHARACTER = 14.0, 7.0
-"""Pixels of a legend's mark, and of a character, on the large side."""
+WIDTH, HEIGHT, LEGEND_LINE = 9.6, 5.4, 0.21
+"""Inches of the picture without legends, and of each of their lines."""
 
-LEAST_BAR = 2.0
-"""Pixels of a bar, however short a second is."""
+LEGEND_WIDTH, MARK = 108, 4
+"""Characters in a line of a legend, and what a mark takes of them."""
 
 PAPER, INK, FAINT, GRID = "#ffffff", "#1f2328", "#59636e", "#d8dee4"
 ATTEMPTS = "#0b7a75"
-SHADOW, SHADE = INK, 0.16
+SHADE = 0.16
 
 WORKERS = (
     *("#4477aa", "#e6a532", "#3f9f66", "#b55d9c", "#7cc4e0"),
@@ -48,17 +48,42 @@ WORKERS = (
 CODES = {1012: "#3b4754", 1006: "#cf222e", 1011: "#8250df", 1001: "#bf6a02"}
 OTHER_CODES = ("#bf3989", "#1b7f37", "#0550ae", "#6e5600")
 
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "figure.facecolor": PAPER,
+    "savefig.facecolor": PAPER,
+    "axes.facecolor": PAPER,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": GRID,
+    "text.color": INK,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "legend.frameon": False,
+    # The identifiers in an SVG are random without it.
+    "svg.hashsalt": "channels-kit",
+    # A name with dollar signs is no formula.
+    "text.parse_math": False,
+}
+
 
 @dataclass(frozen=True)
 class Timeline:
     """What `run --timeline` wrote.
 
     Attributes:
-        run: the conversation's own name.
+        run: the identifier of the run.
         began_at: when it began.
         clients: how many there were.
         sockets: how many each worker had at the end of each second, by worker.
-        attempts: the handshakes of each second that were to come back after a loss.
+        reconnect_attempts: the handshakes after a loss, of each second.
         closes: the connections that ended in each second, by close code.
     """
 
@@ -66,18 +91,27 @@ class Timeline:
     began_at: datetime
     clients: int
     sockets: Mapping[str, Sequence[int]]
-    attempts: Sequence[int]
+    reconnect_attempts: Sequence[int]
     closes: Mapping[int, Sequence[int]]
 
     @property
     def length(self) -> int:
         """How many seconds it has."""
-        return len(self.attempts)
+        return len(self.reconnect_attempts)
 
     @property
     def closed(self) -> list[int]:
         """How many connections ended in each second."""
         return [sum(counts) for counts in zip(*self.closes.values(), strict=True)]
+
+    @property
+    def title(self) -> str:
+        """What the picture shows, in one line."""
+        began = self.began_at.strftime("%Y-%m-%d %H:%M:%S %Z")
+        return (
+            f"Open sockets by worker: {self.clients} clients, {self.length} s from {began},"
+            f" run {self.run}"
+        )
 
     @classmethod
     def read(cls, file: Path) -> "Timeline":
@@ -92,9 +126,9 @@ class Timeline:
         except OSError as error:
             raise UsageError(f"{file}: {error.strerror}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UsageError(f"{file} is none of the files that run --timeline writes") from error
+            raise UsageError(f"{file} was not written by run --timeline") from error
         if not timeline.length:
-            raise UsageError(f"{file} has no second")
+            raise UsageError(f"{file} has no second: the run ended before its clients connected")
         return timeline
 
     @classmethod
@@ -113,7 +147,7 @@ class Timeline:
                 worker: [second["sockets"].get(worker, 0) for second in seconds]
                 for worker in sorted(workers, key=_natural)
             },
-            attempts=[second["attempts_again"] for second in seconds],
+            reconnect_attempts=[second["reconnect_attempts"] for second in seconds],
             closes={
                 int(code): [second["closes"].get(code, 0) for second in seconds]
                 # The rare ones last, upon the others: they must be seen.
@@ -122,199 +156,137 @@ class Timeline:
         )
 
 
-@dataclass(frozen=True)
-class Part:
-    """A part of the picture, with its own vertical axis.
+def save(timeline: Timeline, file: Path) -> None:
+    """Draw a timeline into a file, in the format of its suffix.
 
-    Attributes:
-        top: where it begins.
-        height: how high it is.
-        seconds: how many it shows.
-        most: the highest number it shows.
+    Raises:
+        OSError: the file cannot be written.
     """
-
-    top: float
-    height: float
-    seconds: int
-    most: int
-
-    @property
-    def ticks(self) -> range:
-        """The times that are named."""
-        return range(0, self.seconds + 1, _step(self.seconds / 12))
-
-    @property
-    def bottom(self) -> float:
-        """Where it ends."""
-        return self.top + self.height
-
-    def x(self, second: float) -> float:
-        """Return where a time is."""
-        return LEFT + (RIGHT - LEFT) * second / self.seconds
-
-    def y(self, number: float) -> float:
-        """Return where a number is."""
-        return self.bottom - self.height * number / self.most
+    metadata = {"Title": timeline.title}
+    if file.suffix == ".svg":
+        # The time of drawing, without this.
+        metadata["Date"] = None  # type: ignore[assignment]
+    with rc_context(STYLE):  # type: ignore[arg-type]
+        draw(timeline).savefig(file, dpi=150, metadata=metadata)
 
 
-def draw(timeline: Timeline) -> str:
-    """Return a timeline as the text of an SVG file."""
-    ElementTree.register_namespace("", SVG)
-    root = Element(f"{{{SVG}}}svg")
-    title = "Open sockets by worker"
-    began = timeline.began_at.strftime("%Y-%m-%d %H:%M:%S %Z")
-    about = f"{timeline.clients} clients, {timeline.length} s from {began}, run {timeline.run}"
-    _add(root, "title", title)
-    _add(root, "desc", f"{about}; {sum(timeline.closed)} connections ended.")
-    _add(root, "rect", width="100%", height="100%", fill=PAPER)
-    _add(root, "text", title, x=LEFT, y=32, font_size=18, font_weight=600, fill=INK)
-    _add(root, "text", about, x=LEFT, y=52, fill=FAINT)
-
-    workers = dict(zip(timeline.sockets, cycle(WORKERS), strict=False))
-    kinds = [(name, colour, _swatch) for name, colour in workers.items()]
-    kinds.append(("connections ended", SHADOW, _shade))
-    baseline = _legend(root, 80, kinds)
-    totals = map(sum, zip(*timeline.sockets.values(), strict=True))
-    most = max(1, timeline.clients, *totals)
-    sockets = Part(baseline + HEADROOM, SOCKETS_HEIGHT, timeline.length, _rounded_up(most))
-    _axes(root, sockets, "open sockets")
-    _areas(root, sockets, timeline.sockets, workers)
-    _shadows(root, sockets, timeline.closed)
-
-    codes = _code_colours(timeline.closes)
-    kinds = [(f"closed with {code}", colour, _swatch) for code, colour in codes.items()]
-    kinds.append(("attempts to come back", ATTEMPTS, _dash))
-    baseline = _legend(root, sockets.bottom + HEADROOM + LINE, kinds)
-    most = max(1, *timeline.closed, *timeline.attempts)
-    events = Part(baseline + HEADROOM, EVENTS_HEIGHT, timeline.length, _rounded_up(most))
-    _axes(root, events, "per second")
-    _bars(root, events, timeline.closes, codes)
-    _steps(root, events, timeline.attempts)
-    _times(root, events)
-
-    _set(root, role="img", width=WIDTH, height=events.bottom + FOOT)
-    _set(root, viewBox=f"0 0 {WIDTH:g} {events.bottom + FOOT:g}", font_family=FONT, font_size=12)
-    ElementTree.indent(root)
-    return ElementTree.tostring(root, encoding="unicode") + "\n"
+def draw(timeline: Timeline) -> Figure:
+    """Return the picture of a timeline."""
+    with rc_context(STYLE):  # type: ignore[arg-type]
+        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+        above, below = figure.subplots(2, sharex=True, height_ratios=[5, 2])
+        figure.suptitle(timeline.title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+        lines = 0
+        for part, label, artists in (
+            (above, "open sockets", _draw_sockets(above, timeline)),
+            (below, "events per second", _draw_events(below, timeline)),
+        ):
+            part.set_ylabel(label)
+            part.set_xlim(0, timeline.length)
+            part.set_ylim(bottom=0)
+            part.yaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10]))
+            lines += _legend(part, artists)
+        figure.set_figheight(HEIGHT + LEGEND_LINE * lines)
+        below.set_xlabel("seconds since the first client began to connect")
+        below.xaxis.set_major_locator(MaxNLocator(12, integer=True, steps=[1, 2, 5, 10]))
+    return figure
 
 
-def _legend(
-    root: Element, baseline: float, entries: Sequence[tuple[str, str, Callable[..., None]]]
-) -> float:
-    """Name what colours mean, in as many lines as it takes; return where the last one is."""
-    x = LEFT
-    for name, colour, mark in entries:
-        width = MARK + 6 + CHARACTER * len(name) + 14
-        if x > LEFT and x + width > RIGHT:
-            x, baseline = LEFT, baseline + LINE
-        mark(root, x, baseline, colour)
-        _add(root, "text", name, x=x + MARK + 6, y=baseline, fill=INK)
-        x += width
-    return baseline
-
-
-def _swatch(root: Element, x: float, baseline: float, colour: str) -> None:
-    _add(root, "rect", x=x, y=baseline - 10, width=MARK, height=11, rx=2, fill=colour)
-
-
-def _shade(root: Element, x: float, baseline: float, colour: str) -> None:
-    _swatch(root, x, baseline, colour)
-    root[-1].set("fill-opacity", f"{SHADE}")
-
-
-def _dash(root: Element, x: float, baseline: float, colour: str) -> None:
-    _add(root, "path", d=f"M{x:g} {baseline - 4:g}h{MARK:g}", stroke=colour, stroke_width=2)
-
-
-def _axes(root: Element, part: Part, label: str) -> None:
-    """Draw both axes, and a line for each number that is named."""
-    step = _step(part.most / 5)
-    for number in range(0, part.most + 1, step):
-        y = part.y(number)
-        colour = GRID if number else FAINT
-        _add(root, "path", d=f"M{LEFT:g} {y:.1f}H{RIGHT:g}", stroke=colour)
-        _add(root, "text", f"{number}", x=LEFT - 8, y=y + 4, text_anchor="end", fill=FAINT)
-    for second in part.ticks:
-        x = part.x(second)
-        _add(root, "path", d=f"M{x:.1f} {part.bottom:g}v5", stroke=FAINT)
-    middle = part.top + part.height / 2
-    turned = f"rotate(-90 18 {middle:g})"
-    _add(root, "text", label, x=18, y=middle, transform=turned, text_anchor="middle", fill=INK)
-
-
-def _times(root: Element, part: Part) -> None:
-    """Name the times below the last part."""
-    for second in part.ticks:
-        x = part.x(second)
-        _add(root, "text", f"{second}", x=x, y=part.bottom + 19, text_anchor="middle", fill=FAINT)
-    label = "seconds since the first client began to connect"
-    middle = (LEFT + RIGHT) / 2
-    _add(root, "text", label, x=middle, y=part.bottom + 40, text_anchor="middle", fill=INK)
-
-
-def _areas(
-    root: Element, part: Part, sockets: Mapping[str, Sequence[int]], colours: Mapping[str, str]
-) -> None:
-    """Draw how many sockets each worker has, one worker upon the other."""
-    floor = [0] * (part.seconds + 1)
-    for worker, counts in sockets.items():
-        # Before the first second there was none.
+def _draw_sockets(part: Axes, timeline: Timeline) -> dict[str, Artist]:
+    """Draw how many sockets each worker has, one worker upon the other; return what is named."""
+    artists: dict[str, Artist] = {}
+    # Before the first second there was none.
+    seconds = range(timeline.length + 1)
+    floor = [0] * (timeline.length + 1)
+    for (worker, counts), colour in zip(timeline.sockets.items(), cycle(WORKERS), strict=False):
         ceiling = [below + count for below, count in zip(floor, [0, *counts], strict=True)]
-        edge = [*enumerate(ceiling), *reversed([*enumerate(floor)])]
-        points = " ".join(f"{part.x(second):.1f},{part.y(number):.1f}" for second, number in edge)
-        area = _add(root, "polygon", points=points, fill=colours[worker])
-        _add(area, "title", worker)
+        artists[worker] = part.fill_between(seconds, floor, ceiling, color=colour, linewidth=0)
         floor = ceiling
-
-
-def _shadows(root: Element, part: Part, closed: Sequence[int]) -> None:
-    """Darken the seconds in which connections ended."""
-    for second, count in enumerate(closed):
-        if count:
-            shadow = _add(
-                root,
-                "rect",
-                x=part.x(second),
-                y=part.top,
-                width=part.x(1) - part.x(0),
-                height=part.height,
-                fill=SHADOW,
-                fill_opacity=SHADE,
-                shape_rendering="crispEdges",
-            )
-            _add(shadow, "title", f"{count} closed in second {second}")
-
-
-def _bars(
-    root: Element, part: Part, closes: Mapping[int, Sequence[int]], colours: Mapping[int, str]
-) -> None:
-    """Draw how many connections ended in each second, one close code upon the other."""
-    floor = [0] * part.seconds
-    for code, counts in closes.items():
-        for second, count in enumerate(counts):
-            if not count:
-                continue
-            bar = _add(
-                root,
-                "rect",
-                x=part.x(second),
-                y=part.y(floor[second] + count),
-                width=max(part.x(1) - part.x(0), LEAST_BAR),
-                height=part.y(0) - part.y(count),
-                fill=colours[code],
-                shape_rendering="crispEdges",
-            )
-            _add(bar, "title", f"{count} closed with {code} in second {second}")
-            floor[second] += count
-
-
-def _steps(root: Element, part: Part, counts: Sequence[int]) -> None:
-    """Draw a number of each second as a line."""
-    steps = (
-        f"V{part.y(count):.1f}H{part.x(second + 1):.1f}" for second, count in enumerate(counts)
+    part.set_ylim(top=max(1, timeline.clients, *floor) * 1.04)
+    artists["connections ended"] = part.broken_barh(
+        _joined((second, 1) for second, count in enumerate(timeline.closed) if count),
+        (0, 1),
+        transform=part.get_xaxis_transform(),
+        color=INK,
+        alpha=SHADE,
+        linewidth=0,
     )
-    path = f"M{LEFT:g} {part.bottom:g}{''.join(steps)}"
-    _add(root, "path", d=path, fill="none", stroke=ATTEMPTS, stroke_width=1.25)
+    return artists
+
+
+def _draw_events(part: Axes, timeline: Timeline) -> dict[str, Artist]:
+    """Draw what ended and what reconnected in each second; return what is named."""
+    artists: dict[str, Artist] = {}
+    edges = range(timeline.length + 1)
+    floor = [0] * timeline.length
+    for code, colour in _code_colours(timeline.closes).items():
+        counts = timeline.closes[code]
+        ceiling = [below + count for below, count in zip(floor, counts, strict=True)]
+        artists[f"closed with {code}"] = part.stairs(
+            [top if count else nan for top, count in zip(ceiling, counts, strict=True)],
+            edges,
+            baseline=floor,
+            fill=True,
+            facecolor=colour,
+            # An outline keeps a bar visible, however short a second is in the picture.
+            edgecolor=colour,
+            linewidth=0.75,
+        )
+        floor = ceiling
+    artists["reconnect attempts"] = part.stairs(
+        timeline.reconnect_attempts,
+        edges,
+        baseline=None,
+        color=ATTEMPTS,
+        linewidth=1.25,
+        # Below the bars, of which the rare ones are small.
+        zorder=0.9,
+    )
+    part.set_ylim(top=max(1, *floor, *timeline.reconnect_attempts) * 1.08)
+    return artists
+
+
+def _legend(part: Axes, artists: Mapping[str, Artist]) -> int:
+    """Name what the colours mean, above a part; return how many lines it takes."""
+    names = list(artists)
+    columns = _columns(names)
+    # Matplotlib fills one column after the other; this is read line by line.
+    ordered = [name for column in range(columns) for name in names[column::columns]]
+    part.legend(
+        [artists[name] for name in ordered],
+        ordered,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=columns,
+        borderaxespad=0.2,
+        borderpad=0,
+        handlelength=1.2,
+        handleheight=0.8,
+        handletextpad=0.5,
+        columnspacing=1.2,
+        labelspacing=0.3,
+    )
+    return ceil(len(names) / columns)
+
+
+def _columns(names: Sequence[str]) -> int:
+    """Return how many names go into a line of a legend."""
+    for columns in range(len(names), 1, -1):
+        widths = (max(map(len, names[column::columns])) + MARK for column in range(columns))
+        if sum(widths) <= LEGEND_WIDTH:
+            return columns
+    return 1
+
+
+def _joined(spans: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Join spans that touch: each is a beginning and a length."""
+    joined: list[tuple[int, int]] = []
+    for begin, length in spans:
+        if joined and sum(joined[-1]) == begin:
+            joined[-1] = (joined[-1][0], joined[-1][1] + length)
+        else:
+            joined.append((begin, length))
+    return joined
 
 
 def _code_colours(codes: Iterable[int]) -> dict[int, str]:
@@ -322,35 +294,6 @@ def _code_colours(codes: Iterable[int]) -> dict[int, str]:
     return {code: CODES.get(code) or next(others) for code in codes}
 
 
-def _step(least: float) -> int:
-    """Return the first of 1, 2, 5, 10, 20, ... that is no less."""
-    power = 1
-    while True:
-        for digit in (1, 2, 5):
-            if digit * power >= least:
-                return digit * power
-        power *= 10
-
-
-def _rounded_up(number: int) -> int:
-    """Return the first number to end an axis with that is no less."""
-    step = _step(number / 5)
-    return ceil(number / step) * step
-
-
 def _natural(name: str) -> list[tuple[int, str]]:
     """Sort by this, and app2 comes before app10."""
     return [(int(part or 0), text) for text, part in re.findall(r"(\D*)(\d*)", name)]
-
-
-def _add(parent: Element, tag: str, text: str | None = None, **attributes: str | float) -> Element:
-    element = SubElement(parent, f"{{{SVG}}}{tag}")
-    element.text = text
-    _set(element, **attributes)
-    return element
-
-
-def _set(element: Element, **attributes: str | float) -> None:
-    for name, value in attributes.items():
-        written = value if isinstance(value, str) else f"{round(value, 2):g}"
-        element.set(name.replace("_", "-"), written)

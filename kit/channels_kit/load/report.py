@@ -1,26 +1,26 @@
-"""The outcome of a conversation in text for people, and in JSON for programs."""
+"""The outcome of a run in text for people, and in JSON for programs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
-from channels_kit.load.outcome import Outcome
+from channels_kit.load.outcome import ClientOutcome, Outcome
 from channels_kit.probe.result import Latency
 
 MOST_FAULTS = 20
-"""Lines of faults that a person reads; JSON has all of them."""
+"""Lines of faults in the text; JSON has all of them."""
 
 
 def render_text(outcome: Outcome) -> str:
-    """Return the outcome as text that ends with what happened and what to do next."""
+    """Return the outcome as text that ends with the result and what to do next."""
     faults = list(_faults(outcome))
     lines = [*_summary(outcome), *(f"  {fault}" for fault in faults[:MOST_FAULTS])]
     if len(faults) > MOST_FAULTS:
-        lines.append(f"  and {_of(len(faults) - MOST_FAULTS, 'fault')} more; --json has all")
+        lines.append(f"  and {_of(len(faults) - MOST_FAULTS, 'more fault')}; --json lists all")
     return "\n".join([*lines, "", _conclusion(outcome)])
 
 
 def as_json(outcome: Outcome) -> dict[str, object]:
-    """Return all that was found, for `json.dumps`; times in seconds or as their name says."""
+    """Return everything found, for `json.dumps`; docs/load.md describes the keys."""
     return {
         "ok": outcome.ok,
         "run": outcome.run,
@@ -28,25 +28,25 @@ def as_json(outcome: Outcome) -> dict[str, object]:
         "sent": outcome.sent,
         "delivered": outcome.delivered,
         "expected": outcome.expected,
-        "never_stored": dict(outcome.never_stored),
+        "undelivered": dict(outcome.undelivered),
         "stored_twice": dict(outcome.stored_twice),
         "latency_connected_milliseconds": _latency_as_json(outcome.latency_connected),
         "latency_milliseconds": _latency_as_json(outcome.latency),
-        "away_milliseconds": _latency_as_json(outcome.away),
-        "away_milliseconds_by_code": {
-            code: asdict(latency) for code, latency in outcome.away_by_code.items()
+        "recovery_milliseconds": _latency_as_json(outcome.recovery),
+        "recovery_milliseconds_by_code": {
+            code: asdict(latency) for code, latency in outcome.recovery_by_code.items()
         },
         "closes": dict(outcome.closes),
-        "closes_unheard": dict(outcome.closes_unheard),
-        "refused": dict(outcome.refused),
+        "early_closes": dict(outcome.early_closes),
+        "failed_connects": dict(outcome.failed_connects),
+        "failed_connects_detail": dict(outcome.failed_connects_detail),
         "reconnects": {
-            "attempts_per_second_max": outcome.attempts_per_second,
-            "opened_per_second_max": outcome.opened_per_second,
-            "held_back": sum(client.held_back for client in outcome.clients),
+            "attempts_per_second_max": outcome.reconnect_attempts_per_second,
+            "reconnected_per_second_max": outcome.reconnected_per_second,
+            "throttled": sum(client.throttled for client in outcome.clients),
         },
+        "rejected_frames": dict(outcome.rejected_frames),
         "breaches": list(outcome.breaches),
-        "failed_attempts": dict(outcome.failed_attempts),
-        "refusals": dict(outcome.refusals),
         "clients": [{**asdict(client), "ok": client.ok} for client in outcome.clients],
     }
 
@@ -75,107 +75,107 @@ def _summary(outcome: Outcome) -> Iterator[str]:
     )
     yield (
         f"  connections lost: {_counts(outcome.closes)};"
-        f" not let in: {_counts(outcome.failed_attempts)}"
+        f" failed connects: {_counts(outcome.failed_connects_detail)}"
     )
-    if outcome.absences:
-        yield f"  away until caught up: {_away(outcome)}"
+    if outcome.recoveries:
+        yield f"  recovery: {_recovery(outcome)}"
         yield (
-            f"  most in a second: {_of(outcome.attempts_per_second, 'attempt')} to come back,"
-            f" {outcome.opened_per_second} came to something{_held_back(outcome)}"
+            f"  peak per second: {_of(outcome.reconnect_attempts_per_second, 'reconnect attempt')},"
+            f" {outcome.reconnected_per_second} reconnected{_throttled(outcome)}"
         )
     yield (
-        f"  copies dropped: {sum(client.dropped for client in clients)};"
+        f"  duplicates dropped: {sum(client.duplicates_dropped for client in clients)};"
         f" gaps asked for: {sum(client.gaps_asked for client in clients)};"
-        f" sent again: {sum(client.sent_again for client in clients)};"
-        f" frames refused: {_counts(outcome.refusals)}"
+        f" resent: {sum(client.resent for client in clients)};"
+        f" rejected frames: {_counts(outcome.rejected_frames)}"
     )
 
 
 def _faults(outcome: Outcome) -> Iterator[str]:
     yield from outcome.breaches
     for client in outcome.clients:
-        who = f"{client.name} ({client.user} in {client.room})"
         if client.failure is not None:
-            yield f"{who}: {client.failure}"
+            yield f"{_who(client)}: {client.failure}"
         elif client.first is None:
-            yield f"{who}: never came into the room: {_counts(client.failed_attempts)}"
-    for name, sender in outcome.never_stored.items():
-        yield f"message {name} of {sender}: nobody was delivered it"
+            yield f"{_who(client)}: never joined: {_counts(client.failed_connects_detail)}"
+    for name, sender in outcome.undelivered.items():
+        yield f"message {name} of {sender}: received by nobody"
     for name, sequences in outcome.stored_twice.items():
         yield f"message {name}: stored {len(sequences)} times, as {_numbers(sequences)}"
     for client in outcome.clients:
-        who = f"{client.name} ({client.user} in {client.room})"
-        if client.lost:
-            yield f"{who}: lost {len(client.lost)}: {_numbers(client.lost)}"
-        if client.twice:
-            yield f"{who}: delivered again {len(client.twice)}: {_numbers(client.twice)}"
-        if client.out_of_order:
-            yield (
-                f"{who}: out of order {len(client.out_of_order)}: {_numbers(client.out_of_order)}"
-            )
-        if client.disagreements:
-            yield f"{who}: told otherwise than others: {_numbers(client.disagreements)}"
+        for what, numbers in (
+            ("lost", client.lost),
+            ("duplicates", client.duplicates),
+            ("out of order", client.out_of_order),
+            ("conflicts", client.conflicts),
+        ):
+            if numbers:
+                yield f"{_who(client)}: {what} {len(numbers)}: {_numbers(numbers)}"
 
 
 def _conclusion(outcome: Outcome) -> str:
-    """Say what happened, and the next step for the first thing that is wrong."""
+    """Return the result, and the next step for the first fault."""
+    proved = f"Every client received all of {_of(outcome.sent, 'message')} once and in order"
     if outcome.ok:
-        return (
-            f"Proved. Every message of {outcome.sent} came to every client once and in order,"
-            f" over {_of(outcome.closes.total(), 'lost connection')}."
-        )
+        return f"Proved. {proved}, over {_of(outcome.closes.total(), 'lost connection')}."
     if outcome.delivery_ok:
         return (
-            f"Not proved. Every message of {outcome.sent} came to every client once and in order,"
-            f" but {'; and '.join(outcome.breaches)}."
-            " Next: --timeline has the seconds of it; the worker's journal and the edge's log say"
-            " why."
+            f"Not proved. {proved}, but a limit is breached: {'; '.join(outcome.breaches)}."
+            " Next: draw the timeline (--timeline, then `plot`) to see when; read the workers'"
+            " journals and the edge's log of that time."
         )
-    return f"Not proved. {_what_happened(outcome)}"
+    return f"Not proved. {_first_fault(outcome)}"
 
 
-def _what_happened(outcome: Outcome) -> str:
+def _first_fault(outcome: Outcome) -> str:
     clients = outcome.clients
     if failed := [client for client in clients if client.failure is not None]:
         return (
-            f"{_of(len(failed), 'client')} took no part to the end, first {failed[0].name}."
-            f" Next: may {failed[0].user} log in, and enter the room {failed[0].room}?"
+            f"{_of(len(failed), 'client')} left the run early, first {_who(failed[0])}."
+            " Next: check that the user may log in and may enter the room."
         )
     if absent := [client for client in clients if client.first is None]:
         return (
-            f"{_of(len(absent), 'client')} never came into the room."
-            " Next: does each URL answer GET /-/ready?"
+            f"{_of(len(absent), 'client')} never joined a room."
+            " Next: check that each URL answers GET /-/ready."
         )
     if not outcome.sent:
-        return "It was stopped before a message was sent. Next: run it again."
-    if outcome.never_stored:
-        name = next(iter(outcome.never_stored))
         return (
-            f"{_of(len(outcome.never_stored), 'message')} came to nobody."
-            f" Next: is {name} in the application's database? If not, a worker took it and"
-            " stored nothing; if so, nobody was told of it."
+            "No message was sent: --duration is 0, or the run was stopped early."
+            " Next: run it again, longer."
+        )
+    if outcome.undelivered:
+        name = next(iter(outcome.undelivered))
+        return (
+            f"{_of(len(outcome.undelivered), 'message')} reached nobody."
+            f" Next: look for {name} in the application's database. If it is missing, a worker"
+            " accepted it without storing it; otherwise it was stored and not sent to the room."
         )
     if outcome.stored_twice:
         return (
             f"{_of(len(outcome.stored_twice), 'message')} got several numbers."
-            " Next: is a message unique by room, user and client id in the database?"
+            " Next: check that a message is unique by room, user and client id in the database."
         )
     if lost := [client for client in clients if client.lost]:
         return (
             f"{_of(len(lost), 'client')} lost messages,"
             f" first {lost[0].name} number {lost[0].lost[0]}."
-            f" Next: does the history of the room {lost[0].room} have that number? If not, the"
-            " room's numbers have a hole; if so, the client asked for it and got no answer."
+            f" Next: look for that number in the history of the room {lost[0].room}. If it is"
+            " missing, the room's numbers have a gap; otherwise the client asked and got no answer."
         )
-    if any(client.disagreements for client in clients):
+    if any(client.conflicts for client in clients):
         return (
-            "Clients were told different messages under one number."
-            " Next: do all workers use the same database?"
+            "Clients received different messages under one number."
+            " Next: check that all workers use the same database."
         )
     return (
-        "Messages were delivered again or out of order although each has its number."
-        " Next: that is a fault of the probe's own client; keep the report of --json."
+        "Messages were delivered more than once or out of order although they are numbered."
+        " Next: this is a bug of the load tool's own client; report it with the file of --json."
     )
+
+
+def _who(client: ClientOutcome) -> str:
+    return f"{client.name} ({client.user} in {client.room})"
 
 
 def _of(count: int, noun: str) -> str:
@@ -183,7 +183,7 @@ def _of(count: int, noun: str) -> str:
 
 
 def _numbers(numbers: Sequence[int]) -> str:
-    """Name the first few numbers, neighbours as a range."""
+    """Name the first few numbers, consecutive ones as a range."""
     ranges: list[list[int]] = []
     for number in sorted(set(numbers)):
         if ranges and number == ranges[-1][1] + 1:
@@ -201,22 +201,22 @@ def _counts(counts: Mapping[int, int] | Mapping[str, int]) -> str:
     return f"{total} ({', '.join(f'{name}: {count}' for name, count in counts.items())})"
 
 
-def _away(outcome: Outcome) -> str:
-    text = _milliseconds(outcome.away)
-    if len(outcome.away_by_code) > 1:
+def _recovery(outcome: Outcome) -> str:
+    text = _milliseconds(outcome.recovery)
+    if len(outcome.recovery_by_code) > 1:
         by_code = (
             f"after {code}: {_milliseconds(latency)}"
-            for code, latency in outcome.away_by_code.items()
+            for code, latency in outcome.recovery_by_code.items()
         )
         text = "; ".join([text, *by_code])
-    if still := sum(not absence.over for absence in outcome.absences):
-        text += f"; {_of(still, 'client')} still away at the end"
+    if incomplete := sum(not recovery.complete for recovery in outcome.recoveries):
+        text += f"; {_of(incomplete, 'client')} not recovered at the end"
     return text
 
 
-def _held_back(outcome: Outcome) -> str:
-    count = sum(client.held_back for client in outcome.clients)
-    return f"; {_of(count, 'attempt')} held back by the probe's own pace" if count else ""
+def _throttled(outcome: Outcome) -> str:
+    count = sum(client.throttled for client in outcome.clients)
+    return f"; {_of(count, 'attempt')} delayed by the load tool's own rate limit" if count else ""
 
 
 def _milliseconds(latency: Latency | None) -> str:

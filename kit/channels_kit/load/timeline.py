@@ -1,7 +1,6 @@
-"""What happened to the sockets of a conversation, and when.
+"""What happened to the sockets of a run, and when.
 
-A core without I/O: the clients tell it, with times of one clock. It is told of sockets, and of no
-message.
+A core without I/O: the clients tell it, with times of one clock. It records sockets, not messages.
 """
 
 from bisect import bisect_right
@@ -11,39 +10,39 @@ from dataclasses import dataclass, field
 from math import ceil
 
 UNKNOWN_WORKER = "unknown"
-"""The worker of a socket that was not told its name."""
+"""The worker of a socket whose application does not name it."""
 
 
 @dataclass(frozen=True)
 class Second:
-    """One second of a conversation.
+    """One second of a run.
 
     Attributes:
         sockets: how many were open at its end, by worker; of every worker that had one so far.
-        attempts: how many handshakes were begun.
-        attempts_again: how many of them were to come back after a loss.
-        opened: how many sockets said something for the first time.
+        connect_attempts: how many handshakes were begun.
+        reconnect_attempts: how many of them after a loss.
+        opened: how many sockets had their first frame.
         closes: how many connections ended, by close code.
-        refused: how many attempts failed, by reason.
+        failed_connects: how many attempts failed, by HTTP status or reason.
     """
 
     sockets: Mapping[str, int]
-    attempts: int
-    attempts_again: int
+    connect_attempts: int
+    reconnect_attempts: int
     opened: int
     closes: Mapping[int, int]
-    refused: Mapping[str, int]
+    failed_connects: Mapping[str, int]
 
 
 @dataclass
 class _Notes:
-    """What is noted of a second; `changes` is by how much each worker's sockets grew."""
+    """The notes of a second; `changes` is by how much each worker's sockets grew."""
 
-    attempts: int = 0
-    attempts_again: int = 0
+    connect_attempts: int = 0
+    reconnect_attempts: int = 0
     opened: int = 0
     closes: Counter[int] = field(default_factory=Counter)
-    refused: Counter[str] = field(default_factory=Counter)
+    failed_connects: Counter[str] = field(default_factory=Counter)
     changes: Counter[str] = field(default_factory=Counter)
 
 
@@ -51,43 +50,43 @@ class Timeline:
     """Notes of the sockets of all clients.
 
     Args:
-        began_at: when the conversation began.
+        began_at: when the run began.
     """
 
     def __init__(self, began_at: float) -> None:
         self.began_at = began_at
         self._notes: defaultdict[int, _Notes] = defaultdict(_Notes)
-        # When clients that had lost a connection tried to come back, and when they were heard.
-        self._attempts_again: list[float] = []
-        self._opened_again: list[float] = []
+        # When clients tried to reconnect, and when they had their first frame again.
+        self._attempts: list[float] = []
+        self._reconnected: list[float] = []
 
     @property
-    def attempts_per_second(self) -> int:
-        """The most attempts to come back that fell into one second."""
-        return busiest_second(self._attempts_again)
+    def reconnect_attempts_per_second(self) -> int:
+        """The most reconnect attempts that fell into one second."""
+        return busiest_second(self._attempts)
 
     @property
-    def opened_per_second(self) -> int:
-        """The most sockets that were open again within one second."""
-        return busiest_second(self._opened_again)
+    def reconnected_per_second(self) -> int:
+        """The most clients that were connected again within one second."""
+        return busiest_second(self._reconnected)
 
     def attempt(self, at: float, *, again: bool) -> None:
-        """Note that a handshake begins, to come back after a loss or for the first time."""
-        self._second(at).attempts += 1
+        """Note that a handshake begins, after a loss or for the first time."""
+        self._second(at).connect_attempts += 1
         if again:
-            self._second(at).attempts_again += 1
-            self._attempts_again.append(at)
+            self._second(at).reconnect_attempts += 1
+            self._attempts.append(at)
 
-    def refused(self, at: float, reason: str) -> None:
+    def connect_failed(self, at: float, reason: str) -> None:
         """Note that an attempt failed."""
-        self._second(at).refused[reason] += 1
+        self._second(at).failed_connects[reason] += 1
 
     def opened(self, at: float, worker: str, *, again: bool) -> None:
-        """Note that a worker's socket said something, after a loss or for the first time."""
+        """Note that a worker's socket had its first frame, after a loss or for the first time."""
         self._second(at).opened += 1
         self._second(at).changes[worker] += 1
         if again:
-            self._opened_again.append(at)
+            self._reconnected.append(at)
 
     def moved(self, at: float, worker: str, other: str) -> None:
         """Note that a socket taken for one of `worker` is one of `other`."""
@@ -95,15 +94,15 @@ class Timeline:
         self._second(at).changes[other] += 1
 
     def left(self, at: float, worker: str) -> None:
-        """Note that a worker's socket is of use no longer."""
+        """Note that a worker's socket is no longer used."""
         self._second(at).changes[worker] -= 1
 
     def closed(self, at: float, code: int) -> None:
-        """Note the close code of a connection that was of use and ended."""
+        """Note the close code of a connection that had had a frame."""
         self._second(at).closes[code] += 1
 
     def seconds(self, until: float) -> tuple[Second, ...]:
-        """Return the conversation second by second, `until` now."""
+        """Return the run second by second, `until` now."""
         open_now: Counter[str] = Counter()
         found = []
         for number in range(ceil(until - self.began_at)):
@@ -118,11 +117,11 @@ class Timeline:
                         for worker, count in sorted(open_now.items())
                         if count or worker != UNKNOWN_WORKER
                     },
-                    attempts=notes.attempts,
-                    attempts_again=notes.attempts_again,
+                    connect_attempts=notes.connect_attempts,
+                    reconnect_attempts=notes.reconnect_attempts,
                     opened=notes.opened,
                     closes=dict(sorted(notes.closes.items())),
-                    refused=dict(sorted(notes.refused.items())),
+                    failed_connects=dict(sorted(notes.failed_connects.items())),
                 )
             )
         return tuple(found)

@@ -1,65 +1,107 @@
-"""The connection of a client, for a process that holds hundreds of them.
+"""The WebSocket of a client, for a process that holds hundreds of them.
 
-A message costs `websockets` a parser that is resumed, a frame object, a queue and a task that is
-woken: too much for all that hundreds of clients are told. Here it is cut out of what was read, and
-handed on at once.
+`picows` parses the frames in C and calls a listener with each of them. This module adds what it
+leaves to its callers: messages in several frames, the closing handshake, and a clean end of a
+handshake that is given up.
 """
 
-from asyncio import BufferedProtocol
+import asyncio
+import logging
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from time import monotonic
-from typing import Any
 
-from websockets.asyncio.client import ClientConnection
-from websockets.protocol import State
+try:
+    from picows import (
+        WSAutoPingStrategy,
+        WSCloseCode,
+        WSError,
+        WSFrame,
+        WSHandshakeError,
+        WSListener,
+        WSMsgType,
+        WSParsedURL,
+        WSProtocolError,
+        WSTransport,
+        ws_connect,
+    )
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f"channels_kit.load needs {error.name}: pip install 'channels-kit[load]'", name=error.name
+    ) from error
 
 MAX_SIZE = 2**24
 """Bytes a message may have: a page of history has the most."""
 
 BUFFER_SIZE = 2**14
-"""Bytes that are read at once, at most."""
+"""Bytes of a connection's read buffer; it grows with the longest frame."""
 
-END_OF_HEAD = b"\r\n\r\n"
-"""What ends the answer to a handshake."""
+PING_INTERVAL = 10.0
+"""Seconds without data before a ping, and for its answer: a dead connection is left after both."""
 
-FURTHER, TEXT, BINARY = range(3)
-"""The opcodes of data frames: of one that goes on with a message, and of those that begin one."""
+CLOSE_TIMEOUT = 10.0
+"""Seconds the server has to end the connection after its closing frame."""
 
-LAST = 0x80
-"""The bit of a frame that ends its message."""
+USER_AGENT = "channels-kit-load"
+"""How the handshakes are recognised in the log of an edge."""
 
-CLOSE = LAST | 0x8
-"""How a closing frame begins."""
+NO_CODE = 1005
+"""The close code of a closing frame without one."""
+
+_TEXT, _BINARY, _CONTINUATION = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION
+_CLOSE = WSMsgType.CLOSE
+
+# At DEBUG, picows logs the request line with its token; below ERROR, every connection.
+_logger = logging.getLogger(__name__)
+_logger.setLevel(logging.ERROR)
 
 Listener = Callable[[str | bytes], None]
 
 
-class Wire(ClientConnection, BufferedProtocol):
-    """A connection whose messages go to a listener while they are read.
+class Refused(Exception):  # noqa: N818 - an answer, as certain as any
+    """The server answered the handshake with something else than a WebSocket.
 
-    The handshake, what is sent and the control frames are `websockets`' own. It gets none of the
-    data frames, so nothing is received with `recv()`.
+    Attributes:
+        status: the HTTP status.
+        retry_after: the header Retry-After; empty where there was none.
     """
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        # What is read goes here: for any other protocol asyncio takes and gives back 256 KiB of
-        # memory each time, which costs more than all else that is done with a message.
-        self._buffer = memoryview(bytearray(BUFFER_SIZE))
+    def __init__(self, status: int, retry_after: str = "") -> None:
+        super().__init__(f"answered {status}")
+        self.status = status
+        self.retry_after = retry_after
+
+
+class Closed(Exception):  # noqa: N818 - every connection ends
+    """The connection ended.
+
+    Attributes:
+        code: the close code of the server; None where the connection was lost without one.
+        reason: what the server, or the error on this side, gave as the reason.
+    """
+
+    def __init__(self, code: int | None, reason: str = "") -> None:
+        what = "the connection was lost" if code is None else f"closed with {code}"
+        super().__init__(f"{what}: {reason}" if reason else what)
+        self.code = code
+        self.reason = reason
+
+
+class Wire(WSListener):
+    """A connection whose messages go to a listener while they are read."""
+
+    def __init__(self) -> None:
         # When the server's closing frame came, in seconds of the monotonic clock.
         self.closed_at: float | None = None
+        self._transport: WSTransport
         self._listener: Listener | None = None
         # Messages that came before there was a listener.
         self._early: list[str | bytes] = []
         # What the listener raised; the connection is aborted after it.
         self._fault: Exception | None = None
-        # Whether the head of the handshake's answer has come; one that refuses has a body, too.
-        self._answered = False
-        # Whether frames are cut here: after the handshake, until the end is in sight.
-        self._cutting = False
-        # What was read of something that has not come as a whole, and how long that is at least.
-        self._rest = bytearray()
-        self._whole = 0
+        # Whether nothing more is handed on: after a closing frame, or a fault.
+        self._over = False
         # What came of a message in several frames, and whether it is text.
         self._begun: bytearray | None = None
         self._is_text = False
@@ -74,94 +116,83 @@ class Wire(ClientConnection, BufferedProtocol):
             self._fail(error)
         self._early.clear()
 
+    def send(self, message: str) -> None:
+        """Send a message; it is dropped where the connection has ended."""
+        self._transport.send(_TEXT, message)
+
+    def abort(self) -> None:
+        """End the connection at once, without a closing frame."""
+        self._over = True
+        self._transport.disconnect(graceful=False)
+
     async def ended(self) -> None:
         """Wait for the end of the connection.
 
         Raises:
-            ConnectionClosed: it ended.
+            Closed: it ended.
             Exception: what the listener raised; that was the end.
         """
-        await self.wait_closed()
-        raise self._fault or self.protocol.close_exc
+        try:
+            await self._transport.wait_disconnected()
+        except WSProtocolError as error:
+            raise Closed(None, str(error)) from error
+        if self._fault is not None:
+            raise self._fault
+        handshake = self._transport.close_handshake
+        if handshake is None or handshake.recv is None:
+            raise Closed(None)
+        # 0 is how picows says that there was none.
+        code = handshake.recv.code.value or NO_CODE
+        raise Closed(code, handshake.recv.reason or "")
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """Return where to put what is read."""
-        return self._buffer
+    def on_ws_connected(self, transport: WSTransport) -> None:
+        """Begin to use the connection."""
+        self._transport = transport
 
-    def buffer_updated(self, nbytes: int) -> None:
-        """Take what was put there."""
-        self.data_received(bytes(self._buffer[:nbytes]))
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        """Take a frame; a ping, or the answer to one, never comes here."""
+        if self._over:
+            return
+        kind = frame.msg_type
+        if frame.rsv1 or frame.rsv2 or frame.rsv3:
+            self._over = True
+            raise WSProtocolError(WSCloseCode.PROTOCOL_ERROR, "a reserved bit is set")
+        if kind == _CLOSE:
+            self._close(frame)
+            return
+        try:
+            if kind == _TEXT and frame.fin and self._begun is None:
+                self._hand_on(frame.get_payload_as_utf8_text())
+            elif kind in (_TEXT, _BINARY, _CONTINUATION):
+                self._add(frame)
+        except Exception as error:
+            self._fail(error)
 
-    def data_received(self, data: bytes) -> None:
-        """Take what was read from the network."""
-        if self._rest:
-            self._rest += data
-            if len(self._rest) < self._whole:
-                return
-            data = bytes(self._rest)
-            self._rest.clear()
-        if self._cutting:
-            try:
-                self._cut(data)
-            except Exception as error:
-                self._fail(error)
-        elif self._answered:
-            super().data_received(data)
-        elif (end := data.find(END_OF_HEAD) + len(END_OF_HEAD)) < len(END_OF_HEAD):
-            self._keep(data, len(data) + 1)
-        else:
-            self._answered = True
-            # Without what follows it, of which websockets would begin to read a frame.
-            super().data_received(data[:end])
-            self._cutting = self.protocol.state is State.OPEN
-            if end < len(data):
-                self.data_received(data[end:])
+    def pause_writing(self) -> None:
+        """Go on: what clients send is little, and kept until the server takes it."""
 
-    def _cut(self, data: bytes) -> None:
-        """Hand on the messages of all frames that are there as a whole."""
-        start, end = 0, len(data)
-        while start < end:
-            body = start + 2
-            if body > end:
-                break
-            kind, length = data[start], data[start + 1]
-            if 126 <= length <= 127:
-                extended = body
-                body += 2 if length == 126 else 8
-                if body > end:
-                    break
-                length = int.from_bytes(data[extended:body])
-            elif length > 127:
-                # Masked, which nothing is that comes from a server.
-                return self._stop_cutting(data[start:])
-            if length > MAX_SIZE:
-                return self._stop_cutting(data[start:])
-            stop = body + length
-            if stop > end:
-                return self._keep(data[start:], stop - start)
-            if kind == LAST | TEXT and self._begun is None:
-                self._hand_on(data[body:stop].decode())
-            elif kind & ~LAST in (FURTHER, TEXT, BINARY):
-                self._add(kind, data[body:stop])
-            else:
-                if kind == CLOSE:
-                    self.closed_at = monotonic()
-                super().data_received(data[start:stop])
-                if self.protocol.state is not State.OPEN:
-                    return self._stop_cutting(data[stop:])
-            start = stop
-        return self._keep(data[start:], end - start + 1)
+    def resume_writing(self) -> None:
+        """Go on."""
 
-    def _add(self, kind: int, body: bytes) -> None:
+    def _close(self, frame: WSFrame) -> None:
+        """Answer a closing frame; the server is the one to end the connection then."""
+        self.closed_at = monotonic()
+        self._over = True
+        code = frame.get_close_code()
+        self._transport.send_close(WSCloseCode.OK if code == WSCloseCode.NO_INFO else code)
+        asyncio.get_running_loop().call_later(CLOSE_TIMEOUT, self._transport.disconnect, False)
+
+    def _add(self, frame: WSFrame) -> None:
         """Take a data frame that is not a whole message of text."""
-        if (kind & ~LAST == FURTHER) is (self._begun is None):
+        begins = frame.msg_type != _CONTINUATION
+        if begins is (self._begun is not None):
             raise ValueError("a message begins within another, or goes on that has not begun")
         if self._begun is None:
-            self._begun, self._is_text = bytearray(), kind & ~LAST == TEXT
-        self._begun += body
+            self._begun, self._is_text = bytearray(), frame.msg_type == _TEXT
+        self._begun += frame.get_payload_as_memoryview()
         if len(self._begun) > MAX_SIZE:
             raise ValueError("a message is too long")
-        if kind & LAST:
+        if frame.fin:
             message, self._begun = bytes(self._begun), None
             self._hand_on(message.decode() if self._is_text else message)
 
@@ -171,17 +202,92 @@ class Wire(ClientConnection, BufferedProtocol):
         else:
             self._listener(message)
 
-    def _keep(self, data: bytes, whole: int) -> None:
-        self._rest += data
-        self._whole = whole
-
-    def _stop_cutting(self, data: bytes) -> None:
-        """Leave to websockets what comes now, which is the end or makes one."""
-        self._cutting = False
-        if data:
-            super().data_received(data)
-
     def _fail(self, error: Exception) -> None:
         self._fault = error
-        self._cutting = False
-        self.transport.abort()
+        self.abort()
+
+
+async def connect(url: str, *, origin: str, timeout: float) -> Wire:  # noqa: ASYNC109
+    """Open a WebSocket, without a proxy and without following a redirect.
+
+    Args:
+        url: its `ws://` or `wss://` URL.
+        origin: the Origin header.
+        timeout: seconds for the whole handshake.
+
+    Raises:
+        Refused: the server answered with another status than 101.
+        OSError: there was no connection, or no answer that makes sense; TimeoutError is one.
+    """
+    dialled: list[socket.socket] = []
+
+    async def dial(target: WSParsedURL) -> socket.socket:
+        dialled.append(await _dial(target.host, target.port))
+        return dialled[-1]
+
+    wire: Wire | None = None
+    try:
+        async with asyncio.timeout(timeout):
+            _, listener = await ws_connect(
+                Wire,
+                url,
+                extra_headers={"Origin": origin, "User-Agent": USER_AGENT},
+                websocket_handshake_timeout=None,
+                enable_auto_ping=True,
+                auto_ping_strategy=WSAutoPingStrategy.PING_WHEN_IDLE,
+                auto_ping_idle_timeout=PING_INTERVAL,
+                auto_ping_reply_timeout=PING_INTERVAL,
+                max_frame_size=MAX_SIZE,
+                max_redirects=0,
+                proxy=None,
+                read_buffer_init_size=BUFFER_SIZE,
+                socket_factory=dial,
+                use_aiofastnet=False,
+                logger_name=_logger,
+            )
+            # Where the connection is lost before the answer, picows returns no listener.
+            wire = listener if isinstance(listener, Wire) else None
+    except WSHandshakeError as error:
+        if (status := _status(error.raw_header or b"")) not in (None, 101):
+            headers = error.response.headers if error.response is not None else {}
+            raise Refused(status, headers.get("Retry-After", "")) from error
+        raise OSError(f"answered as no WebSocket does ({type(error).__name__})") from error
+    except WSError as error:
+        raise OSError(f"answered as no WebSocket does ({type(error).__name__})") from error
+    finally:
+        if wire is None:
+            # A handshake that is given up leaves its connection open. Its transport owns the
+            # socket, and closes it when it reads the end.
+            for each in dialled:
+                with suppress(OSError):
+                    each.shutdown(socket.SHUT_RDWR)
+    if wire is None:
+        raise OSError("the connection was lost")
+    return wire
+
+
+async def _dial(host: str, port: int) -> socket.socket:
+    """Return a connected socket, from the first address of `host` that takes one."""
+    loop = asyncio.get_running_loop()
+    refusal: OSError | None = None
+    for family, kind, protocol, _, address in await loop.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM
+    ):
+        dialled = socket.socket(family, kind, protocol)
+        dialled.setblocking(False)
+        try:
+            await loop.sock_connect(dialled, address)
+        except BaseException as error:
+            dialled.close()
+            if not isinstance(error, OSError):
+                raise
+            refusal = refusal or error
+        else:
+            return dialled
+    raise refusal or OSError(f"{host} has no address")
+
+
+def _status(head: bytes) -> int | None:
+    """Return the status of an answer's head: picows knows the registered ones only."""
+    parts = head.split(b" ", 2)
+    return int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else None

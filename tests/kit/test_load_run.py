@@ -1,4 +1,4 @@
-"""Clients that talk, against an application that loses, copies, reorders and cuts."""
+"""Runs against an application that loses, copies, reorders and cuts."""
 
 import asyncio
 import errno
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import ServerConnection
 
-from channels_kit.load import Limits, Outcome, Plan, client, conversation, run_load, wire
+from channels_kit.load import Limits, Outcome, Plan, client, run, run_load, wire
 from channels_kit.load.adapter import Login, LoginRefused
 from channels_kit.load.report import as_json, render_text, timeline_as_json
 from channels_kit.probe import UsageError
@@ -31,8 +31,8 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("BACKOFF_FIRST", "GAP_PATIENCE", "RESEND_INTERVAL"):
         monkeypatch.setattr(client, name, 0.01)
     monkeypatch.setattr(client, "GAP_ANSWER", 0.2)
-    monkeypatch.setattr(conversation, "CHECK_INTERVAL", 0.01)
-    monkeypatch.setattr(conversation, "QUIET", 0.05)
+    monkeypatch.setattr(run, "CHECK_INTERVAL", 0.01)
+    monkeypatch.setattr(run, "QUIET", 0.05)
 
 
 @pytest.fixture
@@ -55,14 +55,14 @@ def plan(url: str, **changes: Any) -> Plan:
         "clients": 3,
         "rate": MESSAGES * 10,
         "duration": 0.1,
-        "settle": 10,
+        "grace": 10,
         "connect_rate": 1000,
         **changes,
     }
     return Plan(**values)
 
 
-async def hold(url: str, **changes: Any) -> Outcome:
+async def load(url: str, **changes: Any) -> Outcome:
     async with asyncio.timeout(20):
         return await run_load(plan(url, **changes))
 
@@ -80,7 +80,7 @@ def recorded_delays(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, float | 
 
 
 async def test_everything_arrives(url: str, rooms: Rooms) -> None:
-    outcome = await hold(url, rooms=["red", "blue"], clients=4)
+    outcome = await load(url, rooms=["red", "blue"], clients=4)
     assert outcome.ok
     assert (outcome.sent, outcome.delivered, outcome.expected) == (MESSAGES, 24, 24)
     assert [len(rooms.messages[room]) for room in ("red", "blue")] == [6, 6]
@@ -90,9 +90,9 @@ async def test_everything_arrives(url: str, rooms: Rooms) -> None:
     assert [each.room for each in outcome.clients] == ["red", "blue", "red", "blue"]
 
 
-async def test_what_was_said_before_is_not_expected(url: str, rooms: Rooms) -> None:
-    rooms.messages["red"] = ["an", "older", "talk"]
-    outcome = await hold(url)
+async def test_what_was_sent_before_is_not_expected(url: str, rooms: Rooms) -> None:
+    rooms.messages["red"] = ["sent", "long", "before"]
+    outcome = await load(url)
     assert outcome.ok
     assert [(each.first, each.last) for each in outcome.clients] == [(3, 15)] * 3
 
@@ -104,7 +104,7 @@ async def test_what_is_lost_on_the_way_is_asked_for(url: str, rooms: Rooms) -> N
     rooms.deliver = deliver
     rooms.tells_position = False
     # Slow enough for each gap to be seen as a whole, and filled before the next.
-    outcome = await hold(url, rate=MESSAGES, duration=1)
+    outcome = await load(url, rate=MESSAGES, duration=1)
     assert outcome.ok
     # Of four numbers it asks for as many at once as the adapter allows.
     assert rooms.gaps == [(2, 4), (5, 5), (9, 9)]
@@ -113,16 +113,16 @@ async def test_what_is_lost_on_the_way_is_asked_for(url: str, rooms: Rooms) -> N
 
 async def test_the_last_message_is_missed_by_the_position_alone(url: str, rooms: Rooms) -> None:
     rooms.deliver = lambda sequence, socket: [] if sequence == MESSAGES else [sequence]
-    outcome = await hold(url)
+    outcome = await load(url)
     assert outcome.ok
     assert all(each.gaps_asked for each in outcome.clients)
 
 
 async def test_copies_are_dropped(url: str, rooms: Rooms) -> None:
     rooms.deliver = lambda sequence, socket: [sequence, max(1, sequence - 2), sequence]
-    outcome = await hold(url)
+    outcome = await load(url)
     assert outcome.ok
-    assert sum(each.dropped for each in outcome.clients) == 3 * MESSAGES * 2
+    assert sum(each.duplicates_dropped for each in outcome.clients) == 3 * MESSAGES * 2
 
 
 async def test_disorder_is_put_in_order(url: str, rooms: Rooms) -> None:
@@ -130,55 +130,57 @@ async def test_disorder_is_put_in_order(url: str, rooms: Rooms) -> None:
         return [] if sequence % 2 else [sequence, sequence - 1]
 
     rooms.deliver = deliver
-    outcome = await hold(url)
+    outcome = await load(url)
     assert outcome.ok
     assert outcome.delivered == 3 * MESSAGES
 
 
 async def test_after_a_cut_a_client_takes_up_where_it_was(url: str, rooms: Rooms) -> None:
     rooms.cuts = {5}
-    outcome = await hold(url)
+    outcome = await load(url)
     assert outcome.ok
     assert outcome.sent == len(rooms.messages["red"]) == MESSAGES
     assert outcome.closes == {1006: 3}
-    assert [len(each.away) for each in outcome.clients] == [1, 1, 1]
+    assert [len(each.recoveries) for each in outcome.clients] == [1, 1, 1]
     assert len(outcome.other_latencies) >= 3
     assert [path.partition("&")[2] for path in rooms.paths] == [""] * 3 + ["after=4"] * 3
 
 
 async def test_what_the_server_did_not_take_is_sent_again(url: str, rooms: Rooms) -> None:
     rooms.cuts_before = {5}
-    outcome = await hold(url)
+    outcome = await load(url)
     assert outcome.ok
     assert outcome.sent == len(rooms.messages["red"]) == MESSAGES
-    assert sum(each.sent_again for each in outcome.clients) >= 1
+    assert sum(each.resent for each in outcome.clients) >= 1
 
 
-async def test_a_close_code_that_is_not_final_is_come_back_from(url: str, rooms: Rooms) -> None:
+async def test_clients_reconnect_after_a_close_code_that_is_not_final(
+    url: str, rooms: Rooms
+) -> None:
     rooms.closes = {4: 1012}
-    outcome = await hold(url)
+    outcome = await load(url)
     assert outcome.ok
     assert outcome.closes == {1012: 3}
 
 
-async def test_a_socket_that_says_nothing_is_no_connection_lost(url: str, rooms: Rooms) -> None:
+async def test_a_socket_without_a_frame_is_no_connection_lost(url: str, rooms: Rooms) -> None:
     rooms.mute = 2
-    outcome = await hold(url)
+    outcome = await load(url)
     assert outcome.ok
-    assert outcome.failed_attempts == outcome.refused == {"closed with 1006": 2}
-    assert outcome.closes_unheard == {1006: 2}
+    assert outcome.failed_connects_detail == outcome.failed_connects == {"closed with 1006": 2}
+    assert outcome.early_closes == {1006: 2}
     assert not outcome.closes
 
 
-async def test_who_is_not_let_in_is_counted_by_status(
+async def test_failed_connects_are_counted_by_status(
     url: str, rooms: Rooms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rooms.answers = iter([(503, None), (502, None), (503, None)])
     waited = recorded_delays(monkeypatch)
-    outcome = await hold(url)
+    outcome = await load(url)
     assert outcome.ok
-    assert outcome.refused == {"503": 2, "502": 1}
-    assert outcome.failed_attempts == {"answered 503": 2, "answered 502": 1}
+    assert outcome.failed_connects == {"503": 2, "502": 1}
+    assert outcome.failed_connects_detail == {"answered 503": 2, "answered 502": 1}
     assert [retry_after for _, retry_after in waited] == [None] * 3
 
 
@@ -202,7 +204,7 @@ async def test_a_server_that_is_unavailable_says_how_long_to_wait(
     # The second attempt is refused without a word on when to come again.
     rooms.answers = iter([(status, text), (502, None)])
     waited = recorded_delays(monkeypatch)
-    assert (await hold(url, clients=1)).ok
+    assert (await load(url, clients=1)).ok
     assert waited == [(0, seconds), (1, None)]
 
 
@@ -237,31 +239,31 @@ async def test_a_login_without_an_answer_is_asked_for_again(
         return log_in(self, base, username, password)
 
     monkeypatch.setattr(ScriptedAdapter, "log_in", sometimes)
-    outcome = await hold(url, clients=1)
+    outcome = await load(url, clients=1)
     assert outcome.ok
-    assert outcome.refused == {"no login": 1}
-    assert outcome.failed_attempts == {"login: connection refused": 1}
+    assert outcome.failed_connects == {"no login": 1}
+    assert outcome.failed_connects_detail == {"login: connection refused": 1}
 
 
-async def test_only_attempts_to_come_back_are_a_rush(url: str, rooms: Rooms) -> None:
-    outcome = await hold(url)
-    assert (outcome.attempts_per_second, outcome.opened_per_second) == (0, 0)
+async def test_first_connects_are_no_reconnects(url: str, rooms: Rooms) -> None:
+    outcome = await load(url)
+    assert (outcome.reconnect_attempts_per_second, outcome.reconnected_per_second) == (0, 0)
     rooms.cuts = {MESSAGES + 5}
     rooms.answers = chain(repeat((101, None), 3), [(503, None)] * 2)
-    outcome = await hold(url)
+    outcome = await load(url)
     assert outcome.ok
-    assert (outcome.attempts_per_second, outcome.opened_per_second) == (5, 3)
+    assert (outcome.reconnect_attempts_per_second, outcome.reconnected_per_second) == (5, 3)
 
 
-async def test_the_pace_of_first_handshakes_holds_back_the_rest_unless_they_have_their_own(
+async def test_the_connect_rate_holds_for_reconnects_unless_they_have_their_own(
     url: str, rooms: Rooms
 ) -> None:
     rooms.cuts = {5, MESSAGES + 5}
-    outcome = await hold(url, connect_rate=10)
-    assert sum(each.held_back for each in outcome.clients) >= 2
-    outcome = await hold(url, connect_rate=10, reconnect_rate=math.inf)
+    outcome = await load(url, connect_rate=10)
+    assert sum(each.throttled for each in outcome.clients) >= 2
+    outcome = await load(url, connect_rate=10, reconnect_rate=math.inf)
     assert outcome.closes == {1006: 3}
-    assert sum(each.held_back for each in outcome.clients) == 0
+    assert sum(each.throttled for each in outcome.clients) == 0
 
 
 class Clock:
@@ -283,7 +285,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 @pytest.mark.parametrize("first", ["position", "page"])
-async def test_who_has_not_caught_up_is_still_away(
+async def test_who_has_not_caught_up_has_not_recovered(
     url: str, rooms: Rooms, clock: Clock, first: str
 ) -> None:
     async def later(connection: ServerConnection, known: int) -> None:
@@ -303,29 +305,29 @@ async def test_who_has_not_caught_up_is_still_away(
     else:
         # Only another client does.
         rooms.closes_one = {(1, 5): 1012}
-    outcome = await hold(url, clients=1 if first == "position" else 2)
+    outcome = await load(url, clients=1 if first == "position" else 2)
     assert outcome.ok
-    [absence] = outcome.absences
-    assert (absence.code, absence.over) == (1012, True)
-    assert 100 <= absence.seconds < 110
-    assert outcome.away_by_code.keys() == {1012}
+    [recovery] = outcome.recoveries
+    assert (recovery.code, recovery.complete) == (1012, True)
+    assert 100 <= recovery.seconds < 110
+    assert outcome.recovery_by_code.keys() == {1012}
 
 
-async def test_time_away_begins_with_the_closing_frame(
+async def test_a_recovery_begins_with_the_closing_frame(
     url: str, rooms: Rooms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # When that comes, and when the connection is gone.
     monkeypatch.setattr(wire, "monotonic", lambda: time.monotonic() - 50)
     rooms.closes = {5: 1012}
     rooms.cuts = {8}
-    outcome = await hold(url, clients=1)
-    assert [absence.code for absence in outcome.absences] == [1012, 1006]
-    closed, cut = (absence.seconds for absence in outcome.absences)
+    outcome = await load(url, clients=1)
+    assert [recovery.code for recovery in outcome.recoveries] == [1012, 1006]
+    closed, cut = (recovery.seconds for recovery in outcome.recoveries)
     assert 50 <= closed < 60
     assert cut < 10
 
 
-async def test_a_loss_before_it_has_caught_up_prolongs_the_time_away(
+async def test_a_loss_before_it_has_caught_up_prolongs_the_recovery(
     url: str, rooms: Rooms, clock: Clock
 ) -> None:
     cut = iter([True, False])
@@ -339,23 +341,23 @@ async def test_a_loss_before_it_has_caught_up_prolongs_the_time_away(
 
     rooms.before_history = later
     rooms.closes = {5: 1012}
-    outcome = await hold(url, clients=1)
+    outcome = await load(url, clients=1)
     assert outcome.ok
     assert outcome.closes == {1012: 1, 1006: 1}
-    [absence] = outcome.clients[0].away
-    assert absence.code == 1012
-    assert 200 <= absence.seconds < 210
+    [recovery] = outcome.clients[0].recoveries
+    assert recovery.code == 1012
+    assert 200 <= recovery.seconds < 210
 
 
-async def test_who_is_away_at_the_end_was_away_until_then(url: str, rooms: Rooms) -> None:
+async def test_who_has_not_recovered_at_the_end_counts_until_then(url: str, rooms: Rooms) -> None:
     rooms.cuts = {5}
     rooms.answers = chain(repeat((101, None), 3), repeat((503, None)))
-    outcome = await hold(url, settle=0.2)
+    outcome = await load(url, grace=0.2)
     assert not outcome.ok
-    assert [absence.over for absence in outcome.absences] == [False] * 3
-    assert outcome.away is not None
-    assert outcome.away.p50 >= 200
-    assert "3 clients still away at the end" in render_text(outcome)
+    assert [recovery.complete for recovery in outcome.recoveries] == [False] * 3
+    assert outcome.recovery is not None
+    assert outcome.recovery.p50 >= 200
+    assert "3 clients not recovered at the end" in render_text(outcome)
 
 
 async def test_everybody_is_waited_for_who_misses_nothing(
@@ -363,20 +365,22 @@ async def test_everybody_is_waited_for_who_misses_nothing(
 ) -> None:
     monkeypatch.setattr(client, "retry_delay", lambda failures, retry_after: 0.2)
     rooms.closes_after = {MESSAGES: 1012}
-    outcome = await hold(url)
+    outcome = await load(url)
     assert outcome.ok
-    assert [(absence.code, absence.over) for absence in outcome.absences] == [(1012, True)] * 3
+    assert [(recovery.code, recovery.complete) for recovery in outcome.recoveries] == [
+        (1012, True)
+    ] * 3
 
 
 async def test_the_timeline_has_what_happened_each_second(url: str, rooms: Rooms) -> None:
     rooms.cuts = {5}
     rooms.worker = lambda socket: f"w{socket // 3}"
-    outcome = await hold(url)
+    outcome = await load(url)
     content = timeline_as_json(outcome)
     assert content["clients"] == 3
     datetime.fromisoformat(str(content["began_at"]))
     assert outcome.timeline[-1].sockets == {"w0": 0, "w1": 3}
-    for name, total in (("attempts", 6), ("attempts_again", 3), ("opened", 6)):
+    for name, total in (("connect_attempts", 6), ("reconnect_attempts", 3), ("opened", 6)):
         assert sum(getattr(second, name) for second in outcome.timeline) == total
     assert sum((Counter(second.closes) for second in outcome.timeline), Counter()) == {1006: 3}
 
@@ -391,10 +395,10 @@ async def test_a_worker_that_is_named_late_had_the_socket_all_the_time(
     rooms.before_history = late
     rooms.cuts = {5}
     rooms.worker = lambda socket: "w"
-    outcome = await hold(url)
+    outcome = await load(url)
     assert {worker for second in outcome.timeline for worker in second.sockets} == {"w"}
     rooms.worker = lambda socket: None
-    outcome = await hold(url)
+    outcome = await load(url)
     assert outcome.timeline[-1].sockets == {"unknown": 3}
 
 
@@ -403,18 +407,18 @@ async def test_a_worker_that_is_named_late_had_the_socket_all_the_time(
     [
         ({"codes": {1012}}, None),
         ({"codes": {1001, 1012}}, None),
-        ({"codes": {1001}}, "otherwise than expected (1001): 3 with 1012"),
-        ({"away_p99": 10}, None),
-        ({"away_p99": 0.000_001}, "clients were away for 0.0 s (p99); allowed: 1e-06 s"),
+        ({"codes": {1001}}, "unexpected close codes: 3 with 1012; expected: 1001"),
+        ({"recovery_p99": 10}, None),
+        ({"recovery_p99": 0.000_001}, "recovery took 0.0 s (p99); allowed: 1e-06 s"),
         ({"reconnect_rate": 3}, None),
-        ({"reconnect_rate": 2}, "3 attempts to come back fell into one second; allowed: 2"),
+        ({"reconnect_rate": 2}, "3 reconnect attempts within one second; allowed: 2"),
     ],
 )
-async def test_a_limit_that_is_not_kept_is_named(
+async def test_a_breached_limit_is_named(
     url: str, rooms: Rooms, limits: dict[str, Any], breach: str | None
 ) -> None:
     rooms.closes = {4: 1012}
-    outcome = await hold(url, limits=Limits(**limits))
+    outcome = await load(url, limits=Limits(**limits))
     assert outcome.delivery_ok
     assert outcome.ok is (breach is None)
     assert len(outcome.breaches) == (breach is not None)
@@ -422,28 +426,28 @@ async def test_a_limit_that_is_not_kept_is_named(
     assert as_json(outcome)["breaches"] == list(outcome.breaches)
 
 
-async def test_a_connection_that_ends_before_it_says_anything_was_open(
+async def test_a_connection_that_ends_before_its_first_frame_was_open(
     url: str, rooms: Rooms
 ) -> None:
     rooms.mute = 2
-    outcome = await hold(url, limits=Limits(codes=frozenset({1012})))
+    outcome = await load(url, limits=Limits(codes=frozenset({1012})))
     assert not outcome.ok
-    assert "otherwise than expected (1012): 2 with 1006" in outcome.breaches[0]
+    assert "unexpected close codes: 2 with 1006; expected: 1012" in outcome.breaches[0]
 
 
-async def test_clients_come_back_by_another_url(rooms: Rooms, url: str) -> None:
+async def test_clients_reconnect_by_another_url(rooms: Rooms, url: str) -> None:
     async with Rooms().serving() as gone:
         pass
-    outcome = await hold(url, urls=[gone, url])
+    outcome = await load(url, urls=[gone, url])
     assert outcome.ok
-    assert outcome.failed_attempts["connection refused"] >= 1
+    assert outcome.failed_connects_detail["connection refused"] >= 1
 
 
 async def test_every_url_has_clients_of_every_room(rooms: Rooms, url: str) -> None:
     other = Rooms()
     async with other.serving() as other_url:
-        outcome = await hold(
-            url, urls=[url, other_url], rooms=["red", "blue"], clients=4, settle=0.2
+        outcome = await load(
+            url, urls=[url, other_url], rooms=["red", "blue"], clients=4, grace=0.2
         )
     # The two know nothing of each other's messages, which does not stay hidden.
     assert not outcome.ok
@@ -453,7 +457,7 @@ async def test_every_url_has_clients_of_every_room(rooms: Rooms, url: str) -> No
 
 async def test_a_message_stored_twice_is_named(url: str, rooms: Rooms) -> None:
     rooms.stored_twice = {5}
-    outcome = await hold(url)
+    outcome = await load(url)
     assert not outcome.ok
     [(name, sequences)] = outcome.stored_twice.items()
     assert rooms.messages["red"].count(name) == 2
@@ -464,7 +468,7 @@ async def test_a_message_stored_twice_is_named(url: str, rooms: Rooms) -> None:
 async def test_a_number_that_no_history_has_is_lost(url: str, rooms: Rooms) -> None:
     rooms.holes = {4}
     rooms.deliver = lambda sequence, socket: [] if sequence == 4 and socket else [sequence]
-    outcome = await hold(url, settle=0.5, clients=2)
+    outcome = await load(url, grace=0.5, clients=2)
     assert not outcome.ok
     assert sum(each.lost == (4,) for each in outcome.clients) == 1
     # What came after it was delivered all the same.
@@ -473,33 +477,33 @@ async def test_a_number_that_no_history_has_is_lost(url: str, rooms: Rooms) -> N
 
 async def test_a_message_that_is_swallowed_is_named(url: str, rooms: Rooms) -> None:
     rooms.swallows = {3}
-    outcome = await hold(url, settle=0.3)
+    outcome = await load(url, grace=0.3)
     assert not outcome.ok
-    assert len(outcome.never_stored) == 1
-    [(name, sender)] = outcome.never_stored.items()
+    assert len(outcome.undelivered) == 1
+    [(name, sender)] = outcome.undelivered.items()
     assert name not in rooms.messages["red"]
-    assert f"message {name} of {sender}: nobody was delivered it" in render_text(outcome)
+    assert f"message {name} of {sender}: received by nobody" in render_text(outcome)
 
 
-async def test_clients_that_are_told_different_things_are_named(url: str, rooms: Rooms) -> None:
+async def test_clients_that_receive_different_messages_are_named(url: str, rooms: Rooms) -> None:
     rooms.lies = {(1, 6): "something else"}
-    outcome = await hold(url)
+    outcome = await load(url)
     assert not outcome.ok
-    assert [each.disagreements for each in outcome.clients].count((6,)) >= 1
-    assert {each.disagreements for each in outcome.clients} <= {(), (6,)}
+    assert [each.conflicts for each in outcome.clients].count((6,)) >= 1
+    assert {each.conflicts for each in outcome.clients} <= {(), (6,)}
 
 
 async def test_a_refused_message_is_sent_again_after_the_pause(url: str, rooms: Rooms) -> None:
     rooms.refuses[3] = 2
-    outcome = await hold(url)
+    outcome = await load(url)
     assert outcome.ok
-    assert outcome.refusals == {"flood": 2}
+    assert outcome.rejected_frames == {"flood": 2}
 
 
 async def test_a_final_close_code_ends_a_client_at_once(url: str, rooms: Rooms) -> None:
     rooms.locked = True
-    # Longer than `hold` allows: nobody waits for it.
-    outcome = await hold(url, clients=1, settle=1000)
+    # Longer than `load` allows: nobody waits for it.
+    outcome = await load(url, clients=1, grace=1000)
     assert not outcome.ok
     assert outcome.clients[0].failure == "closed with 4003: no such room"
     assert len(rooms.paths) == 1
@@ -517,12 +521,12 @@ async def test_a_wrong_password_is_said_without_it(
 
     monkeypatch.setattr(ScriptedAdapter, "log_in", log_in)
     # All three are the same user.
-    outcome = await hold(url, users={"alice": "a-wrong-password"})
+    outcome = await load(url, users={"alice": "a-wrong-password"})
     assert not outcome.ok
     assert rooms.paths == []
     assert asked == ["alice"]
     text = render_text(outcome)
-    assert "alice was not let in: the password is wrong" in text
+    assert "login of alice refused: the password is wrong" in text
     assert "a-wrong-password" not in text + json.dumps(as_json(outcome))
 
 
@@ -541,7 +545,7 @@ async def test_no_secret_is_logged_or_reported(
         assert secret not in written
 
 
-async def test_stopping_ends_the_sending_and_settles(url: str, rooms: Rooms) -> None:
+async def test_stopping_ends_the_sending_and_waits_for_deliveries(url: str, rooms: Rooms) -> None:
     stop = asyncio.Event()
     running = asyncio.create_task(run_load(plan(url, duration=1000), stop=stop))
     async with asyncio.timeout(20), rooms.stored:
@@ -553,7 +557,30 @@ async def test_stopping_ends_the_sending_and_settles(url: str, rooms: Rooms) -> 
     assert outcome.sent == len(rooms.messages["red"])
 
 
-async def test_stopped_before_anybody_came_proves_nothing(url: str) -> None:
+async def test_the_grace_period_can_be_ended(url: str, rooms: Rooms) -> None:
+    rooms.swallows = {3}
+    stop, end = asyncio.Event(), asyncio.Event()
+    # Longer than anybody waits for a test.
+    running = asyncio.create_task(run_load(plan(url, grace=1000), stop=stop, end=end))
+    async with asyncio.timeout(20), rooms.stored:
+        await rooms.stored.wait_for(lambda: len(rooms.messages.get("red", ())) >= MESSAGES - 1)
+    stop.set()
+    end.set()
+    async with asyncio.timeout(20):
+        outcome = await running
+    assert len(outcome.undelivered) == 1
+
+
+async def test_without_a_duration_clients_connect_and_send_nothing(url: str, rooms: Rooms) -> None:
+    outcome = await load(url, duration=0)
+    assert (outcome.ok, outcome.sent) == (False, 0)
+    assert outcome.seconds < 1
+    assert [each.first for each in outcome.clients] == [0, 0, 0]
+    assert rooms.messages == {"red": []}
+    assert "No message was sent: --duration is 0" in render_text(outcome)
+
+
+async def test_stopped_before_anybody_joined_proves_nothing(url: str) -> None:
     stop = asyncio.Event()
     stop.set()
     outcome = await run_load(plan(url), stop=stop)
@@ -561,13 +588,13 @@ async def test_stopped_before_anybody_came_proves_nothing(url: str) -> None:
     assert outcome.sent == 0
 
 
-async def test_clients_that_never_come_are_named(rooms: Rooms) -> None:
+async def test_clients_that_never_join_are_named(rooms: Rooms) -> None:
     async with rooms.serving() as gone:
         pass
-    outcome = await hold(gone, settle=0.2)
+    outcome = await load(gone, grace=0.2)
     assert not outcome.ok
     text = render_text(outcome)
-    assert "client-1 (alice in red): never came into the room" in text
+    assert "client-1 (alice in red): never joined" in text
     assert "connection refused" in text
 
 
@@ -579,36 +606,40 @@ class Recorder(Progress):
         self.phases.append(text)
 
 
-async def test_the_state_is_told_again_and_again(
+async def test_the_state_is_reported_again_and_again(
     url: str, rooms: Rooms, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conversation, "STATUS_INTERVAL", 0.01)
+    monkeypatch.setattr(run, "STATUS_INTERVAL", 0.01)
     rooms.swallows = {MESSAGES}
     recorder = Recorder()
-    await run_load(plan(url, settle=0.2), progress=recorder)
+    await run_load(plan(url, grace=0.2), progress=recorder)
     times = [datetime.fromisoformat(each.split()[0]) for each in recorder.phases]
     assert times == sorted(times)
     states = [each.partition(" status: ")[2] for each in recorder.phases if " status: " in each]
     assert states[-1] == (
-        "3 of 3 connected, 12 sent, 33 delivered, 0 behind at 0 clients, 1 not seen by anybody"
+        "3 of 3 connected, 12 sent, 33 delivered, 0 outstanding at 0 clients, 1 received by nobody"
     )
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"urls": []}, "at least one of each"),
+        ({"urls": []}, "at least one URL"),
         ({"urls": ["ftp://a"]}, "'ftp://a' is not a base URL"),
-        ({"rooms": []}, "at least one of each"),
-        ({"users": {}}, "at least one of each"),
+        ({"rooms": []}, "at least one URL"),
+        ({"users": {}}, "at least one URL"),
         ({"clients": 0}, "0 clients for 1 rooms"),
         ({"rate": 0}, "rate is 0"),
         ({"duration": float("inf")}, "duration is inf"),
-        ({"settle": -1}, "settle is -1"),
+        ({"grace": -1}, "grace is -1"),
+        ({"duration": -1}, "duration is -1"),
         ({"connect_rate": float("nan")}, "connect_rate is nan"),
         ({"reconnect_rate": 0}, "reconnect_rate is 0"),
-        ({"connect_rate": 50, "limits": Limits(reconnect_rate=50)}, "cannot exceed 50"),
-        ({"reconnect_rate": 5, "limits": Limits(reconnect_rate=50)}, "5 clients a second"),
+        (
+            {"connect_rate": 50, "limits": Limits(reconnect_rate=50)},
+            "limit of 50 cannot be exceeded",
+        ),
+        ({"reconnect_rate": 5, "limits": Limits(reconnect_rate=50)}, "reconnect at 5 a second"),
     ],
 )
 def test_a_plan_that_makes_no_sense_is_refused(changes: dict[str, Any], words: str) -> None:

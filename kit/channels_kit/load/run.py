@@ -1,4 +1,4 @@
-"""A conversation: bring the clients in, let them talk, wait until everybody has everything."""
+"""A run: connect the clients, send messages, wait until every client has all of them."""
 
 import asyncio
 from collections.abc import Callable
@@ -22,72 +22,85 @@ STATUS_INTERVAL = 5.0
 """Seconds between two lines of status."""
 
 QUIET = 1.0
-"""Seconds after the last delivery in which copies of it can still come."""
+"""Seconds after the last delivery in which duplicates can still come."""
 
 
 async def run_load(
-    plan: Plan, *, stop: asyncio.Event | None = None, progress: Progress | None = None
+    plan: Plan,
+    *,
+    stop: asyncio.Event | None = None,
+    end: asyncio.Event | None = None,
+    progress: Progress | None = None,
 ) -> Outcome:
-    """Let clients of the application talk, and account for every message.
+    """Send messages as clients of the application, and account for every one.
 
     Args:
-        plan: who talks where, and how much.
-        stop: set to stop sending, or coming in; what was sent is still waited for.
-        progress: told of the phases, and each 5 s of the state.
+        plan: which clients send how much, and where.
+        stop: set to stop connecting, or sending; the grace period follows the sending.
+        end: set to end the grace period, too.
+        progress: receives the phases, and the state every 5 s.
 
     Returns:
         What was found: `outcome.ok`. Clients that fail are part of it and raise nothing.
     """
-    return await Conversation(plan, stop or asyncio.Event(), progress or Progress()).run()
+    return await Run(
+        plan, stop or asyncio.Event(), end or asyncio.Event(), progress or Progress()
+    ).run()
 
 
-class Conversation:
+class Run:
     """The clients of one plan.
 
     Args:
         plan: the plan.
-        stop: ends the phase of coming in, and that of sending.
-        progress: told how far it is.
+        stop: ends connecting and sending.
+        end: ends the grace period.
+        progress: receives the phases.
     """
 
-    def __init__(self, plan: Plan, stop: asyncio.Event, progress: Progress) -> None:
+    def __init__(
+        self, plan: Plan, stop: asyncio.Event, end: asyncio.Event, progress: Progress
+    ) -> None:
         self.plan = plan
         self.stop = stop
+        self.end = end
         self.progress = progress
-        # In the name of every message: another run's are not taken for this one's.
-        self.run_name = token_hex(4)
+        # Part of the identifier of every message: those of another run are not mixed up with it.
+        self.run_id = token_hex(4)
         names = [f"client-{number}" for number in range(1, plan.clients + 1)]
         self.ledger = Ledger(
             {name: plan.rooms[number % len(plan.rooms)] for number, name in enumerate(names)}
         )
         self.began_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         self.timeline = Timeline(monotonic())
-        pace = RateLimit(plan.connect_rate)
+        limit = RateLimit(plan.connect_rate)
         conditions = Conditions(
             plan=plan,
             logins=Logins(plan.users, plan.adapter),
-            pace=pace,
-            pace_again=pace if plan.reconnect_rate is None else RateLimit(plan.reconnect_rate),
+            connect_limit=limit,
+            reconnect_limit=(
+                limit if plan.reconnect_rate is None else RateLimit(plan.reconnect_rate)
+            ),
             ledger=self.ledger,
             timeline=self.timeline,
             decode=reading(plan.adapter),
         )
         self.clients = [Client(number, name, conditions) for number, name in enumerate(names)]
-        # Seconds that were spent sending.
+        # How long messages were sent.
         self.seconds = 0.0
-        # When it was over, before the clients left.
+        # When it ended, before the clients disconnected.
         self.ended_at = 0.0
         self.by_second: tuple[Second, ...] = ()
         # When the next line of status is due.
         self._status_at = 0.0
 
     async def run(self) -> Outcome:
-        """Hold the conversation; return what was found."""
+        """Run the plan; return what was found."""
         tasks = [asyncio.create_task(client.run()) for client in self.clients]
         try:
-            if await self._come_in():
+            if await self._connect():
                 await self._send()
-                await self._settle()
+                await self._grace()
             self.ended_at = monotonic()
             self.by_second = self.timeline.seconds(self.ended_at)
         finally:
@@ -100,12 +113,12 @@ class Conversation:
         self.progress.done()
         return self._outcome()
 
-    async def _come_in(self) -> bool:
-        """Wait for every client; return whether there is one at least, and none is missing."""
+    async def _connect(self) -> bool:
+        """Wait for every client; return whether all have joined, and none is missing."""
         plan = self.plan
         self._phase(f"connecting: {plan.clients} clients")
-        # Slower than asked for is no fault of the application.
-        deadline = monotonic() + plan.clients / plan.connect_rate + plan.settle
+        # A slow start that was asked for is no fault of the application.
+        deadline = monotonic() + plan.clients / plan.connect_rate + plan.grace
         await self._wait(
             deadline,
             lambda: (
@@ -114,15 +127,15 @@ class Conversation:
                 or all(client.connected for client in self.clients)
             ),
         )
-        came = all(account.first is not None for account in self.ledger.accounts.values())
-        if came and not self.stop.is_set():
+        joined = all(account.first is not None for account in self.ledger.accounts.values())
+        if joined and not self.stop.is_set():
             self._phase(f"connected: all {plan.clients} clients")
             return True
         return False
 
     async def _send(self) -> None:
         plan = self.plan
-        count = max(1, round(plan.rate * plan.duration))
+        count = max(1, round(plan.rate * plan.duration)) if plan.duration else 0
         self._phase(f"sending: {plan.rate:g} messages/s for {plan.duration:g} s")
         started = monotonic()
         for number in range(count):
@@ -133,20 +146,24 @@ class Conversation:
                 break
             client = self.clients[number % len(self.clients)]
             if client.name not in self.ledger.failures:
-                name = f"{self.run_name}-{number + 1}"
-                client.say(name, f"message {number + 1} of the probe's conversation")
+                name = f"{self.run_id}-{number + 1}"
+                client.say(name, f"message {number + 1} of the run {self.run_id}")
         self.seconds = monotonic() - started
 
-    async def _settle(self) -> None:
-        self._phase(f"settling: {self._state}")
-        deadline = monotonic() + self.plan.settle
-        await self._wait(deadline, lambda: self.ledger.complete and self._all_back)
-        if self.ledger.complete:
+    async def _grace(self) -> None:
+        """Wait for outstanding deliveries, and for clients that are recovering."""
+        self._phase(f"grace: up to {self.plan.grace:g} s for outstanding deliveries; {self._state}")
+        deadline = monotonic() + self.plan.grace
+        await self._wait(
+            deadline,
+            lambda: self.end.is_set() or (self.ledger.complete and self._all_recovered),
+        )
+        if self.ledger.complete and not self.end.is_set():
             await asyncio.sleep(QUIET)
         self._phase(f"done: {self._state}")
 
     async def _wait(self, deadline: float, over: Callable[[], bool]) -> None:
-        """Return when `over` says so or at the deadline; write the status when it is due."""
+        """Return when `over` says so or at the deadline; report the status when it is due."""
         while not over() and (now := monotonic()) < deadline:
             if now >= self._status_at:
                 self._phase(f"status: {self._state}")
@@ -158,8 +175,8 @@ class Conversation:
         self._status_at = monotonic() + STATUS_INTERVAL
 
     @property
-    def _all_back(self) -> bool:
-        return not any(client.absent for client in self.clients)
+    def _all_recovered(self) -> bool:
+        return not any(client.recovering for client in self.clients)
 
     @property
     def _state(self) -> str:
@@ -168,23 +185,23 @@ class Conversation:
         behind = [ledger.behind(account) for account in ledger.accounts.values()]
         return (
             f"{connected} of {len(self.clients)} connected, {len(ledger.sendings)} sent,"
-            f" {ledger.delivered} delivered, {sum(behind)} behind"
-            f" at {sum(map(bool, behind))} clients, {len(ledger.never_stored)} not seen by anybody"
+            f" {ledger.delivered} delivered, {sum(behind)} outstanding"
+            f" at {sum(map(bool, behind))} clients, {len(ledger.undelivered)} received by nobody"
         )
 
     def _outcome(self) -> Outcome:
         ledger = self.ledger
         return Outcome(
-            run=self.run_name,
+            run=self.run_id,
             seconds=self.seconds,
             sent=len(ledger.sendings),
             delivered=ledger.delivered,
-            never_stored={name: ledger.sendings[name].sender for name in ledger.never_stored},
+            undelivered={name: ledger.sendings[name].sender for name in ledger.undelivered},
             stored_twice={name: tuple(found) for name, found in ledger.stored_twice.items()},
             connected_latencies=ledger.connected_latencies,
             other_latencies=ledger.other_latencies,
-            attempts_per_second=self.timeline.attempts_per_second,
-            opened_per_second=self.timeline.opened_per_second,
+            reconnect_attempts_per_second=self.timeline.reconnect_attempts_per_second,
+            reconnected_per_second=self.timeline.reconnected_per_second,
             began_at=self.began_at,
             timeline=self.by_second,
             limits=self.plan.limits,
@@ -202,17 +219,17 @@ class Conversation:
             last=account.last,
             delivered=account.delivered,
             lost=tuple(self.ledger.lost(account)),
-            twice=tuple(account.twice),
+            duplicates=tuple(account.duplicates),
             out_of_order=tuple(account.out_of_order),
-            disagreements=tuple(account.disagreements),
-            dropped=client.inbox.dropped,
+            conflicts=tuple(account.conflicts),
+            duplicates_dropped=client.inbox.dropped,
             gaps_asked=client.gaps_asked,
-            sent_again=client.sent_again,
+            resent=client.resent,
             closes=dict(client.closes),
-            closes_unheard=dict(client.closes_unheard),
-            refused=dict(client.refused),
-            failed_attempts=dict(client.failed_attempts),
-            refusals=dict(client.refusals),
-            away=tuple(client.absences(self.ended_at)),
-            held_back=client.held_back,
+            early_closes=dict(client.early_closes),
+            failed_connects=dict(client.failed_connects),
+            failed_connects_detail=dict(client.failed_connects_detail),
+            rejected_frames=dict(client.rejected_frames),
+            recoveries=tuple(client.recoveries_until(self.ended_at)),
+            throttled=client.throttled,
         )
