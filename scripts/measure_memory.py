@@ -38,15 +38,20 @@ AT_ONCE = 50
 START_TIMEOUT = 30.0
 HANDSHAKE_TIMEOUT = 60.0
 
-# As roles/channels/templates/server-uvicorn.j2 has it.
-UVICORN = [
-    *("--backlog", "4096", "--ws-per-message-deflate", "false"),
-    *("--timeout-keep-alive", "75", "--timeout-graceful-shutdown", "10"),
-    *("--proxy-headers", "--forwarded-allow-ips", "127.0.0.1"),
-    *("--no-access-log", "--log-level", "warning"),
-]
+OPTIONS = ["--host", "127.0.0.1", "--forwarded-allow-ips", "127.0.0.1"]
 
-KIT_WS = "channels_kit.serving.uvicorn_websocket:WebSocketProtocol"
+WRAPPED = "channels_kit.serving.asgi:application"
+
+# An application without the kit, in the same server but for the kit's WebSocket protocol.
+BARE = """
+import sys
+import uvicorn
+from channels_kit.serving.server_options import ServerOptions
+from channels_kit.serving.uvicorn import configure
+target, *arguments = sys.argv[1:]
+options = ServerOptions.parse("bare", arguments)
+uvicorn.run(target, **configure(options) | {"ws": "websockets-sansio"})
+"""
 
 PREPARE_USER = """
 import django
@@ -268,7 +273,7 @@ def measure(layer: Layer, app: Path, sockets: int, settle: float) -> Result:
             target = "config.asgi:application"
         if layer.wrapped:
             environment["CHANNELS_KIT_APPLICATION"] = target
-            target = "channels_kit.serving.asgi:application"
+            target = WRAPPED
         session = subprocess.run(
             [sys.executable, "-c", prepare],
             env=environment,
@@ -355,9 +360,9 @@ def handshake(port: int, session: str) -> bytes:
 def worker(target: str, environment: dict[str, str]) -> Iterator[tuple[int, int]]:
     """Run a worker; yield its process id and its port."""
     port = free_port()
-    command = [sys.executable, "-m", "uvicorn", target, "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--ws", KIT_WS if target.startswith("channels_kit.") else "websockets-sansio"]
-    with running([*command, *UVICORN], environment, port) as process_id:
+    server = ["-m", "channels_kit.serving.uvicorn"] if target == WRAPPED else ["-c", BARE, target]
+    command = [sys.executable, *server, *OPTIONS, "--port", str(port)]
+    with running(command, environment, port) as process_id:
         yield process_id, port
 
 

@@ -92,24 +92,12 @@ class Redis(Process):
         self.directory.cleanup()
 
 
-# The command lines of the units.
-_COMMANDS = {
-    "uvicorn": (
-        "uvicorn channels_kit.serving.asgi:application --host 127.0.0.1 --port 0 --backlog 4096"
-        " --ws channels_kit.serving.uvicorn_websocket:WebSocketProtocol"
-        " --ws-per-message-deflate false --ws-max-size 1048576 --timeout-keep-alive 75"
-        " --timeout-graceful-shutdown {grace} --proxy-headers --forwarded-allow-ips 127.0.0.1,::1"
-        " --no-access-log --log-level warning"
-    ),
-    **{
-        server: (
-            f"channels_kit.serving.{server} --host 127.0.0.1 --port 0 --ws-max-size 1048576"
-            " --timeout-graceful-shutdown {grace} --forwarded-allow-ips 127.0.0.1,::1"
-        )
-        for server in ("daphne", "hypercorn")
-    },
-}
-SERVERS = tuple(_COMMANDS)
+SERVERS = ("uvicorn", "daphne", "hypercorn")
+# What follows the server's name in the units.
+_OPTIONS = (
+    "--host 127.0.0.1 --port 0 --ws-max-size 1048576"
+    " --timeout-graceful-shutdown {grace} --forwarded-allow-ips 127.0.0.1,::1"
+)
 
 
 class Worker(Process):
@@ -123,7 +111,10 @@ class Worker(Process):
     ) -> None:
         self.name = name
         super().__init__(
-            [sys.executable, "-m", *_COMMANDS[server].format(grace=grace).split()],
+            [
+                *(sys.executable, "-m", f"channels_kit.serving.{server}"),
+                *_OPTIONS.format(grace=grace).split(),
+            ],
             {
                 "PATH": os.environ["PATH"],
                 "PYTHONPATH": f"{APP}{os.pathsep}{SERVED}",

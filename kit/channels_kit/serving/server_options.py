@@ -1,4 +1,4 @@
-"""How the kit runs a server whose own command line cannot say all of it."""
+"""The command line that every server of the kit has, and what is the same in all of them."""
 
 import argparse
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ PING_INTERVAL = 20
 
 @dataclass(frozen=True)
 class ServerOptions:
-    """What a unit tells its server, under the names that Uvicorn has for it.
+    """What a unit tells its server, under the names that Uvicorn has for the same.
 
     Attributes:
         host: the address to listen on.
@@ -35,6 +35,11 @@ class ServerOptions:
     @classmethod
     def parse(cls, program: str, arguments: Sequence[str] | None = None) -> "ServerOptions":
         """Read the command line; argparse ends the process with 2 on wrong usage."""
+        return cls(**vars(cls.parser(program).parse_args(arguments)))
+
+    @staticmethod
+    def parser(program: str) -> argparse.ArgumentParser:
+        """Return the command line of `python -m program`."""
         parser = argparse.ArgumentParser(prog=f"python -m {program}")
         parser.add_argument("--host", required=True, help="the address to listen on")
         parser.add_argument("--port", type=int, required=True, help="the port")
@@ -53,4 +58,4 @@ class ServerOptions:
             default=10,
             help="seconds for what is in hand at SIGTERM (default: 10)",
         )
-        return cls(**vars(parser.parse_args(arguments)))
+        return parser

@@ -3,7 +3,7 @@
 Uvicorn (0.54) keeps the handshake's request and response for as long as the socket is open: with a
 browser's headers 8.8 KB, a fifth of what a socket of the sample application takes. And it logs an
 error for each handshake that is refused with a status, of which a worker that drains has many.
-Named to Uvicorn by ``--ws channels_kit.serving.uvicorn_websocket:WebSocketProtocol``.
+`channels_kit.serving.uvicorn` runs it.
 """
 
 from typing import Any

@@ -11,6 +11,15 @@ DATABASES = (
     else {}
 )
 
+if "SERVED_LOGS_ALL" in os.environ:
+    LOGGING = {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "handlers": {"stderr": {"class": "logging.StreamHandler"}},
+        "root": {"handlers": ["stderr"], "level": "INFO"},
+        "loggers": {"uvicorn.error": {"level": "DEBUG"}},
+    }
+
 CHANNEL_LAYERS = {
     "default": (
         {

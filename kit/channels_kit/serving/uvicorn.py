@@ -1,0 +1,74 @@
+"""Uvicorn, as `python -m channels_kit.serving.uvicorn --host ADDRESS --port PORT`.
+
+Uvicorn's own command line (0.54) can say all of this, in a dozen options that every caller would
+have to repeat. It also takes options from the environment (UVICORN_*, WEB_CONCURRENCY,
+FORWARDED_ALLOW_IPS): an operator's variable for another program could start several processes on
+one port. And it logs the path and query of each WebSocket, with the user's token, on the logger
+`uvicorn.error`, at the level INFO.
+Nothing of the kit imports it: a worker under another server does not have Uvicorn.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import uvicorn
+
+from channels_kit.serving.server_options import (
+    BACKLOG,
+    KEEP_ALIVE,
+    PING_INTERVAL,
+    ServerOptions,
+)
+from channels_kit.serving.uvicorn_websocket import WebSocketProtocol
+
+# By name: Uvicorn sets up its logging before it imports the application, whose own counts then.
+APPLICATION = "channels_kit.serving.asgi:application"
+
+
+def configure(options: ServerOptions) -> dict[str, Any]:
+    """Return the arguments of `uvicorn.run`."""
+    return {
+        "host": options.host,
+        "port": options.port,
+        "backlog": BACKLOG,
+        "workers": 1,
+        "ws": WebSocketProtocol,
+        "ws_max_size": options.ws_max_size,
+        "ws_per_message_deflate": False,
+        "ws_ping_interval": PING_INTERVAL,
+        "ws_ping_timeout": PING_INTERVAL,
+        "timeout_keep_alive": KEEP_ALIVE,
+        "timeout_graceful_shutdown": options.timeout_graceful_shutdown,
+        "proxy_headers": True,
+        "forwarded_allow_ips": sorted(options.forwarded_allow_ips),
+        "access_log": False,
+        "log_level": "warning",
+    }
+
+
+def is_warning(record: logging.LogRecord) -> bool:
+    """Return whether a record is logged, whatever level the application's settings give."""
+    return record.levelno >= logging.WARNING
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve until SIGTERM."""
+    parser = ServerOptions.parser("channels_kit.serving.uvicorn")
+    parser.add_argument(
+        "--reload",
+        action="store_true",
+        help="for development: restart when a file changes, and log each request",
+    )
+    named = vars(parser.parse_args(arguments))
+    reload = named.pop("reload")
+    settings = configure(ServerOptions(**named))
+    if reload:
+        settings |= {"reload": True, "access_log": True, "log_level": "info"}
+    else:
+        logging.getLogger("uvicorn.error").addFilter(is_warning)
+    uvicorn.run(APPLICATION, **settings)
+
+
+if __name__ == "__main__":
+    main()
