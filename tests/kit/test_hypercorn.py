@@ -21,8 +21,8 @@ SOON = 0.5
 
 
 @asynccontextmanager
-async def served(application: Any) -> AsyncIterator[str]:
-    options = ServerOptions("127.0.0.1", 0, 2**20, frozenset(), 10)
+async def served(application: Any, grace: int = 10) -> AsyncIterator[str]:
+    options = ServerOptions("127.0.0.1", 0, 2**20, frozenset(), grace)
     config = hypercorn.configure(options)
     stop = asyncio.Event()
     before = set(listening("self"))
@@ -78,3 +78,19 @@ async def test_a_worker_waits_for_no_ping_to_end(monkeypatch: pytest.MonkeyPatch
             await client.send("hello")
             assert await client.recv() == "hello"
         await room.codes.get()
+
+
+async def test_a_worker_ends_within_its_grace_on_every_python(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Since Python 3.12.1 a closed server waits for every connection; here it does on any."""
+
+    async def wait_for_connections(server: asyncio.Server) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asyncio.Server, "wait_closed", wait_for_connections)
+    monkeypatch.setattr(asyncio, "start_server", hypercorn.start_server)
+    async with asyncio.timeout(10), served(Room(), grace=1) as url:
+        client = await connect(url, proxy=None)
+    with pytest.raises(ConnectionClosed):
+        await client.recv()

@@ -3,13 +3,14 @@
 Hypercorn's own command line (0.18) sets no limit for messages (16 MiB), cannot tell the edge from
 the client, and agrees to every client's wish for compression, which takes 100 KiB of each socket.
 It pings and does not look for an answer, and has a socket that was closed wait for its next ping
-before the worker may end.
-Imported by nothing: it takes Hypercorn, which a worker under another server does not have.
+before the worker may end. Since Python 3.12.1 it does not end at SIGTERM while a WebSocket is open,
+whatever its graceful timeout (hypercorn#308).
+Nothing of the kit imports it: a worker under another server does not have Hypercorn.
 """
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import Any, cast
 
 from hypercorn.asyncio import serve
 from hypercorn.config import Config
@@ -63,6 +64,24 @@ class WSStream(ws_stream.WSStream):
         await self.send(StreamClosed(stream_id=self.stream_id))
 
 
+_start_server = asyncio.start_server
+
+
+async def start_server(*arguments: Any, **options: Any) -> asyncio.Server:
+    """Start a server that does not wait for its connections once it is closed.
+
+    Hypercorn awaits that before its graceful timeout begins. Up to Python 3.12.0 nothing was waited
+    for; since then every open connection is.
+    """
+    server = await _start_server(*arguments, **options)
+    server.wait_closed = _do_not_wait  # type: ignore[method-assign]
+    return server
+
+
+async def _do_not_wait() -> None:
+    pass
+
+
 def configure(options: ServerOptions) -> Config:
     """Return Hypercorn's configuration."""
     config = Config()
@@ -84,6 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     ws_stream.Handshake = Handshake  # type: ignore[misc]
     h11.WSStream = WSStream  # type: ignore[attr-defined]
+    asyncio.start_server = start_server
     framework = cast("Framework", Forwarded(application, options.forwarded_allow_ips))
     asyncio.run(serve(framework, configure(options), mode="asgi"))
 
