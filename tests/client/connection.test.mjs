@@ -1,12 +1,12 @@
 import assert from "node:assert/strict";
 import { beforeEach, describe, it } from "node:test";
 
+import { EARLIER_PAGE, READ_INTERVAL } from "../../app/chat/static/chat/connection.js";
 import {
-  EARLIER_PAGE,
-  GAP_GRACE,
-  GAP_PATIENCE,
-  READ_INTERVAL,
-} from "../../app/chat/static/chat/connection.js";
+  GAP_ANSWER_TIMEOUT,
+  GAP_DELAY_FIRST,
+  GAP_DELAY_MOST,
+} from "../../app/chat/static/chat/gaps.js";
 import { ANSWER_PATIENCE } from "../../app/chat/static/chat/outbox.js";
 import {
   HISTORY_PAGE,
@@ -24,6 +24,14 @@ beforeEach(() => {
 
 function pass(milliseconds) {
   room.surroundings.pass(milliseconds);
+}
+
+/** Let time go by on a socket that answers pings. */
+function wait(milliseconds) {
+  for (let left = milliseconds; left > 0; left -= 1000) {
+    pass(Math.min(left, 1000));
+    room.socket.tell({ type: "pong" });
+  }
 }
 
 function asked() {
@@ -76,7 +84,7 @@ describe("coming and coming back", () => {
     room.history(messages(202, 401), { sequence: 401 });
     room.history(messages(402, 402), { sequence: 402 });
     assert.deepEqual(room.told.messages, messages(1, 403).map(({ sequence }) => sequence));
-    pass(GAP_PATIENCE);
+    pass(GAP_DELAY_MOST);
     assert.deepEqual(asked(), []);
   });
 
@@ -89,7 +97,7 @@ describe("coming and coming back", () => {
       room.say(sequence);
     }
     assert.deepEqual(room.told.messages.slice(9), [8, 9, 10]);
-    pass(GAP_PATIENCE);
+    pass(GAP_DELAY_MOST);
     assert.deepEqual(asked(), []);
   });
 });
@@ -120,37 +128,67 @@ describe("messages", () => {
     assert.deepEqual(room.told.messages, [1]);
     room.say(2);
     assert.deepEqual(room.told.messages, [1, 2, 3, 4]);
-    pass(GAP_PATIENCE);
+    pass(GAP_DELAY_MOST);
     assert.deepEqual(asked(), []);
   });
 });
 
 describe("a gap", () => {
-  beforeEach(() => room.join(messages(1, 10)));
+  beforeEach(() => {
+    room.join(messages(1, 10));
+    // Every wait is as long as it can be.
+    room.surroundings.chance = 1;
+  });
 
-  it("is asked for after a grace, and filled", () => {
+  it("is asked for after a while, and filled", () => {
     room.say(14);
-    pass(GAP_GRACE - 1);
+    pass(GAP_DELAY_FIRST - 1);
     assert.deepEqual(asked(), []);
     pass(1);
     assert.deepEqual(asked(), [[11, 13]]);
     answer({ from: 11, to: 13 }, 14);
     assert.deepEqual(room.told.messages.slice(10), [11, 12, 13, 14]);
-    pass(GAP_PATIENCE);
+    pass(GAP_DELAY_MOST);
     assert.equal(asked().length, 1);
+  });
+
+  it("is asked for at a moment of each client's own", () => {
+    room.surroundings.chance = 0;
+    room.say(12);
+    pass(GAP_DELAY_FIRST / 2 - 1);
+    assert.deepEqual(asked(), []);
+    pass(1);
+    assert.deepEqual(asked(), [[11, 11]]);
   });
 
   it("is asked for in time even in a busy room", () => {
     for (let sequence = 12; sequence < 22; sequence += 1) {
       room.say(sequence);
-      pass(GAP_GRACE / 5);
+      pass(GAP_DELAY_FIRST / 5);
     }
     assert.deepEqual(asked(), [[11, 11]]);
   });
 
+  it("is not asked for when its message comes late", () => {
+    room.say(12);
+    pass(GAP_DELAY_FIRST - 1);
+    room.say(11);
+    pass(GAP_DELAY_MOST);
+    assert.deepEqual(asked(), []);
+  });
+
+  it("is not asked for while the messages come, however late they are", () => {
+    room.socket.tell({ type: "position", sequence: 30 });
+    for (let sequence = 11; sequence <= 30; sequence += 1) {
+      pass(GAP_DELAY_FIRST - 1);
+      room.say(sequence);
+    }
+    assert.deepEqual(asked(), []);
+  });
+
   it("above 200 is asked for in pieces, one after the other", () => {
     room.say(460);
-    pass(GAP_GRACE);
+    pass(GAP_DELAY_FIRST);
     assert.deepEqual(asked(), [[11, 210]]);
     answer({ from: 11, to: 210 }, 460);
     assert.deepEqual(asked().slice(1), [[211, 410]]);
@@ -161,33 +199,99 @@ describe("a gap", () => {
     assert.deepEqual(room.told.messages, messages(1, 460).map(({ sequence }) => sequence));
   });
 
+  it("that begins behind an answer has a wait of its own", () => {
+    room.say(12);
+    pass(GAP_DELAY_FIRST);
+    answer({ from: 11, to: 11 }, 20);
+    assert.deepEqual(room.told.messages.slice(10), [11, 12]);
+    pass(2 * GAP_DELAY_FIRST - 1);
+    assert.deepEqual(asked(), [[11, 11]]);
+    pass(1);
+    assert.deepEqual(asked().slice(1), [[13, 20]]);
+  });
+
   it("is noticed from a position", () => {
     room.socket.tell({ type: "position", sequence: 10 });
     room.socket.tell({ type: "position", sequence: 9 });
-    pass(GAP_GRACE);
+    pass(GAP_DELAY_FIRST);
     assert.deepEqual(asked(), []);
     room.socket.tell({ type: "position", sequence: 12 });
     room.socket.tell({ type: "position", sequence: 11 });
-    pass(GAP_GRACE);
+    pass(GAP_DELAY_FIRST);
     assert.deepEqual(asked(), [[11, 12]]);
   });
 
-  it("is asked for again when nobody answers", () => {
+  it("is asked for again when nobody answers, later each time", () => {
     room.say(12);
-    pass(GAP_GRACE + GAP_PATIENCE);
-    assert.deepEqual(asked(), [[11, 11], [11, 11]]);
+    pass(GAP_DELAY_FIRST);
+    for (let times = 1; times < 10; times += 1) {
+      assert.equal(asked().length, times);
+      const delay = Math.min(GAP_DELAY_MOST, GAP_DELAY_FIRST * 2 ** times);
+      wait(GAP_ANSWER_TIMEOUT + delay - 1);
+      assert.equal(asked().length, times);
+      pass(1);
+    }
+  });
+
+  it("is asked for again when the answer does not help, later each time", () => {
+    room.socket.tell({ type: "position", sequence: 12 });
+    pass(GAP_DELAY_FIRST);
+    for (let times = 1; times < 10; times += 1) {
+      assert.equal(asked().length, times);
+      room.history([], { from: 11, to: 12, sequence: 10 });
+      const delay = Math.min(GAP_DELAY_MOST, GAP_DELAY_FIRST * 2 ** times);
+      wait(delay - 1);
+      assert.equal(asked().length, times);
+      pass(1);
+    }
+  });
+
+  it("is asked for soon again after a request that was of use", () => {
+    room.say(12);
+    pass(GAP_DELAY_FIRST);
+    answer({ from: 11, to: 11 }, 12);
+    room.say(13);
+    room.say(15);
+    pass(GAP_DELAY_FIRST);
+    assert.deepEqual(asked(), [[11, 11], [14, 14]]);
+  });
+
+  it("is asked for later after a request whose messages came by themselves", () => {
+    room.say(12);
+    pass(GAP_DELAY_FIRST);
+    answer({ from: 11, to: 11 }, 12);
+    room.say(11);
+    room.say(13);
+    room.say(15);
+    pass(2 * GAP_DELAY_FIRST - 1);
+    assert.deepEqual(asked(), [[11, 11]]);
+    pass(1);
+    assert.deepEqual(asked(), [[11, 11], [14, 14]]);
+    assert.deepEqual(room.told.messages.slice(10), [11, 12, 13]);
+  });
+
+  it("is not asked for while the answer to another is awaited", () => {
+    room.say(12);
+    pass(GAP_DELAY_FIRST);
+    room.say(11);
+    room.say(14);
+    pass(GAP_ANSWER_TIMEOUT - 1);
+    assert.deepEqual(asked(), [[11, 11]]);
+    room.history(messages(11, 11), { from: 11, to: 11, sequence: 14 });
+    pass(2 * GAP_DELAY_FIRST);
+    assert.deepEqual(asked(), [[11, 11], [13, 13]]);
   });
 
   it("holds nothing up when the server does not have the message either", () => {
     room.say(12);
-    pass(GAP_GRACE);
+    pass(GAP_DELAY_FIRST);
     room.history([], { from: 11, to: 11, sequence: 12 });
     assert.deepEqual(room.told.messages.slice(10), [12]);
   });
 
   it("is not skipped because a server does not have it yet", () => {
     room.socket.tell({ type: "position", sequence: 12 });
-    pass(GAP_GRACE);
+    pass(GAP_DELAY_FIRST);
     room.history([], { from: 11, to: 12, sequence: 10 });
     assert.deepEqual(asked(), [[11, 12]]);
     room.say(11);
@@ -197,19 +301,20 @@ describe("a gap", () => {
   it("is left to the next socket when this one ends", () => {
     room.say(12);
     room.reconnect();
-    pass(GAP_PATIENCE);
+    pass(GAP_DELAY_MOST);
     assert.deepEqual(room.socket.sent, []);
   });
 
-  it("has its whole grace on each socket", () => {
-    room.surroundings.chance = 0;
+  it("has its whole wait on each socket", () => {
     room.say(12);
-    pass(GAP_GRACE - 1);
+    pass(GAP_DELAY_FIRST - 1);
+    room.surroundings.chance = 0;
     room.socket.end(1006);
     pass(0);
+    room.surroundings.chance = 1;
     room.join([], 10);
     room.say(14);
-    pass(GAP_GRACE - 1);
+    pass(GAP_DELAY_FIRST - 1);
     assert.deepEqual(room.socket.sent, []);
   });
 });

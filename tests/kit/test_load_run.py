@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import ServerConnection
 
-from channels_kit.load import Limits, Outcome, Plan, client, run, run_load, wire
+from channels_kit.load import Limits, Outcome, Plan, client, gaps, run, run_load, wire
 from channels_kit.load.adapter import Login, LoginRefused
 from channels_kit.load.report import as_json, render_text, timeline_as_json
 from channels_kit.probe import UsageError
@@ -28,9 +28,11 @@ MESSAGES = 12
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("BACKOFF_FIRST", "GAP_PATIENCE", "RESEND_INTERVAL"):
+    for name in ("BACKOFF_FIRST", "RESEND_INTERVAL"):
         monkeypatch.setattr(client, name, 0.01)
-    monkeypatch.setattr(client, "GAP_ANSWER", 0.2)
+    monkeypatch.setattr(gaps, "DELAY_FIRST", 0.02)
+    monkeypatch.setattr(gaps, "DELAY_MOST", 0.2)
+    monkeypatch.setattr(gaps, "ANSWER_TIMEOUT", 0.2)
     monkeypatch.setattr(run, "CHECK_INTERVAL", 0.01)
     monkeypatch.setattr(run, "QUIET", 0.05)
 
@@ -116,6 +118,25 @@ async def test_the_last_message_is_missed_by_the_position_alone(url: str, rooms:
     outcome = await load(url)
     assert outcome.ok
     assert all(each.gaps_asked for each in outcome.clients)
+
+
+async def test_what_is_only_late_is_asked_for_less_and_less(
+    url: str, rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gaps, "DELAY_FIRST", 0.01)
+    monkeypatch.setattr(gaps, "DELAY_MOST", 10.0)
+    rooms.tells_position = False
+
+    def deliver(sequence: int, socket: int) -> Iterable[int]:
+        # Every other message comes after the next one.
+        return [sequence] if sequence % 2 else [sequence - 2] if sequence > 2 else []
+
+    rooms.deliver = deliver
+    outcome = await hold(url, clients=1, rate=40, duration=1.025)
+    assert outcome.ok
+    assert outcome.sent == 41
+    # Each of 20 has a request where a client does not learn.
+    assert 1 <= outcome.clients[0].gaps_asked <= 10
 
 
 async def test_copies_are_dropped(url: str, rooms: Rooms) -> None:

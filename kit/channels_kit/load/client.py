@@ -22,6 +22,7 @@ from channels_kit.load.adapter import (
     Position,
     Refusal,
 )
+from channels_kit.load.gaps import GapRequests
 from channels_kit.load.inbox import Inbox
 from channels_kit.load.ledger import Ledger
 from channels_kit.load.login import LoginError, Logins
@@ -40,12 +41,6 @@ sample's page (app/chat/static/chat/socket.js)."""
 
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds for a handshake, and again for the first frame; a client tries again after it."""
-
-GAP_PATIENCE = 0.5
-"""Seconds a message that is passed by others may take; then it is asked for."""
-
-GAP_ANSWER = 5.0
-"""Seconds for the answer; then it is asked for again."""
 
 RESEND_INTERVAL = 0.2
 """Seconds between two messages that are sent again, well below any limit of a server."""
@@ -150,8 +145,8 @@ class Client:
         self._goal: int | None = None
         # Ends a connection that sends no frame.
         self._patience = asyncio.timeout(None)
-        # Runs while there is a gap: asks for it.
-        self._gap_timer: asyncio.TimerHandle | None = None
+        # Ask for what this connection lacks; None before the first connection.
+        self._gaps: GapRequests | None = None
         # Runs where the server asked for a pause: sends again.
         self._refused_timer: asyncio.TimerHandle | None = None
         # What is being sent on this connection.
@@ -240,6 +235,7 @@ class Client:
         self._failures = 0
         self._heard = True
         self.connection = connection
+        self._gaps = GapRequests(self._ask_for_gap, asyncio.get_running_loop().call_later)
         self._worker = (isinstance(event, History) and event.worker) or UNKNOWN_WORKER
         conditions.timeline.opened(self._since, self._worker, again=self._lost is not None)
         if self._lost is not None:
@@ -258,10 +254,11 @@ class Client:
         self._goal = None
         for task in self._tasks:
             task.cancel()
-        for timer in (self._gap_timer, self._refused_timer):
-            if timer is not None:
-                timer.cancel()
-        self._gap_timer = self._refused_timer = None
+        if self._gaps is not None:
+            self._gaps.stop()
+        if self._refused_timer is not None:
+            self._refused_timer.cancel()
+        self._refused_timer = None
 
     def _take(self, event: Event) -> None:
         """Act on a frame, and record what is delivered by it."""
@@ -269,6 +266,8 @@ class Client:
         match event:
             case Message():
                 delivered = self.inbox.message(event)
+                if not delivered and event.sequence <= (self.inbox.last or 0) and self._gaps:
+                    self._gaps.copied()
                 self._confirmed(event)
             case History():
                 if self.inbox.last is None:
@@ -293,7 +292,12 @@ class Client:
         now = monotonic()
         for message in delivered:
             ledger.received(self.name, message, now, since=self._since)
-        self._watch_for_gap()
+        if self._gaps is not None:
+            self._gaps.took(
+                gap=self.inbox.gap is not None,
+                progress=bool(delivered),
+                answer=isinstance(event, Filling),
+            )
         if self._goal is not None:
             self._end_recovery(self._goal, now)
 
@@ -325,26 +329,17 @@ class Client:
         self._refused_timer = None
         self._start(self._send_again())
 
-    def _watch_for_gap(self) -> None:
-        if self.inbox.gap is None:
-            if self._gap_timer is not None:
-                self._gap_timer.cancel()
-                self._gap_timer = None
-        elif self._gap_timer is None:
-            loop = asyncio.get_running_loop()
-            self._gap_timer = loop.call_later(GAP_PATIENCE, self._ask_for_gap)
-
-    def _ask_for_gap(self) -> None:
+    def _ask_for_gap(self) -> bool | None:
+        """Ask for what is missing; return whether more is, or None where nothing is."""
         adapter = self.conditions.plan.adapter
         gap = self.inbox.gap
         if gap is None or self.connection is None:
-            self._gap_timer = None
-            return
+            return None
         first, last = gap
+        end = min(last, first + adapter.gap_limit - 1)
         self.gaps_asked += 1
-        self._start(self._send(adapter.encode_gap(first, min(last, first + adapter.gap_limit - 1))))
-        loop = asyncio.get_running_loop()
-        self._gap_timer = loop.call_later(GAP_ANSWER, self._ask_for_gap)
+        self._start(self._send(adapter.encode_gap(first, end)))
+        return end < last
 
     async def _send_again(self) -> None:
         """Send everything that has not come back, slowly."""

@@ -3,11 +3,13 @@
  * reordering a message. Knows nothing of the page.
  */
 
+import { GapRequests } from "./gaps.js";
 import { Outbox } from "./outbox.js";
 import {
   Action,
   ErrorCode,
   FrameType,
+  HISTORY_PAGE,
   IMAGE_MAX_BYTES,
   IMAGE_TYPES,
   MESSAGE_MAX_LENGTH,
@@ -16,12 +18,7 @@ import {
 import { Sequence } from "./sequence.js";
 import { ReconnectingSocket, browser } from "./socket.js";
 
-/** How long a message that was overtaken may take before it is asked for. All in milliseconds. */
-export const GAP_GRACE = 300;
-
-/** How long the answer may take before it is asked for again. */
-export const GAP_PATIENCE = 5000;
-
+/** In milliseconds. */
 export const READ_INTERVAL = 5000;
 
 /** Messages that earlier() asks for at once. */
@@ -38,7 +35,7 @@ export class RoomConnection {
   #joined = false;
   /** The number of the oldest message that is known. */
   #oldest = 1;
-  #gapTimer = null;
+  #gaps;
   #people = new Set();
   #typedAt = -Infinity;
   /** How far the user has read, and how far the server was told so. */
@@ -70,6 +67,7 @@ export class RoomConnection {
       { state: (state) => this.#changed(state), frame: (frame) => this.#receive(frame) },
       environment,
     );
+    this.#gaps = new GapRequests(() => this.#askForGap(), environment);
     this.#outbox = new Outbox(
       (action) => this.#socket.send(action),
       (texts) => handlers.pending(texts),
@@ -176,7 +174,7 @@ export class RoomConnection {
     this.#joined = false;
     this.#outbox.shut();
     this.#sequence.restart();
-    this.#clearGapTimer();
+    this.#gaps.stop();
   }
 
   #receive(frame) {
@@ -188,13 +186,14 @@ export class RoomConnection {
           this.#oldest = frame.from;
           this.#handlers.earlier(frame.messages);
         } else {
-          this.#receiveGap(frame);
+          this.#deliver(this.#sequence.fill(frame), { answer: true });
         }
         break;
       case FrameType.MESSAGE:
         if (frame.sequence <= this.#sequence.known) {
-          // The answer to a message that was sent twice.
+          // The answer to a message that was sent twice, or one that came late.
           this.#outbox.remove(frame.client_id);
+          this.#gaps.copied();
         } else {
           this.#deliver(this.#sequence.add(frame));
         }
@@ -242,15 +241,6 @@ export class RoomConnection {
     }
   }
 
-  #receiveGap({ messages, from, to, sequence }) {
-    const before = this.#sequence.known;
-    this.#deliver(this.#sequence.fill(messages, from, to, sequence));
-    if (this.#sequence.known > before && this.#sequence.known >= to && this.#sequence.gap()) {
-      // The next piece of a large gap need not be waited for.
-      this.#askForGap();
-    }
-  }
-
   #receiveError(error) {
     if (error.code === ErrorCode.FLOOD) {
       this.#outbox.pause(error.retry_after * 1000);
@@ -262,31 +252,25 @@ export class RoomConnection {
   }
 
   /** Pass on what is due, and see to what is missing. */
-  #deliver(due) {
+  #deliver(due, { answer = false } = {}) {
     if (due.length > 0) {
-      this.#clearGapTimer();
       this.#handlers.messages(due);
       for (const { client_id: clientId } of due) {
         this.#outbox.remove(clientId);
       }
     }
-    if (this.#gapTimer === null && this.#sequence.gap()) {
-      this.#gapTimer = this.#environment.setTimeout(() => this.#askForGap(), GAP_GRACE);
-    }
+    this.#gaps.took({ gap: this.#sequence.gap() !== null, progress: due.length > 0, answer });
   }
 
+  /** Ask for what is missing; return whether more is, or null where nothing is. */
   #askForGap() {
-    this.#clearGapTimer();
     const gap = this.#sequence.gap();
-    if (gap) {
-      this.#socket.send({ action: Action.HISTORY, ...gap });
-      this.#gapTimer = this.#environment.setTimeout(() => this.#askForGap(), GAP_PATIENCE);
+    if (gap === null) {
+      return null;
     }
-  }
-
-  #clearGapTimer() {
-    this.#environment.clearTimeout(this.#gapTimer);
-    this.#gapTimer = null;
+    const to = Math.min(gap.to, gap.from + HISTORY_PAGE - 1);
+    this.#socket.send({ action: Action.HISTORY, from: gap.from, to });
+    return to < gap.to;
   }
 
   #tellPresence() {

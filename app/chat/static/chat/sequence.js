@@ -1,7 +1,5 @@
 /** The messages of a room in the order of their numbers, whatever the order in which they come. */
 
-import { HISTORY_PAGE } from "./protocol.js";
-
 /** Each method that takes messages returns those that are now due: in order, without gaps, once. */
 export class Sequence {
   /** Every message up to this number has been returned; null before the first history. */
@@ -37,8 +35,8 @@ export class Sequence {
     return this.#known === null ? [] : this.#advance();
   }
 
-  /** The answer to a question for `from` to `to`; the room's newest number was `newest` then. */
-  fill(messages, from, to, newest) {
+  /** The answer to a request for `from` to `to`; the room's newest number was `newest` then. */
+  fill({ messages, from, to, sequence: newest }) {
     this.#hold(messages);
     this.notice(newest);
     const due = [];
@@ -70,13 +68,13 @@ export class Sequence {
     return true;
   }
 
-  /** The first missing numbers, both included, as many as can be asked for at once; or null. */
+  /** The first missing numbers, both included; or null. */
   gap() {
     if (this.#known === null || this.#newest <= this.#known) {
       return null;
     }
     const from = this.#known + 1;
-    let to = Math.min(this.#newest, this.#known + HISTORY_PAGE);
+    let to = this.#newest;
     for (const sequence of this.#held.keys()) {
       to = Math.min(to, sequence - 1);
     }
