@@ -2,8 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from itertools import chain, repeat
 
 from websockets.asyncio.server import ServerConnection, serve
@@ -31,6 +32,10 @@ class Workers:
         self.dies: dict[str, int] = {}
         # Sockets that a worker says to have beside.
         self.load: dict[str, int] = {}
+        # The Retry-After of handshakes that are refused for load, before any is taken.
+        self.refuses: Iterator[str] = iter(())
+        # The handshakes that were.
+        self.refused: list[Request] = []
 
     @asynccontextmanager
     async def serving(self, *names: str) -> AsyncIterator[str]:
@@ -43,9 +48,18 @@ class Workers:
         async def handle(connection: ServerConnection) -> None:
             await self._handle(connection, next(upcoming))
 
-        async with serve(handle, "127.0.0.1", 0) as server:
+        async with serve(handle, "127.0.0.1", 0, process_request=self._admit) as server:
             port = server.sockets[0].getsockname()[1]
             yield f"http://127.0.0.1:{port}"
+
+    def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
+        retry_after = next(self.refuses, None)
+        if retry_after is None:
+            return None
+        self.refused.append(request)
+        response = connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "This worker is full.\n")
+        response.headers["Retry-After"] = retry_after
+        return response
 
     async def _handle(self, connection: ServerConnection, worker: str) -> None:
         assert connection.request is not None

@@ -3,14 +3,17 @@ import socket
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack
 from http import HTTPStatus
+from itertools import repeat
 from typing import Any
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
+from websockets.exceptions import InvalidStatus
 from websockets.http11 import Request, Response
 
 from channels_kit.probe import Report, Target, UsageError, prove
+from channels_kit.probe import socket as probe_socket
 from channels_kit.probe.ledger import CLOSING
 from channels_kit.probe.matrix import EDGE_SOCKETS_MORE
 
@@ -88,7 +91,7 @@ async def test_a_lost_message_is_missing_and_ends_the_rounds(stack: AsyncExitSta
 
 
 async def test_a_copy_of_the_last_message_is_seen(stack: AsyncExitStack) -> None:
-    """It comes after the round has settled; only the closing round waits for it."""
+    """It comes after the round has finished; only the closing round waits for it."""
 
     def faults(sender: str, receiver: str, number: int) -> Iterable[int]:
         late = number == CLOSING and (sender, receiver) == ("red", "blue")
@@ -155,11 +158,17 @@ async def test_another_worker_answers(stack: AsyncExitStack) -> None:
     [blue] = await targets(stack, Workers(), "blue")
     report = await bounded([Target("red", blue.url)])
     assert not report.ok
-    assert report.parts[0].endpoints[0].failure == "answered by blue"
+    assert report.parts[0].endpoints[0].failure == "answered by another worker: blue"
 
 
 @pytest.mark.parametrize(
-    ("status", "words"), [(403, "answered 403, is the token the worker's?"), (500, "answered 500")]
+    ("status", "words"),
+    [
+        (403, "answered 403; check that the token is the worker's"),
+        (500, "answered 500"),
+        # Nothing says that it is for a moment.
+        (503, "answered 503; the worker, or every worker behind the edge, takes no sockets"),
+    ],
 )
 async def test_a_refused_handshake(stack: AsyncExitStack, status: int, words: str) -> None:
     def respond(connection: ServerConnection, request: Request) -> Response:
@@ -168,6 +177,36 @@ async def test_a_refused_handshake(stack: AsyncExitStack, status: int, words: st
     url = await stack.enter_async_context(answering(respond))
     report = await bounded([Target("red", url)])
     assert str(report.parts[0].endpoints[0].failure).endswith(f": {words}")
+
+
+async def test_a_handshake_that_is_refused_for_load_is_tried_again(stack: AsyncExitStack) -> None:
+    workers = Workers()
+    workers.refuses = iter(["0", "0"])
+    report = await bounded(await targets(stack, workers, "red", "blue"))
+    assert report.ok
+    assert len(workers.refused) == 2
+
+
+async def test_refusals_for_load_are_told_when_the_time_is_up(stack: AsyncExitStack) -> None:
+    workers = Workers()
+    workers.refuses = repeat("0")
+    report = await bounded(await targets(stack, workers, "red"), timeout=BRIEF)
+    failure = str(report.parts[0].endpoints[0].failure)
+    assert failure.endswith(": answered 503 (This worker is full.); tried again for 0.5 s")
+    assert len(workers.refused) > 1
+
+
+def test_a_retry_waits_as_it_is_asked_within_bounds() -> None:
+    def delay(status: int, **headers: str) -> float | None:
+        response = Response(status, "", Headers({**headers}))
+        return probe_socket._retry_delay(InvalidStatus(response))
+
+    drawn = {delay(503, **{"Retry-After": "1"}) for _ in range(20)}
+    assert len(drawn) == 20
+    assert all(each is not None and 0.5 <= each <= 1 for each in drawn)
+    assert delay(503, **{"Retry-After": "3600"}) <= probe_socket.RETRY_MOST  # type: ignore[operator]
+    for status, headers in [(503, {}), (503, {"Retry-After": "soon"}), (429, {"Retry-After": "1"})]:
+        assert delay(status, **headers) is None
 
 
 async def test_a_redirect_is_not_followed(stack: AsyncExitStack) -> None:

@@ -15,8 +15,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.frames import Close
 from websockets.http11 import Response
 
+from channels_kit.probe import Target, prove
 from channels_kit.probe.__main__ import main
 from channels_kit.serving import drain
+from channels_kit.serving.sockets import HANDSHAKES
 
 from .cluster import SERVERS, Cluster, Redis, Worker
 from .conftest import TOKEN
@@ -92,6 +94,12 @@ async def stopped(worker: Worker) -> int:
     """Send SIGTERM; return the exit code, once it has ended."""
     worker.popen.send_signal(signal.SIGTERM)
     return await asyncio.to_thread(worker.popen.wait, PROMPTLY)
+
+
+async def proof_of(worker: Worker, seconds: float = 10) -> str:
+    """Prove that the worker delivers to itself; return why it does not, or "proved"."""
+    report = await prove([Target(worker.name, worker.url)], token=TOKEN, timeout=seconds)
+    return "proved" if report.ok else str(report.parts[0].endpoints[0].failure)
 
 
 def get(worker: Worker, path: str, **headers: str) -> tuple[HTTPResponse, bytes]:
@@ -182,6 +190,17 @@ async def test_sigterm_waits_for_a_request_in_flight(worker: Worker, release: Re
     assert await stopping in (0, -signal.SIGTERM)
 
 
+async def test_sigterm_ends_open_connections_within_the_grace(server: str) -> None:
+    """Where the drain was not through: Python 3.12 lets a server wait for every connection."""
+    with Worker("app1:8001", {}, server, grace=1) as worker:
+        idle = HTTPConnection("127.0.0.1", worker.port, timeout=LONG)
+        with closing(idle), unread(worker, "/still/"):
+            idle.request("GET", "/-/live")
+            assert idle.getresponse().read()
+            async with await opened(worker, "/still/"):
+                assert await stopped(worker) in (0, -signal.SIGTERM)
+
+
 async def test_sigterm_cuts_no_answer_short(worker: Worker) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", worker.port, limit=2**16)
     writer.write(b"GET /large/ HTTP/1.1\r\nHost: app1\r\nConnection: close\r\n\r\n")
@@ -220,10 +239,66 @@ async def test_an_application_that_does_not_answer(server: str) -> None:
 
 
 async def test_a_full_worker(server: str) -> None:
-    with Worker("app1:8001", {"CHANNELS_KIT_MAX_SOCKETS": "1"}, server) as worker:
+    environment = {"CHANNELS_KIT_MAX_SOCKETS": "1", "CHANNELS_KIT_PROBE_TOKEN": TOKEN}
+    with Worker("app1:8001", environment, server) as worker:
         async with await opened(worker, "/still/"):
+            assert await proof_of(worker) == "proved"
             response = await refusal_of(worker, "/still/")
-    assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
+            assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
+            # Whoever does not show the token has none of the proof's places.
+            assert (await refusal_of(worker, "/-/probe/run/1/")).status_code == 403
+        # Nor does the proof have one of the clients'.
+        async with (
+            await opened(worker, "/-/probe/run/1/", Authorization=f"Bearer {TOKEN}"),
+            await opened(worker, "/still/"),
+        ):
+            assert (await refusal_of(worker, "/still/")).status_code == 503
+
+
+async def test_a_worker_with_all_handshakes_in_hand(server: str, tmp_path: Path) -> None:
+    environment = {
+        "SERVED_RELEASE": os.fspath(tmp_path / "release"),
+        "CHANNELS_KIT_HANDSHAKE_TIMEOUT": str(LONG),
+        "CHANNELS_KIT_PROBE_TOKEN": TOKEN,
+    }
+    with Worker("app1:8001", environment, server) as worker:
+        assert worker.port
+        connecting = [asyncio.create_task(opened(worker, "/late/")) for _ in range(HANDSHAKES)]
+        await said(worker, rf"(?s)(?>.*?late: begun){{{HANDSHAKES}}}")
+        assert (await refusal_of(worker, "/still/")).status_code == 503
+        assert await proof_of(worker) == "proved"
+        (tmp_path / "release").touch()
+        for client in await asyncio.gather(*connecting):
+            await client.close()
+
+
+async def test_a_worker_that_drains_is_not_proved(server: str) -> None:
+    with Worker("app1:8001", {"CHANNELS_KIT_PROBE_TOKEN": TOKEN}, server) as worker:
+        assert worker.port
+        assert await proof_of(worker) == "proved"
+        worker.popen.send_signal(drain.DRAIN_SIGNAL)
+        await said(worker, "draining: 0 sockets")
+        failure = await proof_of(worker, seconds=0.5)
+    assert failure.endswith(": answered 503 (This worker is draining.); tried again for 0.5 s")
+
+
+async def test_no_server_logs_a_query(server: str) -> None:
+    """Whatever levels the application's settings give: a query carries a user's token."""
+    with Worker("app1:8001", {"SERVED_LOGS_ALL": "yes"}, server) as worker:
+        async with await opened(worker, "/still/?token=hidden"):
+            pass
+        await said(worker, "disconnected: ")
+        await refusal_of(worker, "/refuse/?token=hidden")
+        assert get(worker, "/client/?token=hidden")[0].status == 200
+        assert await stopped(worker) in (0, -signal.SIGTERM)
+    assert "hidden" not in "".join(worker.output)
+
+
+def test_a_variable_for_another_program_starts_no_more_processes(server: str) -> None:
+    with Worker("app1:8001", {"WEB_CONCURRENCY": "3", "UVICORN_WORKERS": "3"}, server) as worker:
+        assert get(worker, "/-/live")[0].status == 200
+        process = worker.popen.pid
+        assert Path(f"/proc/{process}/task/{process}/children").read_text() == ""
 
 
 async def test_messages_have_their_limit(worker: Worker) -> None:

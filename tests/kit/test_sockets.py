@@ -338,7 +338,7 @@ async def test_above_its_number_of_handshakes_in_hand_a_worker_refuses_more() ->
     application.release.set()
     for connection in waiting:
         assert (await connection.next())["type"] == "websocket.accept"
-    assert sockets.undecided == 0
+    assert sockets.client_places.undecided == 0
     more = await opened(sockets, Application(), module.HANDSHAKES)
     sockets.drain()
     for connection in [opened_before, *waiting, *more]:

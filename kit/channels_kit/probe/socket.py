@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import random
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -12,10 +13,18 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.frames import Close
+from websockets.http11 import Response
 from websockets.typing import Origin
 
 CLOSE_TIMEOUT = 2.0
 """Seconds a server has to answer the closing frame; nothing depends on its answer."""
+
+RETRY_MOST = 2.0
+"""Seconds before a handshake is tried again at most, whatever Retry-After asks for: the proof has
+few sockets and a deadline."""
+
+MAX_REASON = 100
+"""Characters that are shown of what a refusal says."""
 
 MAX_SIZE = 2**16
 """Bytes a frame may have; the probe's have about a hundred."""
@@ -47,6 +56,8 @@ class ProbeSocket:
     async def open(cls, url: str, *, token: str, origin: str, seconds: float) -> "ProbeSocket":
         """Open a socket and wait for its hello.
 
+        A handshake that is refused for load (503 with Retry-After) is tried again.
+
         Args:
             url: the socket's own `ws://` or `wss://` URL.
             token: what the worker's environment names as the probe's token; several, with
@@ -59,9 +70,18 @@ class ProbeSocket:
         """
         deadline = asyncio.timeout(seconds)
         connection: ClientConnection | None = None
+        refusal: InvalidStatus | None = None
         try:
             async with deadline:
-                connection = await _connect(url, token.split(), origin)
+                while connection is None:
+                    try:
+                        connection = await _connect(url, token.split(), origin)
+                    except InvalidStatus as error:
+                        delay = _retry_delay(error)
+                        if delay is None:
+                            raise
+                        refusal = error
+                        await asyncio.sleep(delay)
                 hello = _parse(await connection.recv(), "hello")
                 worker, revision = str(hello["worker"]), str(hello["revision"])
                 # One of a former version of the kit does not say.
@@ -72,7 +92,12 @@ class ProbeSocket:
             if not isinstance(error, Exception):
                 raise
             did = f"could not open {url}" if connection is None else f"no hello from {url}"
-            why = f"no answer within {seconds:g} s" if deadline.expired() else explain(error)
+            if not deadline.expired():
+                why = explain(error)
+            elif connection is None and refusal is not None:
+                why = f"{explain(refusal)}; tried again for {seconds:g} s"
+            else:
+                why = f"no answer within {seconds:g} s"
             raise SocketError(f"{did}: {why}") from error
 
     async def send(self, number: int) -> None:
@@ -142,6 +167,16 @@ async def _connect(url: str, tokens: list[str], origin: str) -> ClientConnection
     return await _connect(url, others, origin)
 
 
+def _retry_delay(error: InvalidStatus) -> float | None:
+    """Return the seconds after which a refused handshake is tried again; None: it is not."""
+    response = error.response
+    retry_after = response.headers.get("Retry-After", "")
+    if response.status_code != HTTPStatus.SERVICE_UNAVAILABLE or not retry_after.isdecimal():
+        return None
+    # The sockets of a proof are refused together; they are not to come back together.
+    return min(float(retry_after), RETRY_MOST) * random.uniform(0.5, 1)  # noqa: S311
+
+
 def explain(error: Exception) -> str:
     """Say in an operator's words why a socket failed."""
     match error:
@@ -150,7 +185,7 @@ def explain(error: Exception) -> str:
         case ConnectionClosed():
             return "the connection was lost"
         case InvalidStatus(response=response):
-            return f"answered {response.status_code}" + _HINTS.get(response.status_code, "")
+            return f"answered {response.status_code}" + _reason(response)
         case InvalidHandshake():
             return str(error)
         case ssl.SSLCertVerificationError():
@@ -162,12 +197,20 @@ def explain(error: Exception) -> str:
         case OSError():
             return str(error)
         case _:
-            return f"answered as no probe socket does ({type(error).__name__}: {error})"
+            return f"unexpected answer ({type(error).__name__}: {error})"
+
+
+def _reason(response: Response) -> str:
+    """Return what a worker says with its refusal, or a hint at what a status means."""
+    body = bytes(response.body or b"").decode(errors="replace").strip()
+    if body.startswith("This worker is ") and body.isprintable():
+        return f" ({body[:MAX_REASON]})"
+    return _HINTS.get(response.status_code, "")
 
 
 _HINTS = {
-    403: ", is the token the worker's?",
-    404: ", is the application wrapped by channels_kit.serving?",
-    503: ", the worker or all behind the edge are not serving",
-    504: ", the edge got no answer from a worker",
+    403: "; check that the token is the worker's",
+    404: "; check that channels_kit.serving wraps the application",
+    503: "; the worker, or every worker behind the edge, takes no sockets",
+    504: "; the edge got no answer from a worker",
 }

@@ -3,7 +3,8 @@
 - A handshake that the application neither accepts nor refuses is cut. Uvicorn would wait for ever;
   nginx gives up at its read timeout and tries the next worker, which hangs as well.
 - Above a number of sockets a worker refuses more, so that nginx tries the next one; and above a
-  number of handshakes at once, for who waits for long is served when its client has gone.
+  number of handshakes at once, because the last of a long queue is served when its client has gone.
+  The proof's sockets have places of their own.
 - A worker that drains refuses new ones too, and closes those it has one after the other. A server
   that stops closes all at once, and all their clients come back at once.
 - Those that came through a process of the edge which a reload has replaced are closed one after the
@@ -56,6 +57,10 @@ HANDSHAKES = 32
 """Handshakes that a worker has in hand at most. One takes some hundredths of a second; where it
 takes longer because there are too many, more of them at once make none of them faster."""
 
+PROBE_SOCKETS = 64
+"""Sockets of the proof that a worker takes beside `max_sockets`, with `HANDSHAKES` of their own.
+The proof passes on a worker that is full or busy, and takes no client's place."""
+
 REFUSALS = ("draining", "full", "busy", "late", "application", "undecided", "unauthorized")
 """Why a handshake is not accepted: the worker drains, has no room, has too many in hand, has cut
 the application; the application has refused, or ended without a word, or it is a probe's that shows
@@ -92,6 +97,30 @@ class SocketCounts:
     sent: int = 0
 
 
+class Places:
+    """The places of one kind of sockets, so that neither kind takes those of the other.
+
+    Args:
+        sockets: how many there may be.
+        handshakes: how many of them may be in their handshake.
+    """
+
+    def __init__(self, sockets: int, handshakes: int) -> None:
+        self.max_sockets = sockets
+        self.max_handshakes = handshakes
+        # Those that are taken, and those of them whose application has not decided.
+        self.taken = 0
+        self.undecided = 0
+
+    def refusal(self) -> str | None:
+        """Return why no more is taken; None where there is a place."""
+        if self.taken >= self.max_sockets:
+            return "full"
+        if self.undecided >= self.max_handshakes:
+            return "busy"
+        return None
+
+
 class Sockets:
     """Runs the WebSockets of this worker.
 
@@ -103,10 +132,10 @@ class Sockets:
         self.settings = settings
         self.counts = SocketCounts()
         self.draining = False
+        self.client_places = Places(settings.max_sockets, HANDSHAKES)
+        self.probe_places = Places(PROBE_SOCKETS, HANDSHAKES)
         # From the start of a handshake until the application has ended.
         self._sockets: set[_Socket] = set()
-        # How many of them the application has neither accepted nor refused.
-        self.undecided = 0
         self._edges = Edges()
         # Those that the drain closes, in this order.
         self._leaving: asyncio.Queue[_Socket] = asyncio.Queue()
@@ -120,14 +149,32 @@ class Sockets:
     async def serve(
         self, application: ASGIApplication, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Serve one WebSocket with the application, or refuse it with 503."""
-        reason = self._refusal()
+        """Serve a client's WebSocket with the application, or refuse it with 503."""
+        await self._serve(self.client_places, application, scope, receive, send)
+
+    async def serve_probe(
+        self, consumer: ASGIApplication, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Serve a WebSocket of the proof, which has shown the token, or refuse it with 503."""
+        await self._serve(self.probe_places, consumer, scope, receive, send)
+
+    async def _serve(
+        self,
+        places: Places,
+        application: ASGIApplication,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        reason = "draining" if self.draining else places.refusal()
         if reason is None:
-            socket = _Socket(self, receive, send, self.meet_edge(scope))
+            socket = _Socket(self, places, receive, send, self.meet_edge(scope))
             self._sockets.add(socket)
+            places.taken += 1
             try:
                 await socket.run(application, scope)
             finally:
+                places.taken -= 1
                 self._sockets.discard(socket)
         else:
             self.counts.refused[reason] += 1
@@ -163,15 +210,6 @@ class Sockets:
             # Its handshake had begun before.
             self._leaving.put_nowait(socket)
 
-    def _refusal(self) -> str | None:
-        if self.draining:
-            return "draining"
-        if len(self._sockets) >= self.settings.max_sockets:
-            return "full"
-        if self.undecided >= HANDSHAKES:
-            return "busy"
-        return None
-
     async def _close_in_turn(self, interval: float) -> None:
         """Close the sockets that leave, each at some moment of an interval of its own."""
         now = asyncio.get_running_loop().time
@@ -192,7 +230,9 @@ class Sockets:
         await asyncio.sleep(begin)
         sockets = [each for each in self._sockets if each.generation is generation and each.is_open]
         random.shuffle(sockets)
-        logger.warning("an edge ends soon that has been replaced: closing %d sockets", len(sockets))
+        logger.warning(
+            "the edge was reloaded and its old process ends soon: closing %d sockets", len(sockets)
+        )
         now = asyncio.get_running_loop().time
         began = now()
         for number, socket in enumerate(sockets):
@@ -210,12 +250,13 @@ class _Socket:
     """One WebSocket, between the server and the application."""
 
     __slots__ = (
+        "answer_by",
         "calls",
         "deadline",
         "decided",
         "generation",
         "is_open",
-        "patience",
+        "places",
         "server_receive",
         "server_send",
         "sockets",
@@ -223,9 +264,15 @@ class _Socket:
     )
 
     def __init__(
-        self, sockets: Sockets, receive: Receive, send: Send, generation: Generation | None
+        self,
+        sockets: Sockets,
+        places: Places,
+        receive: Receive,
+        send: Send,
+        generation: Generation | None,
     ) -> None:
         self.sockets = sockets
+        self.places = places
         # Of the edge that it came through.
         self.generation = generation
         self.server_receive = receive
@@ -237,15 +284,15 @@ class _Socket:
         self.decided = False
         # Whether it was accepted, and neither side has closed it.
         self.is_open = False
-        # When the drain, which has closed it, waits for its client no more.
-        self.patience: float | None = None
-        # What is under way at the server; each ends with the patience.
+        # Until when its client has to answer the close of a drain; None: no drain has closed it.
+        self.answer_by: float | None = None
+        # What is under way at the server; each ends at that time.
         self.calls: set[asyncio.Timeout] = set()
 
     async def run(self, application: ASGIApplication, scope: Scope) -> None:
         """Run the application, with a deadline for its handshake."""
         counts = self.sockets.counts
-        self.sockets.undecided += 1
+        self.places.undecided += 1
         try:
             async with self.deadline:
                 await application(scope, self.receive, self.send)
@@ -254,7 +301,7 @@ class _Socket:
                 raise  # the application's own: none of the deadline's business
         finally:
             self._ended(ABNORMAL_CLOSURE)
-            self.sockets.undecided -= not self.decided
+            self.places.undecided -= not self.decided
             if not self.decided and not self.deadline.expired():
                 # An error of the application's, or the client went.
                 counts.refused["undecided"] += 1
@@ -262,7 +309,7 @@ class _Socket:
             counts.refused["late"] += 1
             # The path only: a query string may carry a user's token.
             logger.warning(
-                "the application neither accepted nor refused %r within %g s: cut",
+                "handshake of %r cut after %g s: the application neither accepted nor refused it",
                 scope["path"],
                 self.sockets.settings.handshake_timeout,
             )
@@ -276,7 +323,7 @@ class _Socket:
         if message["type"] == "websocket.receive":
             self.sockets.counts.received += 1
         elif message["type"] == "websocket.disconnect":
-            if self.patience is not None:
+            if self.answer_by is not None:
                 # The same on every server, whatever the client made of the close.
                 return ended
             self._ended(min(message.get("code", NO_STATUS), FIRST_OF_APPLICATIONS))
@@ -285,7 +332,7 @@ class _Socket:
     async def send(self, message: Message) -> None:
         """Pass on an event of the application."""
         kind = message["type"]
-        if self.patience is not None and kind in ("websocket.send", "websocket.close"):
+        if self.answer_by is not None and kind in ("websocket.send", "websocket.close"):
             # The application has yet to be told that the drain closed it.
             return
         if kind == "websocket.close":
@@ -305,17 +352,17 @@ class _Socket:
         if not self.is_open:
             return
         self._ended(SERVICE_RESTART)
-        self.patience = asyncio.get_running_loop().time() + CLOSE_TIMEOUT
+        self.answer_by = asyncio.get_running_loop().time() + CLOSE_TIMEOUT
         for call in self.calls:
-            call.reschedule(self.patience)
+            call.reschedule(self.answer_by)
         message = {"type": "websocket.close", "code": SERVICE_RESTART, "reason": reason}
         # Whatever a server raises where the client has gone this moment.
         with suppress(Exception):
             await self._call(self.server_send(message), otherwise=None)
 
     async def _call(self, step: Awaitable[T], otherwise: T) -> T:
-        """Await the server; `otherwise` where the drain's patience with the client ends first."""
-        timeout = asyncio.timeout_at(self.patience)
+        """Await the server; `otherwise` where the client's time to answer a drain ends first."""
+        timeout = asyncio.timeout_at(self.answer_by)
         self.calls.add(timeout)
         try:
             async with timeout:
@@ -329,7 +376,7 @@ class _Socket:
 
     def _decide(self, accepted: bool) -> None:
         self.decided = True
-        self.sockets.undecided -= 1
+        self.places.undecided -= 1
         # An application that is being cut can still decide while it ends.
         if not self.deadline.expired():
             self.deadline.reschedule(None)

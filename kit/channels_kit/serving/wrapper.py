@@ -111,7 +111,7 @@ class Serving:
         consumer = ProbeConsumer(
             run=run, endpoint=endpoint, settings=self.settings, sockets=len(self.sockets)
         )
-        await self.sockets.serve(consumer, scope, receive, send)
+        await self.sockets.serve_probe(consumer, scope, receive, send)
 
     def is_authorized(self, scope: Scope) -> bool:
         """Whether the handshake shows the token; never, where there is none."""
