@@ -145,8 +145,8 @@ async def test_sockets_that_are_left_are_numbered(
         options = [url, f"--process={process.pid}", "--timeout=0.5"]
         assert await asyncio.to_thread(drain.main, options) == 1
     captured = capfd.readouterr()
-    assert captured.out.startswith("draining: 3 sockets or requests are left\n")
-    assert captured.err == "not drained within 0.5 s: 3 sockets or requests are left\n"
+    assert captured.out.startswith("draining: 3 sockets or requests left\n")
+    assert captured.err == "not drained within 0.5 s: 3 sockets or requests left\n"
 
 
 async def test_a_worker_that_hangs(worker: Worker, capfd: pytest.CaptureFixture[str]) -> None:
@@ -156,7 +156,7 @@ async def test_a_worker_that_hangs(worker: Worker, capfd: pytest.CaptureFixture[
     finally:
         worker.popen.send_signal(signal.SIGCONT)
     captured = capfd.readouterr()
-    assert captured.err == "not drained within 0.5 s: the worker does not say that it drains\n"
+    assert captured.err == "not drained within 0.5 s: the worker does not report a drain\n"
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_only_a_worker_that_drains_is_drained(
 ) -> None:
     with deaf() as process, saying(answer) as url:
         assert drain.main([url, f"--process={process.pid}", "--timeout=0.3"]) == 1
-    assert "the worker does not say that it drains" in capfd.readouterr().err
+    assert "the worker does not report a drain" in capfd.readouterr().err
 
 
 def test_it_looks_until_nothing_is_left(capfd: pytest.CaptureFixture[str]) -> None:
@@ -198,7 +198,7 @@ def test_a_line_is_written_when_it_is_true() -> None:
     with deaf() as process, saying('{"draining": true, "sockets": 1, "requests": 0}') as url:
         command = [sys.executable, "-c", program, url, f"--process={process.pid}", "--timeout=60"]
         with Process(command, {"PYTHONPATH": str(APP)}) as draining:
-            draining.wait_for("^draining: 1 sockets or requests are left\n")
+            draining.wait_for("^draining: 1 sockets or requests left\n")
 
 
 @pytest.mark.parametrize(

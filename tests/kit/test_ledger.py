@@ -27,7 +27,7 @@ def test_everything_arrived() -> None:
     ledger = Ledger(NAMES, planned=3)
     for number in (1, 2, 3, CLOSING):
         exchange(ledger, number)
-        assert ledger.settled
+        assert ledger.round_finished
         assert ledger.complete
     assert len(ledger.pairs()) == 4
     for each in ledger.pairs():
@@ -40,7 +40,7 @@ def test_a_lost_message_is_missing_and_keeps_the_round_from_settling() -> None:
     ledger = Ledger(NAMES, planned=3)
     exchange(ledger, 1)
     exchange(ledger, 2, lost=(("a", "b"),))
-    assert not ledger.settled
+    assert not ledger.round_finished
     assert not ledger.complete
     assert pair(ledger, "a", "b").missing
     assert (pair(ledger, "a", "b").expected, pair(ledger, "a", "b").delivered) == (2, 1)
@@ -50,9 +50,9 @@ def test_a_lost_message_is_missing_and_keeps_the_round_from_settling() -> None:
 def test_the_last_arrival_settles_the_round() -> None:
     ledger = Ledger(NAMES, planned=1)
     exchange(ledger, 1, lost=(("b", "b"),))
-    assert not ledger.settled
+    assert not ledger.round_finished
     ledger.received("b", "b", 1, at=11.0)
-    assert ledger.settled
+    assert ledger.round_finished
     assert ledger.complete
 
 
@@ -66,7 +66,7 @@ def test_a_copy_is_a_duplicate_and_not_a_delivery() -> None:
     assert not pair(ledger, "a", "b").ok
     assert not pair(ledger, "a", "b").missing
     # It does not stand in for the message that another pair lacks.
-    assert not ledger.settled
+    assert not ledger.round_finished
 
 
 @pytest.mark.parametrize("order", list(permutations((1, 2, CLOSING))))
@@ -107,9 +107,9 @@ def test_an_endpoint_that_dies_is_not_waited_for_but_missing() -> None:
     ledger = Ledger(NAMES, planned=3)
     exchange(ledger, 1)
     exchange(ledger, 2, lost=(("a", "b"), ("b", "b")))
-    assert not ledger.settled
+    assert not ledger.round_finished
     ledger.failed("b", "closed with 1011")
-    assert ledger.settled
+    assert ledger.round_finished
     assert not ledger.complete
     assert [(p.expected, p.delivered) for p in ledger.pairs()] == [(2, 2), (2, 1), (2, 2), (2, 1)]
 
@@ -146,4 +146,4 @@ def test_a_late_message_of_an_earlier_round_does_not_settle_this_one() -> None:
     ledger.begin(2)
     ledger.sent("a", 2, at=20.0)
     ledger.received("a", "a", 1, at=21.0)
-    assert not ledger.settled
+    assert not ledger.round_finished

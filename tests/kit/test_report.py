@@ -78,11 +78,11 @@ def test_the_text_names_everything_that_is_wrong() -> None:
         "  b: could not open ws://b: connection refused",
         "  c: not reached by any of 2 sockets",
         "  a -> b: 0 of 5 delivered",
-        "  b -> a: 2 delivered again",
+        "  b -> a: 2 delivered more than once",
         "  b -> a: 1 out of order",
         "  b -> b: the closing message was not delivered",
     ]
-    assert lines[-1] == "Not proved. Next: ask b how it is: curl http://b/-/ready"
+    assert lines[-1] == "Not proved. Next: check b: curl http://b/-/ready"
 
 
 def test_sockets_of_one_worker_share_a_cell() -> None:

@@ -20,7 +20,7 @@ def check_base(url: str) -> str:
     """
     if "@" in url:
         # It would end up in the report; not even this message may quote it.
-        raise UsageError("a URL with a user name or password is not taken")
+        raise UsageError("a URL must not contain a user name or password")
     try:
         parts = urlsplit(url)
         usable = parts.scheme in _WEBSOCKET_SCHEMES and parts.hostname and parts.port != 0

@@ -95,7 +95,7 @@ class Ledger:
         return [name for name in self.endpoints if name not in self.failures]
 
     @property
-    def settled(self) -> bool:
+    def round_finished(self) -> bool:
         """Whether all that can still arrive in this round has."""
         return not self._awaited
 

@@ -79,7 +79,7 @@ async def prove(
     if not 0 < timeout < math.inf:
         raise UsageError("the timeout is a number of seconds above 0")
     if not re.fullmatch(r"[!-~]+( [!-~]+)*", token):
-        raise UsageError("the token is empty, or has characters that no header carries")
+        raise UsageError("the token is empty, or has characters other than visible ASCII")
     for url in [*(target.url for target in targets), *([edge] if edge is not None else [])]:
         check_base(url)
 

@@ -102,7 +102,7 @@ def _faults(part: Part) -> Iterator[str]:
     for worker in part.unreached:
         yield f"  {worker}: not reached by any of {len(part.endpoints)} sockets"
     for worker in part.fuller:
-        yield f"  {worker}: has too many sockets for the edge to send it one more now (no fault)"
+        yield f"  {worker}: not reached, because the others have fewer sockets (no fault)"
     for cell in part.cells():
         names = f"  {cell.sender} -> {cell.receiver}:"
         if cell.delivered < cell.expected:
@@ -110,27 +110,28 @@ def _faults(part: Part) -> Iterator[str]:
         elif not all(pair.closed for pair in cell.pairs):
             yield f"{names} the closing message was not delivered"
         if duplicates := sum(pair.duplicates for pair in cell.pairs):
-            yield f"{names} {duplicates} delivered again"
+            yield f"{names} {duplicates} delivered more than once"
         if disordered := sum(pair.disordered for pair in cell.pairs):
             yield f"{names} {disordered} out of order"
 
 
 def _advice(report: Report) -> str:
-    """Name the next step for the first thing that is wrong."""
+    """Name the next step for the first fault."""
     for part in report.parts:
         for endpoint in part.failed_endpoints:
             layer = "channel layer" in (endpoint.failure or "")
-            redis = "; is the channel layer's Redis running?" if layer else ""
-            return f"Next: ask {endpoint.label} how it is: {_ask(endpoint)}{redis}"
+            redis = "; check that the channel layer's Redis runs" if layer else ""
+            return f"Next: check {endpoint.label}: {_ask(endpoint)}{redis}"
         if part.unreached:
-            return f"Next: does the edge balance over {part.unreached[0]}, and is it in service?"
+            worker = part.unreached[0]
+            return f"Next: check that {worker} is in service, and that the edge balances over it"
     receivers = {cell.receiver for cell in report.missing_pairs}
     for part in report.parts:
         for endpoint in part.endpoints:
             if endpoint.label in receivers:
                 return (
-                    f"Next: ask {endpoint.label} how it is: {_ask(endpoint)}; is the channel"
-                    " layer's Redis running, and is it the same for every worker?"
+                    f"Next: check {endpoint.label}: {_ask(endpoint)}; check that the channel"
+                    " layer's Redis runs, and that every worker uses the same one"
                 )
     return "Next: run it again; if messages still come twice or late, read the channel layer's log."
 

@@ -48,8 +48,8 @@ class Run:
         self.sockets: dict[str, ProbeSocket] = {}
         # Why the others did not.
         self.failures: dict[str, str] = {}
-        # Set when nothing more can arrive in the round that runs.
-        self.settled = asyncio.Event()
+        # Set when nothing more can arrive in the current round.
+        self.round_finished = asyncio.Event()
 
     async def __aenter__(self) -> "Run":
         return self
@@ -112,7 +112,7 @@ class Run:
             return
         if worker is not None and socket.worker != worker:
             await socket.close()
-            self.failures[name] = f"answered by {socket.worker}"
+            self.failures[name] = f"answered by another worker: {socket.worker}"
             return
         self.sockets[name] = socket
         settings.progress.step(self._open_so_far)
@@ -128,14 +128,14 @@ class Run:
         await self._send_round(ledger, CLOSING)
 
     async def _send_round(self, ledger: Ledger, number: int) -> None:
-        """Send one round from every socket at once; return when it is settled or time is up."""
+        """Send one round from every socket at once; return when it has finished or time is up."""
         ledger.begin(number)
-        self.settled.clear()
+        self.round_finished.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(self.settings.seconds):
                 await asyncio.gather(*(self._send(ledger, name, number) for name in ledger.live))
-                if not ledger.settled:
-                    await self.settled.wait()
+                if not ledger.round_finished:
+                    await self.round_finished.wait()
 
     async def _send(self, ledger: Ledger, name: str, number: int) -> None:
         ledger.sent(name, number, monotonic())
@@ -147,12 +147,12 @@ class Run:
         try:
             async for sender, number in self.sockets[name].messages():
                 ledger.received(sender, name, number, monotonic())
-                if ledger.settled:
-                    self.settled.set()
+                if ledger.round_finished:
+                    self.round_finished.set()
         except SocketError as error:
             ledger.failed(name, str(error))
-            if ledger.settled:
-                self.settled.set()
+            if ledger.round_finished:
+                self.round_finished.set()
 
     @property
     def _open_so_far(self) -> str:

@@ -104,7 +104,7 @@ class ProbeConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             async with asyncio.timeout(self.settings.ready_timeout):
                 await self.channel_layer.group_discard(self.group, self.channel_name)
         except Exception as error:
-            logger.warning("could not leave a probe's group: %s", type(error).__name__)
+            logger.warning("leaving a probe's group failed: %s", type(error).__name__)
 
     async def _join(self) -> None:
         if self.channel_layer is None:

@@ -28,7 +28,7 @@ disk since it started still understands it.
 INTERVAL = 0.05
 """Seconds between two looks."""
 
-PATIENCE = 2.0
+LOOK_TIMEOUT = 2.0
 """Seconds one look may take: a worker that hangs is asked again, and does not drain."""
 
 REPORT_INTERVAL = 5.0
@@ -68,19 +68,19 @@ def watch(process: int, url: SplitResult, started: float, timeout: float) -> int
     """Wait until the process has nothing in hand, for `timeout` seconds at most, and say so."""
     deadline = started + timeout
     reported = started
-    answer = "it was not asked"
+    answer = "the worker was not asked"
     while (now := time.monotonic()) < deadline:
         if not is_running(process):
             say("the worker ended while it was draining")
             return 0
-        left = in_hand(url, min(PATIENCE, deadline - now))
+        left = in_hand(url, min(LOOK_TIMEOUT, deadline - now))
         if left == 0:
             say(f"drained in {time.monotonic() - started:.1f} s")
             return 0
         answer = (
-            "the worker does not say that it drains"
+            "the worker does not report a drain"
             if left is None
-            else f"{left} sockets or requests are left"
+            else f"{left} sockets or requests left"
         )
         if now - reported >= REPORT_INTERVAL:
             reported = now
@@ -103,7 +103,7 @@ def in_hand(url: SplitResult, timeout: float) -> int | None:
     """Return how many sockets and requests a worker that drains still has.
 
     Returns:
-        Their number; None where the worker does not say that it drains.
+        Their number; None where the worker does not report a drain.
     """
     connection = HTTPConnection(url.hostname or "", url.port, timeout=timeout)
     try:
@@ -117,7 +117,7 @@ def in_hand(url: SplitResult, timeout: float) -> int | None:
 
 
 def process_or_none(text: str) -> int | None:
-    """Return the process that an argument of a command line is; None where it is empty.
+    """Return the process that an argument of a command line names; None where it is empty.
 
     Raises:
         ArgumentTypeError: it is no process. 0 and what is below would be many.

@@ -89,10 +89,12 @@ class _SocketsCollector(Collector):
         if number == 0:
             self.empty_bytes = resident_bytes()
         yield _gauge("sockets_open", "WebSockets, those in their handshake too.", number)
-        yield _gauge("draining", "Whether the worker takes no more.", self.sockets.draining)
+        yield _gauge(
+            "draining", "1 while the worker drains and takes no new sockets.", self.sockets.draining
+        )
         yield _gauge(
             "bytes_per_socket",
-            "Resident memory above that of the worker when last seen without sockets, each.",
+            "Resident memory of one socket: what the worker has more than without sockets.",
             (resident_bytes() - self.empty_bytes) / number if number else 0.0,
         )
         yield _counter("sockets_opened", "WebSockets accepted.", counts.opened)
@@ -100,7 +102,7 @@ class _SocketsCollector(Collector):
         yield _counter("messages_sent", "Messages to clients.", counts.sent)
         closed = CounterMetricFamily(
             "channels_kit_sockets_closed",
-            "WebSockets that have ended; all codes from 3000 on that clients chose are 3000.",
+            "WebSockets that have ended, by code; clients' own codes from 3000 count as 3000.",
             labels=["code"],
         )
         for code, times in sorted(counts.closed.items()):

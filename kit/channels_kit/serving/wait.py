@@ -13,10 +13,10 @@ from http.client import HTTPConnection, HTTPException
 from urllib.parse import SplitResult, urlsplit
 
 INTERVAL = 0.05
-"""Seconds between two questions."""
+"""Seconds between two requests."""
 
-PATIENCE = 5.0
-"""Seconds one question may take: a worker that hangs is asked again."""
+ASK_TIMEOUT = 5.0
+"""Seconds one request may take: a worker that hangs is asked again."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     deadline = time.monotonic() + options.timeout
     while True:
         remaining = deadline - time.monotonic()
-        status, answer = ask(options.url, min(max(remaining, INTERVAL), PATIENCE))
+        status, answer = ask(options.url, min(max(remaining, INTERVAL), ASK_TIMEOUT))
         if status == HTTPStatus.OK:
             return 0
         if time.monotonic() + INTERVAL >= deadline:
