@@ -285,7 +285,7 @@ class ActionModule(ActionBase):
 
     def proof_of(self, turn: Turn) -> list[str]:
         """Return the proof of a turn's worker, whom it names from then on."""
-        if not self.options["proof"] or turn.is_background:
+        if not self.options["proof"] or len(turn.units) != 1 or turn.is_background:
             return []
         (worker,) = turn.units
         named = f"--worker={worker['label']}={worker['url']}"

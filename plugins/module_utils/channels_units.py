@@ -417,6 +417,12 @@ class Progress:
             self.sockets = sockets if draining else 0
 
 
+def wanted_phase(state: State, unit: Unit) -> Phase:
+    """Return the phase that a unit is in at the end: READY or STOPPED."""
+    stops = state in STOPS or (state == State.WATCHED and not unit.revision)
+    return Phase.STOPPED if stops else Phase.READY
+
+
 class Watch:
     """Which questions are due until all units are where they shall be.
 
@@ -460,7 +466,7 @@ class Watch:
         self.progress = {
             unit.name: Progress(
                 unit=unit,
-                wanted=Phase.STOPPED if state in STOPS or not unit.revision else Phase.READY,
+                wanted=wanted_phase(state, unit),
                 fresh=fresh is None or unit.name in fresh,
                 former=(former or {}).get(unit.name, 0),
             )

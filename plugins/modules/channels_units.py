@@ -264,6 +264,9 @@ LIVE_PATIENCE = 2.0
 
 JOURNAL_LINES = 40
 
+LOOKS = (State.STARTED, State.WATCHED)
+"""The states that look at the units once even without a timeout."""
+
 PROVED = (State.RESTARTED, State.WATCHED)
 """The states that a proof is run for."""
 
@@ -296,10 +299,10 @@ class Host:
         """Run systemctl and return what it printed; fail where it refuses."""
         code, out, err = self.run("systemctl", verb, *arguments)
         if code:
-            what = f"systemctl {verb} failed"
+            said = f"systemctl {verb}: {err.strip()}"
             if unit is None:
-                self.module.fail_json(msg=f"{what}: {err.strip()}")
-            self.fail(unit, what, err.strip())
+                self.module.fail_json(msg=said)
+            self.fail(unit, "failed", said)
         return out
 
     def statuses(self, units: Iterable[Unit]) -> dict[str, Status]:
@@ -523,7 +526,7 @@ def bring(host: Host, state: State, parameters: Mapping[str, Any], check: bool) 
     if not check:
         carry_out(host, made, units)
         timeout = parameters["timeout"]
-        if timeout > 0 or state in (State.STARTED, State.WATCHED):
+        if state in LOOKS or (timeout > 0 and state != State.GATHERED):
             watch = Watch(
                 every,
                 others,
@@ -551,7 +554,8 @@ def bring(host: Host, state: State, parameters: Mapping[str, Any], check: bool) 
     if state == State.GATHERED:
         for name, told in answer["units"].items():
             if told["active"]:
-                told["ready"], told["reason"] = host.readiness(units[name], told["process"])
+                ready, said = host.readiness(units[name], told["process"])
+                told["ready"], told["reason"] = ready, "" if ready else said
     return answer
 
 

@@ -12,7 +12,10 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import ansible.module_utils
+import pytest
 import yaml
+from ansible.module_utils.testing import patch_module_args
 
 ROOT = Path(__file__).parents[2]
 ROLES = ROOT / "roles"
@@ -119,6 +122,30 @@ def finish(process: Any) -> Run:
 
 def run(home: Path, inventory: Tree, plays: list[Tree], *more: str, **variables: str) -> Run:
     return finish(start(home, inventory, plays, *more, **variables))
+
+
+def own_module_utils() -> None:
+    """Have Python find the project's module_utils where Ansible has its own, as on a host."""
+    directory = str(ROOT / "plugins" / "module_utils")
+    if directory not in ansible.module_utils.__path__:
+        ansible.module_utils.__path__.append(directory)
+
+
+def run_module(name: str, arguments: Mapping[str, Any], check: bool = False) -> Tree:
+    """Run a module in this process, and return its answer."""
+    own_module_utils()
+    main = runpy.run_path(str(ROOT / "plugins" / "modules" / f"{name}.py"))["main"]
+    given = {**arguments, "_ansible_check_mode": check}
+    with (
+        patch_module_args(given),
+        redirect_stdout(StringIO()) as output,
+        pytest.raises(SystemExit) as ended,
+    ):
+        main()
+    answer: Tree = json.loads(output.getvalue())
+    assert ended.value.code == (1 if answer.get("failed") else 0)
+    del answer["invocation"]
+    return answer
 
 
 def run_program(program: Path, arguments: Mapping[str, Any], check: bool = False) -> Tree:

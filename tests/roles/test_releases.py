@@ -353,7 +353,7 @@ def test_what_runs_and_what_is_current_is_kept_whenever_it_was_deployed(host: Ho
     for release, deployed in ((A, 100), (B, 200), (C, 300), (D, 400), (E, 0)):
         host.install(release, deployed=deployed)
     host.make_current(A)
-    host.serve("channels-worker@thumbnails", f"{E}-01234567")
+    host.serve("channels-background@thumbnails", f"{E}-01234567")
     host.prune(2)
     assert {each["release"] for each in host.list()} == {A, E}
     host.prune(2)

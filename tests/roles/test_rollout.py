@@ -38,8 +38,8 @@ class ActionModule(ActionBase):
         result = super().run(tmp, task_vars)
         host = task_vars["inventory_hostname"]
         arguments = self._task.args
-        units = [unit["unit"] for unit in arguments.get("units", [])]
-        told = [f"{NAME} {host}", arguments.get("step", ""), *(unit[9:-8] for unit in units)]
+        units = [unit["name"] for unit in arguments.get("units", [])]
+        told = [f"{NAME} {host}", arguments.get("state", ""), *(unit[9:-8] for unit in units)]
         if "number" in arguments:
             told.append(f"{arguments['number']}/{arguments['total']}")
             workers = [word[9:].split("=")[0] for word in arguments.get("proof", [])[2:]]
@@ -54,7 +54,7 @@ class ActionModule(ActionBase):
         if wrong:
             return {**result, "failed": True, "msg": wrong}
         looked = {unit: known["units"][unit] for unit in units if unit in known["units"]}
-        return {**result, "changed": arguments.get("step") != "look", "units": looked}
+        return {**result, "changed": arguments.get("state") != "gathered", "units": looked}
 """
 UNIT = "unit of {{ channels_release.id | default('none') }}\n"
 PROGRAM = """#!/bin/sh
@@ -67,11 +67,11 @@ def unit(active: bool = True, revision: str = "", right: bool = False, ready: bo
     """A unit as a look tells of it."""
     return {
         "active": active,
-        "right": right,
+        "up_to_date": right,
         "outdated": active and not right,
         "ready": active and ready,
         "revision": revision,
-        "process": "1234" if active else "0",
+        "process": 1234 if active else 0,
         "path": "/etc/systemd/system/channels-web@.service",
         "content": f"unit of {OLD}\n",
     }
@@ -139,7 +139,7 @@ CASES = {
         [imported("rollout")],
         wrong={
             "app1": {
-                "channels_roll proved": "1/6 app1 8001: messages do not arrive",
+                "channels_roll proved": "1/6 app1:8001 failed: messages are not delivered",
                 "channels_roll": "the former one does not start",
             },
         },
@@ -147,7 +147,9 @@ CASES = {
     "bad and wider": Case(
         [imported("rollout")],
         {**RUNS, WEB: unit(active=False)},
-        wrong={"app1": {"channels_roll proved": "1/5 app1 8002: messages do not arrive"}},
+        wrong={"app1": {"channels_roll proved": "1/5 app1:8002 failed: not delivered"}},
+            "app1": {"channels_roll proved": "1/5 app1:8002 failed: messages are not delivered"}
+        },
     ),
     "drain": Case([imported("drain")], variables={"drain_host": "app2"}),
     "rolled back": Case(
@@ -189,7 +191,9 @@ class Done:
         return [line for line in self.record if line.startswith(names)]
 
 
-OWN_ACTIONS = {"channels": ("channels_roll", "channels_worker"), "cluster": ("config_files",)}
+OWN_ACTIONS = {"cluster": ("config_files",)}
+# Of the project; an action comes before the module of its name.
+OWN_PLUGINS = ("channels_roll", "channels_units")
 
 
 def link_roles(directory: Path) -> None:
@@ -211,11 +215,18 @@ def link_roles(directory: Path) -> None:
             )
 
 
+def write_plugins(directory: Path) -> None:
+    directory.mkdir()
+    for name in OWN_PLUGINS:
+        (directory / f"{name}.py").write_text(ACTION)
+
+
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
     """Every case; four runs at a time."""
     directory = tmp_path_factory.mktemp("rollout")
     link_roles(directory / "roles")
+    write_plugins(directory / "plugins")
     # Where build.yml looks for it.
     (directory / "kit" / "channels_kit").mkdir(parents=True)
     programs = directory / "bin"
@@ -305,6 +316,7 @@ def begin(directory: Path, name: str, case: Case, programs: Path, old: str) -> A
         "--extra-vars",
         json.dumps(case.variables),
         ANSIBLE_ROLES_PATH=str(directory / "roles"),
+        ANSIBLE_ACTION_PLUGINS=f"{directory / 'plugins'}:{ROOT / 'plugins' / 'action'}",
         PATH=f"{programs}:{sys.exec_prefix}/bin:/usr/bin:/bin",
         RECORD=str(home / "record"),
         KNOWN=json.dumps({**known, "lb1": {}}),
@@ -331,10 +343,10 @@ def test_where_nothing_runs_all_start_at_once_and_are_proved(cases: dict[str, Do
     done = cases["bare"]
     assert done.run.code == 0, done.run.output
     assert done.record[0] == f"channels-manage --release {NEW} migrate --no-input"
-    assert set(done.of("channels_worker")) == {
-        f"channels_worker {host} {step} {UNITS_SAID}"
+    assert set(done.of("channels_units")) == {
+        f"channels_units {host} {state} {UNITS_SAID}"
         for host in HOSTS
-        for step in ("look", "start")
+        for state in ("gathered", "started")
     }
     assert done.of("channels_roll") == []
     # Of the workers that this run has started, a moment ago and in another play.
@@ -360,8 +372,8 @@ def test_a_worker_that_is_new_is_started_and_proved_and_no_other_touched(
 ) -> None:
     done = cases["wider"]
     assert done.run.code == 0, done.run.output
-    assert [line for line in done.of("channels_worker") if " start " in line] == [
-        "channels_worker app1 start web@8001"
+    assert [line for line in done.of("channels_units") if " started " in line] == [
+        "channels_units app1 started web@8001"
     ]
     assert done.of("channels_roll") == []
     assert proofs(done) == [" ".join(EVERY)]
@@ -372,7 +384,7 @@ def test_a_host_that_is_drained_gets_the_release_and_starts_nothing(
 ) -> None:
     done = cases["drained"]
     assert done.run.code == 0, done.run.output
-    assert not [line for line in done.of("channels_worker") if " start " in line]
+    assert not [line for line in done.of("channels_units") if " started " in line]
     assert switched(done) == dict.fromkeys(HOSTS, NEW)
     assert done.of("channels_roll") == [
         f"channels_roll app2 {UNITS_SAID} 1/3 proving app2:8001 app2:8002"
@@ -402,7 +414,7 @@ def test_after_a_gate_has_failed_every_host_is_put_back(cases: dict[str, Done]) 
         f"config_files {host} unit of {OLD} switch {OLD}" for host in HOSTS
     ]
     assert [line for line in restored if line.startswith("channels_roll")] == [
-        f"channels_roll {host} {UNITS_SAID} 1/3" for host in HOSTS
+        f"channels_roll {host} {UNITS_SAID}" for host in HOSTS
     ]
     assert restored[-2:] == [
         f"channels-releases bad {NEW}",  # of app2; nothing more is done on app1
@@ -413,14 +425,14 @@ def test_after_a_gate_has_failed_every_host_is_put_back(cases: dict[str, Done]) 
 def test_what_a_failed_roll_has_started_is_stopped(cases: dict[str, Done]) -> None:
     done = cases["bad and wider"]
     assert done.run.code != 0
-    assert "channels_roll app1 stop web@8001" in done.record
-    assert not [line for line in done.record if line.startswith("channels_roll app2 stop")]
+    assert "channels_roll app1 removed web@8001" in done.record
+    assert not [line for line in done.record if line.startswith("channels_roll app2 removed")]
     assert proofs(done) == ["app1:8002 app2:8001 app2:8002"]
 
 
 def test_the_last_words_are_why_it_failed_and_what_runs(cases: dict[str, Done]) -> None:
     last = cases["bad"].run.output.rpartition("TASK [Result")[2]
-    assert "1/6 app1 8001: messages do not arrive" in last
+    assert "1/6 app1:8001 failed: messages are not delivered" in last
     assert "Not put back: app1; why stands above." in last
     assert "run again as before" not in last
 
@@ -464,7 +476,7 @@ def test_a_drain_stops_every_unit_of_its_host_at_once(cases: dict[str, Done]) ->
     assert done.run.code == 0, done.run.output
     first, second = done.record
     assert first.startswith("config_files app2 Ansible managed: drained by ")
-    assert second == f"channels_roll app2 stop {UNITS_SAID}"
+    assert second == f"channels_roll app2 stopped {UNITS_SAID}"
 
 
 @pytest.mark.parametrize(("name", "said"), [("another host", "app1,lb1"), ("no host", "")])
