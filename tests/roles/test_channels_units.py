@@ -67,7 +67,7 @@ class Worker:
         unit: str = UNIT,
         restarts: int = 0,
         read: str = "earlier",
-        **more: int | str,
+        **more: Any,
     ) -> None:
         """Add a state to those that systemctl shows, with further properties.
 
@@ -905,7 +905,7 @@ def test_what_the_replaced_process_exited_with_is_not_held_against_the_new_one(
     worker: Worker, process: subprocess.Popen[bytes]
 ) -> None:
     """systemd was about to start it again, and has not come to the restart yet."""
-    crashed = {"ExecMainPID": 99, "ExecMainCode": 1, "ExecMainStatus": 3}
+    crashed: Tree = {"ExecMainPID": 99, "ExecMainCode": 1, "ExecMainStatus": 3}
     for _ in range(3):
         worker.state("activating", restarts=5, **crashed)
     worker.state("activating", process.pid, ExecMainPID=process.pid)

@@ -1,0 +1,172 @@
+"""The filters about units, by calls alone; tests/roles/test_rollout.py runs them in the plays."""
+
+import hashlib
+from typing import Any
+
+import pytest
+from plugins.filter import channels
+
+Tree = dict[str, Any]
+WORKERS = [
+    {"name": f"{host}:{port}", "host": host, "port": port, "url": f"http://{host}:{port}"}
+    for host in ("app1", "app2")
+    for port in (8001, 8002)
+]
+WEB1, WEB2 = "channels-web@8001.service", "channels-web@8002.service"
+
+
+def found(**more: Any) -> Tree:
+    told = {"active": True, "outdated": False, "ready": True, "revision": "old-1", "process": 7}
+    return {
+        **told,
+        "path": "/etc/systemd/system/channels-web@.service",
+        "content": "[Unit]",
+        **more,
+    }
+
+
+def test_a_host_runs_a_unit_for_each_worker_each_channel_and_celery() -> None:
+    units = channels.units(WORKERS[:2], "app1", ["thumbnails", "mail"], "2", "6379", 6380)
+    assert units == [
+        {"name": WEB1, "label": "app1:8001", "url": "http://app1:8001"},
+        {"name": WEB2, "label": "app1:8002", "url": "http://app1:8002"},
+        {
+            "name": "channels-background@thumbnails.service",
+            "label": "app1:thumbnails",
+            "connected_to": 6379,
+        },
+        {"name": "channels-background@mail.service", "label": "app1:mail", "connected_to": 6379},
+        {"name": "channels-celery.service", "label": "app1:celery", "connected_to": 6380},
+    ]
+
+
+def test_without_celery_there_is_no_unit_of_it() -> None:
+    assert channels.units([], "app1", [], 0, 6379, 6380) == []
+
+
+def test_a_revision_names_the_release_and_what_the_unit_holds() -> None:
+    revisions = channels.revisions({"channels-web@.service": "[Unit]\n"}, "0123")
+    digest = hashlib.sha256(b"[Unit]\n").hexdigest()
+    assert revisions == {"channels-web@.service": f"0123-{digest[:8]}"}
+
+
+def test_every_unit_gets_the_revision_of_its_unit_file() -> None:
+    files = {"channels-web@.service": "w", "channels-celery.service": "c"}
+    units = [{"name": WEB1}, {"name": "channels-celery.service"}]
+    assert channels.with_revisions(units, files) == [
+        {"name": WEB1, "revision": "w"},
+        {"name": "channels-celery.service", "revision": "c"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        (WEB1, "channels-web@.service"),
+        ("channels-background@a.b.service", "channels-background@.service"),
+        ("channels-celery.service", "channels-celery.service"),
+    ],
+)
+def test_an_instance_has_the_file_of_its_template(name: str, file: str) -> None:
+    assert channels.unit_file(name) == file
+
+
+def test_units_run_or_do_not() -> None:
+    looked = {WEB1: found(), WEB2: found(active=False)}
+    assert channels.running(looked) == [WEB1]
+    assert channels.absent(looked) == [WEB2]
+
+
+def test_what_runs_with_another_revision_is_rolled() -> None:
+    wanted = [{"name": WEB1}, {"name": WEB2}, {"name": "channels-web@8003.service"}]
+    looked = {WEB1: found(), WEB2: found(outdated=True, process=9)}
+    assert channels.outdated(wanted, looked) == [{"name": WEB2, "replaced_process": 9}]
+
+
+def test_a_restart_rolls_everything_that_runs() -> None:
+    wanted = [{"name": WEB1}, {"name": WEB2}]
+    looked = {WEB1: found(), WEB2: found(active=False)}
+    assert channels.outdated(wanted, looked, restart=True) == [
+        {"name": WEB1, "replaced_process": 7}
+    ]
+
+
+def test_what_ran_before_is_what_is_put_back() -> None:
+    wanted = [{"name": WEB1, "revision": "new"}, {"name": WEB2, "revision": "new"}]
+    looked = {WEB1: found(), WEB2: found(revision="", content="")}
+    assert channels.former_units(wanted, looked) == [{"name": WEB1, "revision": "old-1"}]
+    assert channels.former_files({**looked, "a": found()}) == [
+        {"path": "/etc/systemd/system/channels-web@.service", "content": "[Unit]"}
+    ]
+
+
+def test_nothing_is_put_back_where_nothing_was_looked_at() -> None:
+    assert channels.former_units([{"name": WEB1}], {}) == []
+    assert channels.former_files({}) == []
+
+
+def test_a_surplus_worker_is_asked_by_its_port_and_others_are_not_asked() -> None:
+    surplus = ["channels-web@8003.service", "channels-worker@80.service", "channels-celery.service"]
+    assert channels.surplus_units(
+        [{"name": name} for name in surplus], "app1", "[2001:db8::1]"
+    ) == [
+        {"name": surplus[0], "label": "app1:8003", "url": "http://[2001:db8::1]:8003"},
+        {"name": surplus[1], "label": "app1:80"},
+        {"name": surplus[2], "label": "app1:celery"},
+    ]
+
+
+def test_the_roll_is_numbered_through_all_hosts() -> None:
+    hostvars: Tree = {
+        "app1": {"_channels_rolled_units": [{}, {}]},
+        "app2": {},
+        "app3": {"_channels_rolled_units": [{}]},
+    }
+    position = channels.roll_position
+    hosts = ["app1", "app2", "app3"]
+    assert position("app1", hosts, hostvars) == {"number": 1, "total": 3}
+    assert position("app3", hosts, hostvars) == {"number": 3, "total": 3}
+
+
+# The proof
+
+
+def proved(host: str, failed: bool = False, **hostvars: Tree) -> list[str]:
+    known = {"app1": {}, "app2": {}, **hostvars}
+    workers = channels.proved_workers(WORKERS, host, ["app1", "app2"], known, failed)
+    return [worker["name"] for worker in workers]
+
+
+def looked(**more: Any) -> Tree:
+    return {"_channels_look": {"units": {WEB1: found(**more), WEB2: found(**more)}}}
+
+
+def test_workers_that_were_ready_before_are_proved() -> None:
+    every = [worker["name"] for worker in WORKERS]
+    assert proved("app1", app1=looked(), app2=looked()) == every
+    assert proved("app1", app1=looked(), app2=looked(ready=False)) == every[:2]
+
+
+def test_where_nothing_was_found_nothing_is_proved() -> None:
+    assert proved("app1") == []
+
+
+def test_workers_that_were_not_ready_are_proved_when_the_roll_is_past_their_host() -> None:
+    """It may bring what mends them."""
+    rolled = {**looked(ready=False), "_channels_rolled_units": [{"name": WEB1}]}
+    assert proved("app1", app1=rolled) == []
+    assert proved("app2", app1=rolled) == ["app1:8001"]
+
+
+def test_workers_that_were_just_started_are_proved_and_not_after_a_failure() -> None:
+    started = {**looked(active=False, ready=False), "_channels_start": {"changed": True}}
+    assert proved("app1", app1=started) == ["app1:8001", "app1:8002"]
+    assert proved("app1", app1=started, failed=True) == []
+    skipped = {**started, "_channels_start": {"skipped": True}}
+    assert proved("app1", app1=skipped) == []
+
+
+def test_every_filter_is_known_by_the_name_of_the_role() -> None:
+    filters = channels.FilterModule().filters()
+    assert filters
+    assert all(name.startswith("channels_") for name in filters)
