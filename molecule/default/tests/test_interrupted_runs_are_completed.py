@@ -1,264 +1,237 @@
-"""A run that ends between a write and its effect leaves work; the next run completes it.
+"""What a run has written and not applied, because it was killed or failed, the next one applies."""
 
-What such a run leaves is made by hand: the files as they are wanted, and processes that run with
-something else.
-"""
-
-import hashlib
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 from harness.ansible import Run
 from harness.cluster import Cluster
+from harness.wait import eventually
+from test_limits_are_what_the_inventory_says import nofile_of
 
-INSTANCES = ("layer", "broker")
-FORMER = "a-former-password-of-the-broker"
-EMPTY = hashlib.sha256(b"").hexdigest()
-PASSWORD_FILE = "/etc/redis/administrator.password"
-DROP_IN = "/etc/systemd/system/redis-server@.service.d/channels-kit.conf"
+PARTS = "--tags=base,nginx"
+SYSCTL = "/etc/sysctl.d/60-channels-kit.conf"
+JOURNAL = "/etc/systemd/journald.conf.d/channels-kit.conf"
+NGINX = "/etc/nginx/nginx.conf"
+LIMITS = "/etc/security/limits.d/60-channels-kit.conf"
+TABLE = "inet channels_kit"
 
-# The password comes with the program by standard input: it is on no command line.
-ASK_REDIS = """\
-import os, subprocess, sys
-password = {password!r}
-if password is None:
-    password = open("/etc/redis/administrator.password").read().strip()
-answer = subprocess.run(
-    ["redis-cli", "-h", {address!r}, "-p", {port!r}, "--user", {user!r}, "--no-auth-warning"],
-    env={{"PATH": "/usr/bin:/bin", "REDISCLI_AUTH": password}},
-    input={commands!r}, capture_output=True, text=True, check=True)
-print(answer.stdout + answer.stderr)
+ASK = """\
+import urllib.request
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+print(opener.open("http://127.0.0.1:7980/generation", timeout=10).read().decode())
 """
 
 
-def redis(
-    cluster: Cluster,
-    instance: str,
-    *commands: str,
-    user: str = "administrator",
-    password: str | None = None,
-) -> str:
-    """Return what an instance answers to commands of one connection."""
-    program = ASK_REDIS.format(
-        password=password,
-        address=cluster.fact("address", "data1"),
-        port=str(cluster.fact(f"redis_{instance}_port")),
-        user=user,
-        commands="".join(f"{command}\n" for command in commands),
-    )
-    return cluster.python("data1", program)
+def in_effect(cluster: Cluster) -> tuple[str, str]:
+    """Return the configuration that nginx has read, and the process of one of its workers."""
+    generation, process = cluster.python("lb1", ASK).split()
+    return generation, process
 
 
-def postgres(cluster: Cluster, setting: str) -> str:
-    """Return the value of a setting in effect."""
-    shown: str = cluster.hosts["data1"].check_output(
-        f"runuser -u postgres -- psql --no-psqlrc -qtAc 'SHOW {setting}' postgres"
-    )
-    return shown
-
-
-def conf_of(cluster: Cluster) -> str:
-    path: str = cluster.hosts["data1"].check_output(
-        "ls /etc/postgresql/*/main/conf.d/channels-kit.conf"
-    )
-    return path
-
-
-def unit_of(cluster: Cluster) -> str:
-    version = conf_of(cluster).split("/")[3]
-    return f"postgresql@{version}-main.service"
-
-
-def main_process(cluster: Cluster, unit: str) -> str:
-    return cluster.show("data1", unit, "MainPID")["MainPID"]
-
-
-def digest(cluster: Cluster, instance: str) -> str:
-    password: str = cluster.variables[f"redis_{instance}_password"]
-    return hashlib.sha256(password.encode()).hexdigest()
-
-
-@pytest.fixture(scope="module")
-def completed(cluster: Cluster) -> Iterator[Run]:
-    data1 = cluster.hosts["data1"]
-    conf = conf_of(cluster)
-    # PostgreSQL: started with other settings, and its files written since.
-    data1.check_output(
-        f"cp --preserve {conf} /root/kit.conf && echo 'work_mem = 9MB' >>{conf}"
-        f" && sed -i 's/^max_connections = .*/max_connections = 150/' {conf}"
-        f" && systemctl restart {unit_of(cluster)} && mv /root/kit.conf {conf}"
-    )
-    assert (postgres(cluster, "work_mem"), postgres(cluster, "max_connections")) == ("9MB", "150")
-    # The layer: started with a setting that no running instance takes.
-    path = "/etc/redis/redis-layer.conf"
-    data1.check_output(
-        f"cp --preserve {path} /root/layer.conf && echo 'databases 20' >>{path}"
-        f" && systemctl restart redis-server@layer.service && mv /root/layer.conf {path}"
-    )
-    # The broker: with a setting and a password of former files.
-    redis(cluster, "broker", "CONFIG SET maxmemory 100mb")
-    redis(cluster, "broker", f"ACL SETUSER channels resetpass >{FORMER}")
-    redis(cluster, "broker", "ACL SETUSER default -@all")
-    # Both: with an administrator's password that a pipeline has left empty.
-    for instance in INSTANCES:
-        redis(cluster, instance, f"ACL SETUSER administrator resetpass #{EMPTY}")
-        data1.check_output(
-            f"sed -i 's/^user administrator on #[0-9a-f]*/user administrator on #{EMPTY}/'"
-            f" /etc/redis/{instance}.acl"
-        )
-    data1.check_output(f"truncate --size=0 {PASSWORD_FILE}")
-    yield cluster.converge()
-    cluster.wait_until_ready()
-
-
-def test_the_next_run_completes_it(cluster: Cluster, completed: Run) -> None:
-    assert completed.rc == 0, completed.output
-    assert completed.changed["data1"] >= {
-        "Configure | Make the administrator's password",
-        "Configure | Check the settings and set what running instances have otherwise",
-        "Configure | Let in users by their passwords beside former ones",
-        "Redis | Restart what runs with former settings",
-        "Configure | Let the server read its files where it has former ones",
-        "PostgreSQL | Restart the server",
-        "Revoke | Let nobody in by a former password",
-    }
-    # No file of settings was written: they were as they should be.
-    assert "Configure | Write the settings" not in completed.changed["data1"]
-    assert [name for name, secret in cluster.secrets.items() if secret in completed.output] == []
-
-
-def test_postgres_runs_with_what_is_written(cluster: Cluster, completed: Run) -> None:
-    assert completed.rc == 0, completed.output
-    assert postgres(cluster, "work_mem") == "4MB"
-    assert postgres(cluster, "max_connections") != "150"
-
-
-def test_redis_runs_with_what_is_written(cluster: Cluster, completed: Run) -> None:
-    assert completed.rc == 0, completed.output
-    assert redis(cluster, "layer", "CONFIG GET databases").split() == ["databases", "16"]
-    found = redis(cluster, "broker", "CONFIG GET maxmemory").split()
-    assert found == ["maxmemory", str(256 * 1024**2)]
-
-
-@pytest.mark.parametrize("instance", INSTANCES)
-def test_redis_knows_the_wanted_users_and_no_former_password(
-    cluster: Cluster, completed: Run, instance: str
-) -> None:
-    assert completed.rc == 0, completed.output
-    listed = redis(cluster, instance, "ACL LIST")
-    written = cluster.hosts["data1"].check_output("cat /etc/redis/%s.acl", instance)
-    former = hashlib.sha256(FORMER.encode()).hexdigest()
-    for users in (listed, written):
-        assert digest(cluster, instance) in users
-        assert former not in users
-        assert EMPTY not in users
-        assert "user default off ~* &* +@all" in users
-    password = cluster.hosts["data1"].file(PASSWORD_FILE)
-    assert (password.user, password.mode, password.size) == ("root", 0o600, 64)
-    assert "WRONGPASS" in redis(cluster, instance, "AUTH administrator ''", password="x")
-
-
-def test_the_run_after_that_changes_nothing(cluster: Cluster, completed: Run) -> None:
-    assert completed.rc == 0, completed.output
-    processes = [main_process(cluster, f"redis-server@{name}.service") for name in INSTANCES]
-    again = cluster.converge()
-    assert again.rc == 0, again.output
-    assert again.changed == {}
-    assert processes == [
-        main_process(cluster, f"redis-server@{name}.service") for name in INSTANCES
-    ]
-
-
-def test_a_process_that_is_older_than_its_limits_is_restarted(cluster: Cluster) -> None:
-    data1 = cluster.hosts["data1"]
-    data1.check_output(f"cp --preserve {DROP_IN} {DROP_IN}.new && mv {DROP_IN}.new {DROP_IN}")
-    before = main_process(cluster, "redis-server@broker.service")
-    run = cluster.converge("--tags=redis")
-    assert run.rc == 0, run.output
-    assert run.changed == {
-        "data1": {
-            "Configure | Compare the processes with their files",
-            "Redis | Restart what runs with former settings",
-        }
-    }
-    assert main_process(cluster, "redis-server@broker.service") != before
-
-
-def test_a_transaction_survives_a_restart_of_the_broker(cluster: Cluster) -> None:
-    """Redis replays its append-only file as the user default, whom nobody can log in as."""
-    me = {"user": "channels", "password": cluster.variables["redis_broker_password"]}
-    keys = [f"test-of-the-kit-{letter}" for letter in "abc"]
-    redis(
-        cluster,
-        "broker",
-        *("MULTI", f"SET {keys[0]} 1", f"SET {keys[1]} 1", "EXEC", f"SET {keys[2]} 1"),
-        **me,
-    )
-    cluster.hosts["data1"].check_output("systemctl restart redis-server@broker.service")
-    found = redis(cluster, "broker", *(f"GET {key}" for key in keys), **me)
-    redis(cluster, "broker", f"DEL {' '.join(keys)}", **me)
-    assert found.split() == ["1", "1", "1"]
-    cluster.wait_until_ready()
-
-
-def live(cluster: Cluster) -> list[object]:
-    """Return the files and processes that a refused value must not touch."""
-    data1 = cluster.hosts["data1"]
-    paths = [
-        conf_of(cluster),
-        *(f"/etc/redis/redis-{name}.conf" for name in INSTANCES),
-        *(f"/etc/redis/{name}.acl" for name in INSTANCES),
-    ]
-    files = [(data1.file(path).sha256sum, data1.file(path).mtime) for path in paths]
-    units = [unit_of(cluster), *(f"redis-server@{name}.service" for name in INSTANCES)]
-    return [*files, *(main_process(cluster, unit) for unit in units)]
-
-
-def instances(**settings: str) -> dict[str, object]:
-    """Return redis_instances with further settings of the layer."""
+def comparable(cluster: Cluster) -> dict[str, str]:
+    """Return what is in effect, by what it is."""
+    data1, lb1 = cluster.hosts["data1"], cluster.hosts["lb1"]
     return {
-        name: {
-            "port": f"{{{{ cluster_redis_{name}_port }}}}",
-            "password": f"{{{{ redis_{name}_password }}}}",
-            "settings": settings if name == "layer" else {"appendonly": "yes"},
-        }
-        for name in INSTANCES
+        "kernel": lb1.check_output(
+            "sysctl --values net.core.somaxconn net.ipv4.tcp_max_syn_backlog"
+        ),
+        "firewall": data1.check_output(f"nft list table {TABLE}"),
+        "nginx": in_effect(cluster)[0],
+    }
+
+
+def journal_of(cluster: Cluster) -> int:
+    name = "ExecMainStartTimestampMonotonic"
+    return int(cluster.show("lb1", "systemd-journald.service", name)[name])
+
+
+def test_what_was_written_and_not_applied_is_applied(cluster: Cluster) -> None:
+    before, journal = comparable(cluster), journal_of(cluster)
+    data1, lb1 = cluster.hosts["data1"], cluster.hosts["lb1"]
+    paths = (SYSCTL, JOURNAL, NGINX)
+    files = {path: lb1.file(path).sha256sum for path in paths}
+    generation = before["nginx"]
+
+    # The files are the wanted ones; in effect is what was there before them.
+    lb1.check_output("sysctl --quiet --write net.core.somaxconn=128")
+    lb1.check_output("touch %s", JOURNAL)
+    data1.check_output(f"nft delete table {TABLE}")
+    data1.check_output(f"nft add table {TABLE}")
+    former = "f" * 12
+    lb1.check_output(
+        f"sed --in-place=.wanted 's/{generation}/{former}/' {NGINX} && systemctl reload nginx"
+    )
+    # A reload is over before the file is read.
+    eventually(lambda: in_effect(cluster)[0], former.__eq__, "the former configuration")
+    lb1.check_output(f"mv {NGINX}.wanted {NGINX}")
+    address, port = cluster.fact("address", "data1"), cluster.fact("postgres_port")
+    assert cluster.connect_from("lb1", address, port) == "open"
+    assert {path: lb1.file(path).sha256sum for path in paths} == files
+
+    # What differs: the firewall of data1; kernel, journal and nginx of lb1.
+    dry = cluster.converge(PARTS, "--check")
+    assert dry.rc == 0, dry.output
+    assert counts(dry) == {"data1": 1, "lb1": 3}
+    assert in_effect(cluster)[0] == former
+
+    # Each of them, and the handler that applies it.
+    run = cluster.converge(PARTS)
+    assert run.rc == 0, run.output
+    assert counts(run) == {"data1": 2, "lb1": 6}
+    assert comparable(cluster) == before
+    assert journal_of(cluster) > journal
+    assert cluster.connect_from("lb1", address, port) == "ConnectionRefusedError"
+    assert {path: lb1.file(path).sha256sum for path in paths} == files
+
+    again = cluster.converge(PARTS)
+    assert again.rc == 0, again.output
+    assert counts(again) == {}
+
+
+def counts(run: Run) -> dict[str, int]:
+    """Return how many tasks and handlers changed something, by host."""
+    changed = {host: recap["changed"] for host, recap in run.recap.items()}
+    return {host: number for host, number in changed.items() if number}
+
+
+@contextmanager
+def bare(cluster: Cluster) -> Iterator[None]:
+    """Take from a host what the role base has made there, as far as nothing stands on it."""
+    data1 = cluster.hosts["data1"]
+    data1.check_output(
+        f"systemctl disable --now channels-firewall.service; userdel channels;"
+        f" rm --force {SYSCTL} {JOURNAL} /etc/channels-kit.nft"
+        f" /etc/systemd/system/channels-firewall.service {LIMITS};"
+        " systemctl daemon-reload; sysctl --quiet --write net.core.somaxconn=128"
+    )
+    yield
+    assert data1.file(SYSCTL).exists
+
+
+def made(cluster: Cluster) -> dict[str, bool]:
+    """Return which of the things that the role base makes are there, in effect."""
+    data1 = cluster.hosts["data1"]
+    return {
+        "user": data1.run("getent passwd channels").rc == 0,
+        "firewall": data1.run(f"nft list table {TABLE}").rc == 0,
+        "at boot": data1.run("systemctl is-enabled channels-firewall.service").rc == 0,
+        "limits": data1.file(LIMITS).exists,
+        "journal": data1.file(JOURNAL).exists,
+        "kernel": data1.check_output("sysctl --values net.core.somaxconn") == "4096",
     }
 
 
 @pytest.mark.parametrize(
-    ("tag", "variables", "words"),
+    ("bad", "words", "left"),
     [
         (
-            "postgres",
-            {"postgres_settings": {"work_mem": "plenty"}},
-            'invalid value for parameter "work_mem": "plenty"',
+            "net.ipv4.no_such_setting",
+            "cannot stat /proc/sys/net/ipv4/no_such_setting: No such file or directory",
+            {"user": False, "firewall": False, "limits": False, "journal": False, "kernel": False},
         ),
         (
-            "postgres",
-            {"postgres_settings": {"nonsense": "1"}},
-            'unrecognized configuration parameter "nonsense"',
-        ),
-        (
-            "redis",
-            {"redis_instances": instances(hz="often")},
-            "'hz often' argument couldn't be parsed into an integer",
-        ),
-        (
-            "redis",
-            {"redis_instances": instances(nonsense="1")},
-            "'nonsense 1' Bad directive or wrong number of arguments",
+            "net.ipv4.tcp_max_syn_backlog",
+            'setting key "net.ipv4.tcp_max_syn_backlog": Invalid argument',
+            {"user": True, "firewall": True, "limits": True, "journal": True, "kernel": True},
         ),
     ],
+    ids=["unknown-name", "unknown-value"],
 )
-def test_a_value_that_is_refused_changes_nothing(
-    cluster: Cluster, tag: str, variables: dict[str, object], words: str
+def test_a_bad_kernel_setting_fails_and_the_next_run_does_all(
+    cluster: Cluster, bad: str, words: str, left: dict[str, bool]
 ) -> None:
-    before = live(cluster)
-    run = cluster.converge(f"--tags={tag}", f"--extra-vars={json.dumps(variables)}")
+    with bare(cluster):
+        settings = {"net.core.somaxconn": 4096, bad: "words"}
+        run = cluster.converge(
+            "--tags=base", "--limit=data1,localhost", f"--extra-vars={{'base_sysctl': {settings}}}"
+        )
+        assert run.rc != 0
+        assert words in run.output
+        assert run.recap["data1"]["failed"] == 1
+        # At boot comes after all of it.
+        assert made(cluster) == {**left, "at boot": False}
+        assert cluster.hosts["data1"].file(SYSCTL).exists == left["kernel"]
+        good = cluster.converge(PARTS)
+        assert good.rc == 0, good.output
+        assert set(made(cluster).values()) == {True}, made(cluster)
+    again = cluster.converge(PARTS)
+    assert again.rc == 0, again.output
+    assert counts(again) == {}
+
+
+@contextmanager
+def drop_in(cluster: Cluster, host: str, unit: str, content: str) -> Iterator[Callable[[], None]]:
+    """Let a unit have further settings; yield what takes them away, unread by systemd."""
+    directory = f"/etc/systemd/system/{unit}.d"
+    on = cluster.hosts[host]
+    on.check_output(f"mkdir -p {directory} && printf '{content}' > {directory}/test.conf")
+    on.check_output("systemctl daemon-reload")
+
+    def remove() -> None:
+        on.check_output(f"rm --recursive --force {directory}")
+
+    try:
+        yield remove
+    finally:
+        remove()
+        on.check_output("systemctl daemon-reload")
+
+
+def test_nginx_with_a_former_limit_of_its_unit_gets_the_present_one(cluster: Cluster) -> None:
+    lb1, limit = cluster.hosts["lb1"], cluster.fact("nofile")
+    with drop_in(cluster, "lb1", "nginx.service", "[Service]\\nLimitNOFILE=4096\\n") as remove:
+        lb1.check_output("systemctl restart nginx.service")
+        # Where it may not raise it: a container's nginx.
+        assert nofile_of(cluster, "lb1", in_effect(cluster)[1])[0] == 4096
+        remove()
+        run = cluster.converge(PARTS)
+        assert run.rc == 0, run.output
+        assert nofile_of(cluster, "lb1", in_effect(cluster)[1]) == (limit, limit)
+        again = cluster.converge(PARTS)
+        assert again.rc == 0, again.output
+        assert counts(again) == {}
+
+
+def test_nginx_that_does_not_run_is_started(cluster: Cluster) -> None:
+    lb1 = cluster.hosts["lb1"]
+    generation, _ = in_effect(cluster)
+    lb1.check_output("systemctl disable --now nginx.service")
+    run = cluster.converge("--tags=nginx")
+    assert run.rc == 0, run.output
+    assert counts(run) == {"lb1": 1}
+    assert lb1.service("nginx").is_enabled
+    assert in_effect(cluster)[0] == generation
+
+
+def test_a_reload_that_fails_is_reported_and_made_up_for(cluster: Cluster) -> None:
+    """The check of the file cannot see it: another process has the port."""
+    before = in_effect(cluster)
+    run = cluster.converge("--tags=nginx", "--extra-vars={'nginx_local_port': 22}")
     assert run.rc != 0
-    assert words in run.output.replace('\\"', '"')
-    assert run.recap["data1"]["failed"] == 1
-    assert run.changed == {}
-    assert live(cluster) == before
+    assert "bind() to 127.0.0.1:22 failed (98: " in run.output
+    assert in_effect(cluster) == before
+    good = cluster.converge("--tags=nginx")
+    assert good.rc == 0, good.output
+    # The file alone: nginx has had the wanted one all the time.
+    assert counts(good) == {"lb1": 1}
+    assert in_effect(cluster) == before
+
+
+def test_the_clock_is_kept_where_it_is_the_hosts_own(cluster: Cluster) -> None:
+    lb1 = cluster.hosts["lb1"]
+    assert not lb1.service("chrony").is_running, "a container's clock is the machine's"
+    own = "[Unit]\nConditionCapability=\n"
+    own += "[Service]\nType=simple\nExecStart=\nExecStart=sleep infinity\n"
+    with drop_in(cluster, "lb1", "chrony.service", own):
+        run = cluster.converge("--tags=base")
+        assert run.rc == 0, run.output
+        assert counts(run) == {"lb1": 1}
+        assert lb1.service("chrony").is_running
+        lb1.check_output("systemctl stop chrony.service")
+
+
+def test_only_the_host_itself_hears_which_configuration_is_in_effect(cluster: Cluster) -> None:
+    address = cluster.fact("address", "lb1")
+    found = {host: cluster.connect_from(host, address, 7980) for host in cluster.hosts}
+    assert set(found.values()) == {"ConnectionRefusedError"}
