@@ -132,7 +132,7 @@ async def test_what_is_only_late_is_asked_for_less_and_less(
         return [sequence] if sequence % 2 else [sequence - 2] if sequence > 2 else []
 
     rooms.deliver = deliver
-    outcome = await hold(url, clients=1, rate=40, duration=1.025)
+    outcome = await load(url, clients=1, rate=40, duration=1.025)
     assert outcome.ok
     assert outcome.sent == 41
     # Each of 20 has a request where a client does not learn.

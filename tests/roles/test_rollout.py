@@ -44,12 +44,21 @@ class ActionModule(ActionBase):
             told.append(f"{arguments['number']}/{arguments['total']}")
             workers = [word[9:].split("=")[0] for word in arguments.get("proof", [])[2:]]
             told.append(f"proving {' '.join(workers)}" if workers else "")
-        if NAME == "config_files":
-            told += sorted({file["content"].strip() for file in arguments["files"]})
-            told += arguments.get("command", [])[1:]
+        if NAME == "record_copy":
+            told.append(arguments["content"].strip())
+        if NAME == "channels_release":
+            told.append(arguments.get("name", ""))
+        known = json.loads(os.environ["KNOWN"])[host]
+        if NAME == "channels_release_info":
+            return {**result, **known["facts"]}
+        if NAME == "channels_lock":
+            told += [arguments.get("release", ""), arguments.get("result", "")]
         with Path(os.environ["RECORD"]).open("a") as record:
             record.write(" ".join(filter(None, told)) + "\\n")
-        known = json.loads(os.environ["KNOWN"])[host]
+        if NAME == "channels_lock":
+            refused = arguments["state"] == "present" and known["locked"]
+            said = {"msg": "Locked by ann."} if refused else {}
+            return {**result, **said, "refused": refused, "owner": {"who": "ada@desk"}}
         wrong = known["wrong"].get(NAME + (" proved" if "proof" in arguments else ""))
         if wrong:
             return {**result, "failed": True, "msg": wrong}
@@ -59,7 +68,6 @@ class ActionModule(ActionBase):
 UNIT = "unit of {{ channels_release.id | default('none') }}\n"
 PROGRAM = """#!/bin/sh
 echo "$(basename "$0") $*" >> "$RECORD"
-case $1 in settle | bad) cat >/dev/null ;; esac
 """
 
 
@@ -92,14 +100,19 @@ class Case:
     app2: Tree = field(default_factory=lambda: RUNS)
     # By host and action, what goes wrong.
     wrong: dict[str, Tree] = field(default_factory=dict)
-    # By host, what choose.yml has found.
+    # By host, what channels_release_info tells.
     facts: dict[str, Tree] = field(default_factory=dict)
+    # Hosts that another operator has locked.
+    locked: tuple[str, ...] = ()
     variables: Tree = field(default_factory=dict)
 
     def facts_of(self, host: str) -> Tree:
         found = {"current": OLD, "kit": "", "drained": False, "serves": True, "lock": {}}
-        found |= {"releases": [OLD, NEW, BAD], **self.facts.get(host, {})}
-        return {"_channels_host": found}
+        installed = [
+            {"release": name, "current": name == OLD, "bad": "", "deployed": 1, "runs": []}
+            for name in (OLD, NEW, BAD)
+        ]
+        return {**found, "releases": installed, **self.facts.get(host, {})}
 
 
 def imported(name: str) -> Tree:
@@ -109,26 +122,17 @@ def imported(name: str) -> Tree:
     }
 
 
-CHOOSE = {
-    "name": "Choose",
-    "hosts": "localhost",
+SAY = {
+    "name": "Say",
+    "hosts": "channels",
     "gather_facts": False,
     "tasks": [
         {
-            "name": "Choose | Pack the release",
-            "ansible.builtin.include_role": {
-                "name": "channels",
-                "tasks_from": "build",
-                "rolespec_validate": False,
-            },
-        },
-        {
-            "name": "Choose | Say which",
-            "ansible.builtin.debug": {"msg": "chosen: {{ channels_release.id }}"},
+            "name": "Say | Which release it is",
+            "ansible.builtin.debug": {"msg": "selected: {{ channels_release.id }}"},
         },
     ],
 }
-LOCK = {"who": "ann@laptop", "what": "deploy v2", "run": "7-1"}
 CASES = {
     "bare": Case([imported("rollout")], NOTHING, NOTHING),
     "restart": Case([imported("rollout")], RIGHT, RIGHT, variables={"deploy_restart": "true"}),
@@ -151,25 +155,28 @@ CASES = {
     ),
     "drain": Case([imported("drain")], variables={"drain_host": "app2"}),
     "rolled back": Case(
-        [imported("settle")],
+        [imported("finish")],
         facts={"app1": {"current": BAD}, "app2": {"current": ""}},
         variables={"deploy_operation": "rollback"},
     ),
-    "failed": Case(
-        [imported("settle")],
-        variables={"deploy_operation": "rollback", "deploy_result": "failed"},
-    ),
-    "chosen": Case(
-        [CHOOSE],
+    "failed": Case([imported("release_lock")], variables={"deploy_result": "failed"}),
+    "selected": Case(
+        [imported("select_release"), SAY],
         facts={"app1": {"current": BAD, "serves": False}},
         variables={"deploy_release": "running"},
     ),
-    "locked": Case([CHOOSE], facts={"app1": {"lock": LOCK}}, variables={"deploy_release": "new"}),
-    "own lock": Case(
-        [CHOOSE],
-        facts={"app1": {"lock": LOCK}},
-        variables={"deploy_release": "new", "deploy_run": "7-1"},
+    "none to go back to": Case(
+        [imported("select_release"), SAY],
+        facts={host: {"releases": []} for host in HOSTS},
+        variables={"deploy_release": "previous"},
     ),
+    "another kit": Case(
+        [imported("select_release"), SAY],
+        facts={"app2": {"kit": "0.1.0"}},
+        variables={"deploy_release": "running"},
+    ),
+    "locked": Case([imported("lock"), SAY], locked=("app2",)),
+    "not locked": Case([imported("lock"), SAY]),
     "another host": Case([imported("drain")], variables={"drain_host": "app1,lb1"}),
     "no host": Case([imported("undrain")], variables={"drain_host": ""}),
 }
@@ -181,7 +188,7 @@ class Done:
 
     run: Run
     record: list[str]
-    # The release that runs on app2 in the case `chosen`.
+    # The release that runs on app2 where one is selected.
     packed: str
 
     def of(self, *names: str) -> list[str]:
@@ -189,28 +196,31 @@ class Done:
         return [line for line in self.record if line.startswith(names)]
 
 
-OWN_ACTIONS = {"cluster": ("config_files",)}
-# Of the project; an action comes before the module of its name.
-OWN_PLUGINS = ("channels_roll", "channels_units")
+# What would touch a host.
+OWN_PLUGINS = (
+    "channels_lock",
+    "channels_release",
+    "channels_release_info",
+    "channels_roll",
+    "channels_units",
+    "record_copy",
+)
 
 
 def link_roles(directory: Path) -> None:
-    """The roles of the house, but for what would touch a host, and with units of one line."""
+    """The roles of the house; their units are of one line, and no file is written."""
     for role in ROLE_NAMES:
-        (directory / role / "templates").mkdir(parents=True)
-        for part in (ROLES / role).iterdir():
-            if part.name not in ("action_plugins", "templates"):
-                (directory / role / part.name).symlink_to(part)
+        for part in ("templates", "tasks"):
+            (directory / role / part).mkdir(parents=True)
+        for path in (ROLES / role).iterdir():
+            if path.name not in ("tasks", "templates"):
+                (directory / role / path.name).symlink_to(path)
         for template in (ROLES / role).glob("templates/*"):
-            (directory / role / "templates" / template.name).write_text(UNIT)
-        plugins = directory / role / "action_plugins"
-        plugins.mkdir()
-        for name in OWN_ACTIONS.get(role, ()):
-            (plugins / f"{name}.py").write_text(ACTION)
-        if role == "cluster":
-            (plugins / "host_command.py").symlink_to(
-                ROLES / "cluster" / "action_plugins" / "host_command.py"
-            )
+            text = template.read_text() if template.name == "result.j2" else UNIT
+            (directory / role / "templates" / template.name).write_text(text)
+        for file in (ROLES / role).glob("tasks/*"):
+            text = file.read_text().replace("ansible.builtin.copy:", "record_copy:")
+            (directory / role / "tasks" / file.name).write_text(text)
 
 
 def write_plugins(directory: Path) -> None:
@@ -225,11 +235,12 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
     directory = tmp_path_factory.mktemp("rollout")
     link_roles(directory / "roles")
     write_plugins(directory / "plugins")
-    # Where build.yml looks for it.
+    # Where the role looks for it.
     (directory / "kit" / "channels_kit").mkdir(parents=True)
+    (directory / "kit" / "VERSION").write_text("0.2.0\n")
     programs = directory / "bin"
     programs.mkdir()
-    for name in ("channels-manage", "channels-prove", "channels-releases"):
+    for name in ("channels-manage", "channels-prove"):
         (programs / name).write_text(PROGRAM)
         (programs / name).chmod(0o755)
     (directory / "application").mkdir()
@@ -247,7 +258,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
 
 
 def pack(directory: Path) -> str:
-    """Pack a release of an empty application, which runs on app2 of the case `chosen`."""
+    """Pack a release of an empty application, which runs on app2 where one is selected."""
     result = subprocess.run(
         [
             *(sys.executable, ROLES / "channels" / "files" / "build_release.py"),
@@ -265,17 +276,21 @@ def pack(directory: Path) -> str:
 
 def begin(directory: Path, name: str, case: Case, programs: Path, old: str) -> Any:
     home = directory / name
-    for release in (OLD, NEW, BAD):
-        for host in HOSTS:
-            (home / host / "releases" / release).mkdir(parents=True)
     facts = {host: case.facts_of(host) for host in HOSTS}
-    if name == "chosen":
-        facts["app2"]["_channels_host"]["current"] = old
-    new = {"id": NEW, "archive": "/none", "environment": "e", "requirements": "", "kit": "k"}
+    if SAY in case.plays:
+        facts["app2"]["current"] = old
+    archive = str(directory / "releases" / f"{old}.tar.gz")
+    new = {"id": NEW, "archive": archive, "environment": "e", "requirements": "", "kit": "k"}
+    # What plays before those of the case have set.
+    before = {host: {"_channels_host": facts[host], "channels_release": new} for host in HOSTS}
+    for host in HOSTS:
+        before[host]["_channels_lock"] = {"owner": {"who": "ada@desk"}}
+    if "lock" in name:
+        before = {host: {"channels_release": new} for host in HOSTS}
     inventory = {
         "all": {
             "hosts": {
-                **{host: {**facts[host], "cluster_home": str(home / host)} for host in HOSTS},
+                **{host: {**before[host], "cluster_home": str(home / host)} for host in HOSTS},
                 "lb1": {},
             },
             "vars": {
@@ -292,25 +307,19 @@ def begin(directory: Path, name: str, case: Case, programs: Path, old: str) -> A
         "channels": {"hosts": dict.fromkeys(HOSTS)},
         "nginx": {"hosts": {"lb1": {}}},
     }
-    choice = {
-        "name": "Choice",
-        "hosts": "localhost",
-        "gather_facts": False,
-        "tasks": [
-            {
-                "name": "Choice | Name the release",
-                "ansible.builtin.set_fact": {"channels_release": new},
-            }
-        ],
-    }
     known = {
-        host: {"units": units, "wrong": case.wrong.get(host, {})}
+        host: {
+            "units": units,
+            "wrong": case.wrong.get(host, {}),
+            "facts": facts[host],
+            "locked": host in case.locked,
+        }
         for host, units in (("app1", case.app1), ("app2", case.app2))
     }
     return start(
         home,
         inventory,
-        [choice, *case.plays],
+        case.plays,
         "--extra-vars",
         json.dumps(case.variables),
         ANSIBLE_ROLES_PATH=str(directory / "roles"),
@@ -333,7 +342,7 @@ def proofs(done: Done) -> list[str]:
 
 def switched(done: Done) -> dict[str, str]:
     """The release that was made the current one, by host."""
-    found = [line.split() for line in done.of("config_files") if " switch " in line]
+    found = [line.split() for line in done.of("channels_release") if " current " in line]
     return {words[1]: words[-1] for words in found}
 
 
@@ -408,14 +417,17 @@ def test_after_a_gate_has_failed_every_host_is_put_back(cases: dict[str, Done]) 
     assert done.run.code != 0
     failed = done.record.index(f"channels_roll app1 {UNITS_SAID} 1/6 proving {' '.join(EVERY)}")
     restored = done.record[failed + 1 :]
-    assert sorted(line for line in restored if line.startswith("config_files")) == [
-        f"config_files {host} unit of {OLD} switch {OLD}" for host in HOSTS
+    assert sorted(line for line in restored if line.startswith("record_copy")) == [
+        f"record_copy {host} unit of {OLD}" for host in HOSTS
+    ]
+    assert sorted(line for line in restored if " current " in line) == [
+        f"channels_release {host} current {OLD}" for host in HOSTS
     ]
     assert [line for line in restored if line.startswith("channels_roll")] == [
         f"channels_roll {host} {UNITS_SAID}" for host in HOSTS
     ]
     assert restored[-2:] == [
-        f"channels-releases bad {NEW}",  # of app2; nothing more is done on app1
+        f"channels_release app2 bad {NEW}",  # nothing more is done on app1
         f"channels-prove releases/{NEW} {PROOF}",
     ]
 
@@ -428,53 +440,89 @@ def test_what_a_failed_roll_has_started_is_stopped(cases: dict[str, Done]) -> No
     assert proofs(done) == ["app1:8002 app2:8001 app2:8002"]
 
 
-def test_the_last_words_are_why_it_failed_and_what_runs(cases: dict[str, Done]) -> None:
-    last = cases["bad"].run.output.rpartition("TASK [Result")[2]
-    assert "1/6 app1:8001 failed: messages are not delivered" in last
-    assert "Not put back: app1; why stands above." in last
-    assert "run again as before" not in last
+def test_the_last_words_are_why_it_failed_and_what_was_put_back(cases: dict[str, Done]) -> None:
+    last = cases["bad"].run.output.rpartition("TASK [")[2]
+    assert last.startswith("channels : Result | Say what has failed")
+    for words in (
+        "1/6 app1:8001 failed: messages are not delivered",
+        "Not put back: app1: the former one does not start",
+        "Put back: app2.",
+        "Delivery verified.",
+        "Fix the cause and retry.",
+    ):
+        assert words in last, words
 
 
 def test_a_rollback_marks_what_it_has_left_and_ends_with_the_lock(cases: dict[str, Done]) -> None:
     done = cases["rolled back"]
     assert done.run.code == 0, done.run.output
     assert done.record == [
-        f"channels-releases bad {BAD}",  # app2 had none
-        *[f"channels-releases settle {NEW} 5"] * 2,
+        f"channels_release app1 bad {BAD}",  # app2 had none
+        *[f"channels_release {host} pruned" for host in HOSTS],
+        *[f"channels_lock {host} absent ok" for host in HOSTS],
     ]
 
 
-def test_after_a_failure_no_release_is_marked(cases: dict[str, Done]) -> None:
+def test_a_failure_ends_with_the_lock_alone(cases: dict[str, Done]) -> None:
     done = cases["failed"]
     assert done.run.code == 0, done.run.output
-    assert done.record == [f"channels-releases settle {NEW} 5"] * 2
+    assert done.record == [f"channels_lock {host} absent failed" for host in HOSTS]
 
 
-def test_while_somebody_deploys_nobody_else_converges(cases: dict[str, Done]) -> None:
+def test_where_another_operator_has_locked_one_host_none_stays_locked(
+    cases: dict[str, Done],
+) -> None:
     done = cases["locked"]
     assert done.run.code != 0
-    assert "ann@laptop is at it: deploy v2. Nothing was changed." in done.run.output
-    assert "chosen" not in done.run.output
-    # The one who has the lock does.
-    assert "chosen" in cases["own lock"].run.output, cases["own lock"].run.output
+    assert "Locked by ann." in done.run.output
+    assert "selected" not in done.run.output
+    assert sorted(done.record) == [
+        "channels_lock app1 absent refused",
+        *[f"channels_lock {host} present" for host in HOSTS],
+    ]
+    free = cases["not locked"]
+    assert "selected" in free.run.output, free.run.output
+    assert sorted(free.record) == [f"channels_lock {host} present" for host in HOSTS]
 
 
 def test_the_release_that_runs_is_not_that_of_a_host_on_which_nothing_does(
     cases: dict[str, Done],
 ) -> None:
     """As after a deploy that has failed while the first host was drained."""
-    done = cases["chosen"]
+    done = cases["selected"]
     assert done.run.code == 0, done.run.output
-    assert f"chosen: {done.packed}" in done.run.output
+    assert f"selected: {done.packed}" in done.run.output
+    # And it stands in the lock, for the audit log.
+    assert done.record == [f"channels_lock {host} present {done.packed}" for host in HOSTS]
+
+
+def test_a_rollback_without_a_former_release_changes_nothing(cases: dict[str, Done]) -> None:
+    done = cases["none to go back to"]
+    assert done.run.code != 0
+    assert "There is no release to roll back to" in done.run.output
+    assert done.record == []
+
+
+def test_another_version_of_the_kit_is_brought_by_an_upgrade_alone(cases: dict[str, Done]) -> None:
+    done = cases["another kit"]
+    assert done.run.code != 0
+    # However YAML folds it.
+    said = " ".join(done.run.output.split())
+    assert "The cluster runs version 0.1.0 of the kit; this is version 0.2.0." in said
+    assert "Nothing changed. Run: make upgrade" in said
 
 
 def test_a_drain_stops_every_unit_of_its_host_at_once(cases: dict[str, Done]) -> None:
     """Else who leaves a worker comes to the next one of the host, and leaves again."""
     done = cases["drain"]
     assert done.run.code == 0, done.run.output
-    first, second = done.record
-    assert first.startswith("config_files app2 Ansible managed: drained by ")
-    assert second == f"channels_roll app2 stopped {UNITS_SAID}"
+    taken, released = done.record[:2], done.record[-2:]
+    assert taken == [f"channels_lock {host} present" for host in HOSTS]
+    assert released == [f"channels_lock {host} absent ok" for host in HOSTS]
+    assert done.record[2:-2] == [
+        "record_copy app2 Ansible managed: drained by ada@desk",
+        f"channels_roll app2 stopped {UNITS_SAID}",
+    ]
 
 
 @pytest.mark.parametrize(("name", "said"), [("another host", "app1,lb1"), ("no host", "")])
@@ -483,6 +531,5 @@ def test_what_is_no_app_host_is_neither_drained_nor_passed_over(
 ) -> None:
     done = cases[name]
     assert done.run.code != 0
-    words = f"'{said}' is no app host; HOST= takes of these, with commas between: app1 app2"
-    assert words in done.run.output
+    assert f"HOST='{said}' is not an app host. App hosts: app1 app2" in done.run.output
     assert done.record == []

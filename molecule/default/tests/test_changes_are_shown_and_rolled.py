@@ -35,7 +35,7 @@ def test_a_new_limit_changes_what_depends_on_it_and_nothing_else(
     assert lowered.rc == 0, lowered.output
     base = {"Configure | Write the limits of logins"}
     app = base | {
-        "Switch | Write the units and make the release the current one",
+        "Switch | Write the units",
         "Roll | Drain, restart and prove one after the other",
     }
     redis = {
@@ -49,7 +49,7 @@ def test_a_new_limit_changes_what_depends_on_it_and_nothing_else(
         "Nginx | Reload nginx",
     }
     # What other tests have installed is removed by whichever run comes next.
-    pruned = "Retire | Remove releases and environments that nobody goes back to"
+    pruned = "Prune | Remove old releases and environments"
     assert {host: tasks - {pruned} for host, tasks in lowered.changed.items()} == {
         "app1": app,
         "app2": app,
