@@ -85,6 +85,7 @@ BAD: dict[str, list[Any]] = {
     "nginx_handshakes_burst": [0, 10000011],
     "nginx_handshakes_per_second": [0, 1000001],
     "nginx_handshakes_per_worker": [0, 10001],
+    "nginx_local_port": [80, 65536],
     "nginx_proxy_read_timeout": [59, 604801],
     "nginx_retry_after": [0, 301],
     "nginx_worker_connections": [63, 65536],
