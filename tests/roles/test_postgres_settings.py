@@ -159,7 +159,6 @@ def test_a_setting_that_another_file_overrides_is_named(server: Server) -> None:
     auto.write_text("work_mem = '9MB'\n")
     answer = server.bring()
     assert answer["overridden"] == ["work_mem"]
-    assert "Another file of PostgreSQL's overrides work_mem." in answer["output"]
 
 
 def test_another_port_takes_a_restart_and_the_server_is_found_until_then(server: Server) -> None:
