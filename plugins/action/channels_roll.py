@@ -6,6 +6,7 @@ What it does on the host is the module ``channels_units``; its options are docum
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -269,7 +270,7 @@ class ActionModule(ActionBase):
                 },
                 task_vars=self.task_vars,
             )
-        except AnsibleConnectionFailure as error:
+        except unreachable_errors() as error:
             # Ansible rescues no host that is unreachable, and the others must be put back.
             raise RollError(f"{turn.title} failed: host unreachable\n{error}") from error
         if found.get("failed"):
@@ -311,6 +312,12 @@ def reason_of(turn: Turn, found: dict[str, Any]) -> str:
         return f"{turn.title} failed: {found.get('msg', 'no answer')}\n{said}".strip()
     what = f"{turn.position} {failure['label']} {failure['what']}: {failure['reason']}".strip()
     return f"{what}\nLast journal lines of {failure['unit']}:\n{failure['journal']}"
+
+
+def unreachable_errors() -> tuple[type[Exception], ...]:
+    """Return what is raised where the host cannot be reached, by Ansible and by Mitogen."""
+    mitogen = sys.modules.get("mitogen.core")
+    return (AnsibleConnectionFailure, *([mitogen.ChannelError] if mitogen else []))
 
 
 def report_seconds(turn: Turn) -> float:

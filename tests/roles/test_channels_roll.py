@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from ansible.errors import AnsibleConnectionFailure
+from mitogen.core import ChannelError
 
 from .house import ROOT, Tree
 
@@ -59,6 +60,7 @@ class Host:
     idle: bool = False
     # From when on it answers nobody.
     unreachable_at: float = float("inf")
+    unreachable: type[Exception] = AnsibleConnectionFailure
     stopping: bool = False
     now: float = 1000.0
     born: dict[str, float] = field(default_factory=dict)
@@ -75,7 +77,7 @@ class Host:
         self.calls += 1
         assert self.calls < 1000, "it never ends"
         if self.unreachable_at <= self.now:
-            raise AnsibleConnectionFailure("Connection timed out")
+            raise self.unreachable("Connection timed out")
         names = [name(unit) for unit in module_args["units"]]
         beside = [name(unit) for unit in module_args["beside"]]
         assert not set(names) & set(beside)
@@ -520,8 +522,12 @@ def test_check_mode_asks_what_would_be_restarted_and_touches_nothing(
 # The host
 
 
-def test_a_host_that_becomes_unreachable_ends_the_roll(host: Host, roll: Roll) -> None:
+@pytest.mark.parametrize("error", [AnsibleConnectionFailure, ChannelError])
+def test_a_host_that_becomes_unreachable_ends_the_roll(
+    host: Host, roll: Roll, error: type[Exception]
+) -> None:
     """As a failure: Ansible would put no host back after an unreachable one."""
+    host.unreachable = error
     host.lives["channels-web@8002"] = Life(draining=60, sockets=1000)
     host.unreachable_at = 1020
     answer = roll(EVERY)
