@@ -159,6 +159,12 @@ def test_incomplete_recoveries_and_delayed_attempts_are_reported() -> None:
     assert " reconnected; 2 attempts delayed by the load tool's own rate limit\n" in text
 
 
+def test_who_has_not_recovered_is_no_riddle_of_the_database() -> None:
+    client = replace(WELL, lost=(3,), recoveries=(Recovery(1012, 3, complete=False),))
+    text = render_text(outcome(client, undelivered={"run-1": "client-1"}))
+    assert "1 client had not recovered when the grace period ended. Next: check" in text
+
+
 def test_what_is_lost_was_expected() -> None:
     assert outcome(WELL, replace(WELL, lost=(1, 2, 3))).expected == 5
 

@@ -144,6 +144,11 @@ def _first_fault(outcome: Outcome) -> str:
             "No message was sent: --duration is 0, or the run was stopped early."
             " Next: run it again, longer."
         )
+    if gone := sum(not recovery.complete for recovery in outcome.recoveries):
+        return (
+            f"{_of(gone, 'client')} had not recovered when the grace period ended."
+            " Next: check that each URL answers GET /-/ready, or give a longer --grace."
+        )
     if outcome.undelivered:
         name = next(iter(outcome.undelivered))
         return (
