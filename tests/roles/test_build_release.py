@@ -64,7 +64,8 @@ FILES = {
     "application/chat/models.py": "models = 1\n",
     "application/accounts/models.py": "models = 1\n",
     "application/chat/static/größe.css": "a {}\n",
-    "kit/serving/asgi.py": "application = 1\n",
+    "kit/VERSION": "1.2.3\n",
+    "kit/channels_kit/serving/asgi.py": "application = 1\n",
 }
 
 
@@ -148,17 +149,16 @@ def test_the_archive_holds_application_kit_and_packages(build: Build, tmp_path: 
     with tarfile.open(build()["archive"]) as archive:
         assert archive.getnames() == [
             "requirements.txt",
-            "install-release",
+            "kit.txt",
             "app/manage.py",
             "app/accounts/models.py",
             "app/chat/consumers.py",
             "app/chat/models.py",
             "app/chat/static/größe.css",
             "kit/channels_kit/serving/asgi.py",
-            "kit.txt",
         ]
         executable = [entry.name for entry in archive if entry.mode == 0o755]
-        assert executable == ["install-release", "app/manage.py"]
+        assert executable == ["app/manage.py"]
         assert {entry.mode for entry in archive} == {0o644, 0o755}
         assert {(entry.uid, entry.gid, entry.mtime) for entry in archive.getmembers()} == {
             (0, 0, 0)
@@ -171,7 +171,10 @@ def test_the_archive_holds_application_kit_and_packages(build: Build, tmp_path: 
 def test_a_changed_byte_is_another_release(build: Build, tmp_path: Path) -> None:
     write(tmp_path)
     ids = {build()["id"]}
-    for path, text in (("application/chat/models.py", "models = 2\n"), ("kit/new.py", "")):
+    for path, text in (
+        ("application/chat/models.py", "models = 2\n"),
+        ("kit/channels_kit/new.py", ""),
+    ):
         (tmp_path / path).write_text(text)
         ids.add(build()["id"])
     (tmp_path / "application/manage.py").chmod(0o644)
@@ -182,42 +185,21 @@ def test_a_changed_byte_is_another_release(build: Build, tmp_path: Path) -> None
     assert len(list((tmp_path / "releases").iterdir())) == 5
 
 
-def test_another_installer_is_another_release(
-    program: Any, build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write(tmp_path)
-    before = build()["id"]
-    installer = tmp_path / "install-release"
-    installer.write_text("#!/bin/sh\n")
-    monkeypatch.setattr(program, "INSTALLER", installer)
-    assert build()["id"] != before
-
-
-def test_the_kit_of_a_release_is_told_by_a_hash_that_stands_in_it_too(
-    program: Any, build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_release_carries_the_version_of_the_kit(build: Build, tmp_path: Path) -> None:
     """Roles and kit belong together: a host is asked for it, and what is packed."""
     write(tmp_path)
     first = build()
+    assert first["kit"] == "1.2.3"
     with tarfile.open(first["archive"]) as archive:
-        digest = archive.extractfile("kit.txt")
-        assert digest is not None
-        assert digest.read().decode() == first["kit"]
-
-    (tmp_path / "application/chat/models.py").write_text("models = 2\n")
-    assert build(requirements="django==6.0\n")["kit"] == first["kit"]
-
-    kits = {first["kit"]}
-    (tmp_path / "kit/serving/asgi.py").write_text("application = 2\n")
-    kits.add(build()["kit"])
-    (tmp_path / "kit/serving/asgi.py").rename(tmp_path / "kit/serving/asgj.py")
-    kits.add(build()["kit"])
-    # How a host unpacks it is the kit's business.
-    installer = tmp_path / "install-release"
-    installer.write_text("#!/bin/sh\n")
-    monkeypatch.setattr(program, "INSTALLER", installer)
-    kits.add(build()["kit"])
-    assert len(kits) == 4
+        version = archive.extractfile("kit.txt")
+        assert version is not None
+        assert version.read() == b"1.2.3\n"
+    # Not every change of the library is another version.
+    (tmp_path / "kit/channels_kit/serving/asgi.py").write_text("application = 2\n")
+    second = build()
+    assert (second["kit"], second["id"] == first["id"]) == ("1.2.3", False)
+    (tmp_path / "kit/VERSION").write_text("1.3.0\n")
+    assert build()["kit"] == "1.3.0"
 
 
 def test_a_release_that_is_packed_is_read_back_as_it_was(
@@ -231,7 +213,7 @@ def test_a_release_that_is_packed_is_read_back_as_it_was(
     write(tmp_path)
     first = build(requirements="django==5.2 \\\n    --hash=sha256:00\n")
     assert first["requirements"] == "django==5.2 \\\n    --hash=sha256:00\n"
-    (tmp_path / "kit/serving/asgi.py").write_text("application = 2\n")
+    (tmp_path / "kit/channels_kit/serving/asgi.py").write_text("application = 2\n")
     build()
 
     arguments = [f"--release={first['id']}", f"--output={tmp_path / 'releases'}"]
@@ -261,8 +243,8 @@ def test_what_is_excluded_is_absent_and_changes_nothing(build: Build, tmp_path: 
         "application/db.sqlite3",
         "application/staticfiles/a.css",
         "application/chat.egg-info/PKG-INFO",
-        "kit/serving/__pycache__/asgi.cpython-311.pyc",
-        "kit/load/client.py",
+        "kit/channels_kit/serving/__pycache__/asgi.cpython-311.pyc",
+        "kit/channels_kit/load/client.py",
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("left out")
@@ -316,4 +298,4 @@ def test_an_interrupted_write_leaves_no_half_archive(
     assert not list((tmp_path / "releases").glob("*.tar.gz"))
 
     monkeypatch.setattr(Path, "write_bytes", write_bytes)
-    assert len(names(build()["archive"])) == 3 + len(FILES)
+    assert len(names(build()["archive"])) == 1 + len(FILES)

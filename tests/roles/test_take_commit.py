@@ -175,8 +175,7 @@ def test_a_lock_outside_the_repository_is_refused(
     result = repository.take("main", lock="../elsewhere")
     assert result.returncode == 1
     assert result.stderr == (
-        f"{tmp_path / 'elsewhere'} is not in the repository of {repository.top / 'src'}, "
-        f"{repository.top}\n"
+        f"{tmp_path / 'elsewhere'} is not in the application's repository, {repository.top}\n"
     )
     assert not repository.output.exists()
 

@@ -57,10 +57,10 @@ def pack(application: Path, kit: Path, requirements: bytes, excludes: Sequence[s
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
         add(archive, "requirements.txt", requirements)
-        add(archive, KIT_VERSION, (kit.parent / "VERSION").read_bytes())
+        add(archive, KIT_VERSION, (kit / "VERSION").read_bytes())
         for source, target, left_out in (
             (application, Path("app"), excludes),
-            (kit, Path("kit/channels_kit"), KIT_EXCLUDES),
+            (kit / "channels_kit", Path("kit/channels_kit"), KIT_EXCLUDES),
         ):
             for file in files(source, left_out):
                 name = str(target / file.relative_to(source))
@@ -94,7 +94,7 @@ def main() -> int:
     """Pack or read what the command line names."""
     parser = argparse.ArgumentParser(description="Pack a release of the application.")
     parser.add_argument("--application", type=Path)
-    parser.add_argument("--kit", type=Path)
+    parser.add_argument("--kit", type=Path, help="the directory of VERSION and channels_kit/")
     parser.add_argument("--release", help="one that is packed; no application and no kit is read")
     parser.add_argument("--lock", type=Path, help="the directory of uv.lock")
     parser.add_argument("--uv", type=Path)
