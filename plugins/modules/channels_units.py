@@ -298,7 +298,8 @@ class Host:
     def systemctl(self, verb: str, *arguments: str, unit: Unit | None = None) -> str:
         """Run systemctl and return what it printed; fail where it refuses."""
         code, out, err = self.run("systemctl", verb, *arguments)
-        if code:
+        # Of list-unit-files, 1 without a word says that no file fits the patterns.
+        if code and not (verb == "list-unit-files" and not out + err):
             said = f"systemctl {verb}: {err.strip()}"
             if unit is None:
                 self.module.fail_json(msg=said)
