@@ -68,6 +68,7 @@ class ActionModule(ActionBase):
 UNIT = "unit of {{ channels_release.id | default('none') }}\n"
 PROGRAM = """#!/bin/sh
 echo "$(basename "$0") $*" >> "$RECORD"
+case "$*" in *"$FAILS"*) exit 1 ;; esac
 """
 
 
@@ -104,6 +105,8 @@ class Case:
     facts: dict[str, Tree] = field(default_factory=dict)
     # Hosts that another operator has locked.
     locked: tuple[str, ...] = ()
+    # The management command that fails.
+    fails: str = "none"
     variables: Tree = field(default_factory=dict)
 
     def facts_of(self, host: str) -> Tree:
@@ -153,6 +156,7 @@ CASES = {
         {**RUNS, WEB: unit(active=False)},
         wrong={"app1": {"channels_roll proved": "1/5 app1:8002 failed: not delivered"}},
     ),
+    "migration": Case([imported("rollout")], fails="migrate"),
     "drain": Case([imported("drain")], variables={"drain_host": "app2"}),
     "rolled back": Case(
         [imported("finish")],
@@ -326,6 +330,7 @@ def begin(directory: Path, name: str, case: Case, programs: Path, old: str) -> A
         ANSIBLE_ACTION_PLUGINS=f"{directory / 'plugins'}:{ROOT / 'plugins' / 'action'}",
         PATH=f"{programs}:{sys.exec_prefix}/bin:/usr/bin:/bin",
         RECORD=str(home / "record"),
+        FAILS=case.fails,
         KNOWN=json.dumps({**known, "lb1": {}}),
     )
 
@@ -430,6 +435,12 @@ def test_after_a_gate_has_failed_every_host_is_put_back(cases: dict[str, Done]) 
         f"channels_release app2 bad {NEW}",  # nothing more is done on app1
         f"channels-prove releases/{NEW} {PROOF}",
     ]
+
+
+def test_after_a_migration_that_failed_no_host_is_touched(cases: dict[str, Done]) -> None:
+    done = cases["migration"]
+    assert done.run.code != 0
+    assert done.record == [f"channels-manage --release {NEW} migrate --no-input"]
 
 
 def test_what_a_failed_roll_has_started_is_stopped(cases: dict[str, Done]) -> None:

@@ -62,7 +62,7 @@ BAD: dict[str, tuple[Callable[[Path], None], str, int]] = {
             "\nimport os, threading\n"
             f"threading.Timer({CRASH_AFTER_SECONDS}, os._exit, [3]).start()\n",
         ),
-        "its process has ended by itself",
+        "exited with status 3",
         1,
     ),
     "messages that reach nobody": (
@@ -70,7 +70,7 @@ BAD: dict[str, tuple[Callable[[Path], None], str, int]] = {
             "config/settings.py",
             "\nCHANNEL_LAYERS = {'default': {'BACKEND': 'channels.layers.InMemoryChannelLayer'}}\n",
         ),
-        "messages do not arrive",
+        "messages are not delivered",
         1,
     ),
 }
