@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import signal
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,7 @@ printf '%s\\0' "$CHANNELS_KIT_PROCESS" "$@" >> calls
 printf '\\n' >> calls
 result=$(grep -o 'deploy_result_file=[^ ]*' <<< "$*" | cut -d = -f 2)
 [ ! -e says ] || cp says "$result"
+[ ! -e waits ] || { touch waiting; rm waits; trap 'exit 99' INT; sleep 60 & wait $!; }
 case "$*" in *"$(cat fails 2>/dev/null || echo none)"*) exit 2 ;; esac
 """
 
@@ -176,6 +179,28 @@ def test_the_last_words_are_what_failed_and_what_was_put_back(desk: Desk) -> Non
     (desk.directory / "says").write_text("app1 failed\nPut back: app1.\n")
     result = desk.run("staging", "deploy")
     assert result.stderr.endswith("app1 failed\nPut back: app1.\n")
+
+
+def test_ctrl_c_gives_the_lock_back_and_says_what_to_do(desk: Desk) -> None:
+    (desk.directory / "waits").touch()
+    program = [desk.directory / "scripts" / "operate", "staging", "deploy"]
+    with subprocess.Popen(
+        program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
+    ) as process:
+        deadline = time.monotonic() + 20
+        while not (desk.directory / "waiting").exists():
+            assert time.monotonic() < deadline
+        # As a terminal does, to every process in the foreground.
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert [call.playbook for call in desk.calls()] == [
+        "playbooks/deploy.yml",
+        "playbooks/release_lock.yml",
+        "playbooks/releases.yml",
+    ]
+    assert "deploy: interrupted after" in errors
+    assert errors.endswith("Run the same command again: it completes what this one left.\n")
 
 
 def test_an_unknown_verb_is_answered_with_the_usage(desk: Desk) -> None:
