@@ -269,7 +269,9 @@ class Plan:
     disable: list[str] = field(default_factory=list)
     stop: list[str] = field(default_factory=list)
     reset: list[str] = field(default_factory=list)
-    """Units of which systemd forgets that they failed, and how often it has restarted them."""
+    """Units of which systemd forgets that they failed."""
+    recount: list[str] = field(default_factory=list)
+    """Units of which systemd forgets how often it has restarted them; no change."""
     reload: bool = False
     """Whether systemd has to read the unit files first."""
 
@@ -304,11 +306,12 @@ def plan(state: State, units: Sequence[Unit], statuses: Mapping[str, Status]) ->
         failed = {name: status.active_state == "failed" for name, status in known.items()}
         made = Plan(stop=those(runs), disable=those(enabled), reset=those(failed))
     # systemd counts its own restarts on where somebody starts a unit that it was about to start
-    # again itself: a release that mends what ended again and again would be blamed for it.
-    restarted = [name for name in made.start + made.restart if known[name].restarts]
+    # again itself: a release that mends what ended again and again would be blamed for it. So would
+    # one whose background process had ended with the Redis that this run has restarted.
+    judged = set(runs) if state == State.RESTARTED else set(made.start)
     return replace(
         made,
-        reset=made.reset + restarted,
+        recount=those({name: each.restarts > 0 and name in judged for name, each in known.items()}),
         reload=any(known[name].stale for name in made.touched),
     )
 

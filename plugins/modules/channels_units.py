@@ -428,12 +428,12 @@ def carry_out(host: Host, made: Plan, units: Mapping[str, Unit]) -> None:
         host.systemctl("daemon-reload", unit=touched)
     call("enable", made.enable)
     if not made.restart:
-        call("reset-failed", made.reset)
+        call("reset-failed", [*made.reset, *made.recount])
     call("start", made.start, "--no-block")
     call("restart", made.restart, "--no-block")
     if made.restart:
         # A unit may end once more before systemd comes to its restart.
-        call("reset-failed", made.reset)
+        call("reset-failed", [*made.reset, *made.recount])
     call("disable", made.disable)
     call("stop", made.stop, "--no-block")
 

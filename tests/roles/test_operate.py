@@ -18,7 +18,13 @@ printf '%s\\0' "$CHANNELS_KIT_PROCESS" "$@" >> calls
 printf '\\n' >> calls
 result=$(grep -o 'deploy_result_file=[^ ]*' <<< "$*" | cut -d = -f 2)
 [ ! -e says ] || cp says "$result"
-[ ! -e waits ] || { touch waiting; rm waits; trap 'exit 99' INT; sleep 60 & wait $!; }
+if [ -e waits ]; then
+    rm waits
+    trap 'kill $!; exit 99' INT
+    sleep 60 &
+    touch waiting
+    wait $!
+fi
 case "$*" in *"$(cat fails 2>/dev/null || echo none)"*) exit 2 ;; esac
 """
 
@@ -183,7 +189,7 @@ def test_the_last_words_are_what_failed_and_what_was_put_back(desk: Desk) -> Non
 
 def test_ctrl_c_gives_the_lock_back_and_says_what_to_do(desk: Desk) -> None:
     (desk.directory / "waits").touch()
-    program = [desk.directory / "scripts" / "operate", "staging", "deploy"]
+    program = [str(desk.directory / "scripts" / "operate"), "staging", "deploy"]
     with subprocess.Popen(
         program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
     ) as process:

@@ -1,0 +1,23 @@
+"""Ansible's strategy linear, by Mitogen; see scripts/ansible-playbook.
+
+It has the name of Ansible's own, so that plays and what they print are the same without Mitogen.
+"""
+
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import ansible.plugins.strategy
+from ansible_mitogen.strategy import StrategyMixin
+
+# By its file: to Ansible, this module is ansible.plugins.strategy.linear.
+_spec: Any = spec_from_file_location(
+    "ansible_strategy_linear", Path(ansible.plugins.strategy.__file__).with_name("linear.py")
+)
+_original: Any = module_from_spec(_spec)
+_spec.loader.exec_module(_original)
+Base: Any = _original.StrategyModule
+
+
+class StrategyModule(StrategyMixin, Base):
+    """Runs tasks on one Python a host."""
