@@ -674,6 +674,8 @@ def test_those_beside_are_looked_at_and_neither_touched_nor_waited_for(
     [
         ("echo from $0; echo waiting >&2", {"rc": 0, "output": "from worker\n"}),
         ("echo lost; exit 1", {"rc": 1, "output": "lost\n"}),
+        # What a word means is the command's own affair.
+        ("echo '$HOME'", {"rc": 0, "output": "$HOME\n"}),
         ("echo no token >&2; exit 2", {"rc": 2, "output": "no token\n"}),
     ],
 )
@@ -928,6 +930,16 @@ def test_a_start_that_systemd_refuses_on_a_drained_host_fails_at_once(
     answer = worker.run("started", timeout=60)
     assert "a condition of the unit is not met" in answer["msg"]
     assert clock[0] < 1001
+
+
+def test_a_unit_that_was_never_started_was_not_refused(
+    worker: Worker, process: subprocess.Popen[bytes]
+) -> None:
+    """systemd says "no" of the condition of every unit that it has not tried to start yet."""
+    worker.state("inactive", ConditionResult="no", ConditionTimestampMonotonic=0)
+    worker.state("inactive", ConditionResult="no", ConditionTimestampMonotonic=0)
+    worker.state("active", process.pid)
+    assert worker.run("started", "old", timeout=60)["units"][UNIT]["phase"] == "ready"
 
 
 def test_the_end_of_a_process_is_seen_before_systemd_is_asked_again(
