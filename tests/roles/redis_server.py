@@ -90,12 +90,17 @@ class Instance:
             )
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
-            with contextlib.suppress(ConnectionRefusedError):
-                socket.create_connection(("127.0.0.1", self.port)).close()
-                return
+            # It listens before it has read its users, and answers after that.
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as asked,
+            ):
+                asked.sendall(b"PING\r\n")
+                if asked.recv(64):
+                    return
             assert self.process.poll() is None, (self.directory / "log").read_text()
             time.sleep(0.01)
-        raise AssertionError("Redis does not listen")
+        raise AssertionError("Redis does not answer")
 
     def stop(self) -> None:
         if self.process is not None:
