@@ -14,10 +14,14 @@ from websockets.sync.client import ClientConnection
 # Longer than nginx's own default, with a margin.
 SILENCE = 65
 
-# Uvicorn reads its options from its environment as well; its pings would break the silence.
+# The server's pings would break the silence. Python imports this before it imports the server.
 WITHOUT_PINGS = """\
+from channels_kit.serving import server_options
+server_options.PING_INTERVAL = 100_000
+"""
+DROP_IN = """\
 [Service]
-Environment=UVICORN_WS_PING_INTERVAL=100000 UVICORN_WS_PING_TIMEOUT=100000
+Environment=PYTHONPATH=/run/silent:.:../kit
 """
 
 
@@ -29,10 +33,13 @@ def silent_workers(cluster: Cluster) -> Iterator[list[Worker]]:
         for host in cluster.group("channels")
     ]
     for worker in silenced:
-        directory = f"/run/systemd/system/{worker.unit}.d"
-        write = ("sudo", "sh", "-c", f"mkdir -p {directory} && cat > {directory}/silent.conf")
-        written = cluster.ssh(worker.host, *write, stdin=WITHOUT_PINGS)
-        assert written.returncode == 0, written.stderr
+        for file, text in (
+            ("/run/silent/sitecustomize.py", WITHOUT_PINGS),
+            (f"/run/systemd/system/{worker.unit}.d/silent.conf", DROP_IN),
+        ):
+            write = ("sudo", "sh", "-c", f"mkdir -p $(dirname {file}) && cat > {file}")
+            written = cluster.ssh(worker.host, *write, stdin=text)
+            assert written.returncode == 0, written.stderr
         cluster.hosts[worker.host].check_output(
             "systemctl daemon-reload && systemctl restart %s", worker.unit
         )
@@ -40,7 +47,7 @@ def silent_workers(cluster: Cluster) -> Iterator[list[Worker]]:
     yield silenced
     for worker in silenced:
         cluster.hosts[worker.host].check_output(
-            "rm -r %s && systemctl daemon-reload && systemctl restart %s",
+            "rm -r /run/silent %s && systemctl daemon-reload && systemctl restart %s",
             f"/run/systemd/system/{worker.unit}.d",
             worker.unit,
         )
