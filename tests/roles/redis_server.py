@@ -103,10 +103,18 @@ class Instance:
         raise AssertionError("Redis does not answer")
 
     def stop(self) -> None:
-        if self.process is not None:
+        if self.process is None:
+            return
+        deadline = time.monotonic() + PATIENCE
+        while self.process.poll() is None:
+            if time.monotonic() > deadline:
+                self.process.kill()
+            # Redis refuses to end while it writes its first append-only file, and forgets it.
             self.process.terminate()
-            self.process.wait(PATIENCE)
-            self.process = None
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(0.5)
+        assert time.monotonic() < deadline, (self.directory / "log").read_text()
+        self.process = None
 
     def cli(
         self,
