@@ -123,6 +123,16 @@ def test_what_redis_lowers_by_itself_is_no_difference_until_it_may_open_more(
     assert running.bring_settings()["set"] == ["maxclients"]
 
 
+@pytest.fixture
+def scratch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where temporary files are: other tests have a scratch server at the same time."""
+    with tempfile.TemporaryDirectory() as directory:
+        # The scratch server is not root.
+        Path(directory).chmod(0o755)
+        monkeypatch.setattr(tempfile, "tempdir", directory)
+        yield Path(directory)
+
+
 @pytest.mark.parametrize(
     ("name", "written", "words"),
     [
@@ -135,7 +145,12 @@ def test_what_redis_lowers_by_itself_is_no_difference_until_it_may_open_more(
 )
 @pytest.mark.parametrize("check", [False, True], ids=["run", "dry run"])
 def test_what_redis_refuses_is_refused_in_its_words(
-    running: Instance, name: str, written: str, words: str, check: bool
+    running: Instance,
+    scratch: Path,
+    name: str,
+    written: str,
+    words: str,
+    check: bool,
 ) -> None:
     running.settings["tcp-keepalive"] = "77"
     running.settings[name] = written
@@ -144,7 +159,7 @@ def test_what_redis_refuses_is_refused_in_its_words(
     assert words in answer["msg"]
     assert "nothing changed" in answer["msg"]
     assert value(running, "tcp-keepalive") == "300"
-    assert list(Path(tempfile.gettempdir()).glob("channels-kit-redis-*")) == []
+    assert list(scratch.iterdir()) == []
 
 
 def test_directives_that_redis_does_not_tell_are_named(running: Instance) -> None:
