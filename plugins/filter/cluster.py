@@ -66,5 +66,4 @@ class FilterModule:
             "cluster_in_userinfo": in_userinfo,
             "cluster_web_workers": cluster_web_workers,
             "cluster_worker_arguments": worker_arguments,
-            "cluster_worker_url": worker_url,
         }

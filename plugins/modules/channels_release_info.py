@@ -7,7 +7,7 @@ DOCUMENTATION = r"""
 module: channels_release_info
 short_description: Tell which releases an app host has
 description:
-  - Reads the releases, which one is current, which one each process runs, and who has the lock.
+  - Reads the releases, which one is current, and which one each process runs.
   - Works on a bare host, where nothing of the kit is yet. Changes nothing.
 options:
   home:
@@ -62,17 +62,13 @@ environments:
   type: list
   elements: str
   returned: always
-lock:
-  description: "Who has the lock: who, what, run, seconds since they took it. Empty if nobody has."
-  type: dict
-  returned: always
 """
 
 import platform
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.channels_releases import Layout, Lock, Releases
+from ansible.module_utils.channels_releases import Layout, Releases
 
 
 def main() -> None:
@@ -90,7 +86,6 @@ def main() -> None:
         machine=platform.machine(),
         releases=releases.listed(),
         environments=releases.environments(),
-        lock=Lock(layout).holder(),
     )
 
 

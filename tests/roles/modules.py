@@ -7,18 +7,14 @@ from collections.abc import Mapping
 from contextlib import redirect_stdout, suppress
 from typing import Any
 
-import ansible.module_utils
 from ansible.module_utils.testing import patch_module_args
 
-from .house import ROOT, Tree
-
-MODULE_UTILS = str(ROOT / "plugins" / "module_utils")
+from .house import ROOT, Tree, own_module_utils
 
 
 def run_module(name: str, check: bool = False, **arguments: Any) -> Tree:
     """Return what a module answers; its ``output`` is all that it printed."""
-    if MODULE_UTILS not in ansible.module_utils.__path__:
-        ansible.module_utils.__path__.append(MODULE_UTILS)
+    own_module_utils()
     given: Mapping[str, Any] = {
         **arguments,
         "_ansible_check_mode": check,

@@ -110,7 +110,7 @@ class Case:
     variables: Tree = field(default_factory=dict)
 
     def facts_of(self, host: str) -> Tree:
-        found = {"current": OLD, "kit": "", "drained": False, "serves": True, "lock": {}}
+        found = {"current": OLD, "kit": "", "drained": False, "serves": True}
         installed = [
             {"release": name, "current": name == OLD, "bad": "", "deployed": 1, "runs": []}
             for name in (OLD, NEW, BAD)
