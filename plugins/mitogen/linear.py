@@ -1,22 +1,30 @@
-"""Ansible's strategy linear, by Mitogen; see scripts/ansible-playbook.
+"""Ansible's strategies linear and free, by Mitogen; see scripts/ansible-playbook.
 
-It has the name of Ansible's own, so that plays and what they print are the same without Mitogen.
+They have the names of Ansible's own, so that plays and what they print are the same without
+Mitogen. Ansible looks for a strategy in a file of its name: free.py is a link to this one.
 """
 
+import functools
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import ansible.plugins.strategy
+import ansible_mitogen.module_finder
 from ansible_mitogen.strategy import StrategyMixin
 
-# By its file: to Ansible, this module is ansible.plugins.strategy.linear.
+# By its file: to Ansible, this module is ansible.plugins.strategy.linear, or .free.
+_name = Path(__file__).stem
 _spec: Any = spec_from_file_location(
-    "ansible_strategy_linear", Path(ansible.plugins.strategy.__file__).with_name("linear.py")
+    f"ansible_strategy_{_name}", Path(ansible.plugins.strategy.__file__).with_name(f"{_name}.py")
 )
 _original: Any = module_from_spec(_spec)
 _spec.loader.exec_module(_original)
 Base: Any = _original.StrategyModule
+
+# Mitogen compiles every module with all of ansible.module_utils that it imports, to see what it
+# needs on the host: the same files again for each module, a quarter of a run that changes nothing.
+ansible_mitogen.module_finder.compile = functools.cache(compile)
 
 
 class StrategyModule(StrategyMixin, Base):
