@@ -477,8 +477,8 @@ class Watch:
         }
         own = [self.progress[unit.name] for unit in units]
         workers = [each for each in own if each.unit.url and each.wanted == Phase.READY]
-        # Those that the watch waits for. A start waits for all; a unit of another revision waits
-        # for its own restart.
+        # Those that the watch waits for. A start waits for all, except for a unit that ran before
+        # with another revision: that one waits for its own restart.
         self.awaited = own if state == State.STARTED else workers or own
         self.leaves_outdated = state == State.STARTED
         self.looked = False
@@ -523,7 +523,9 @@ class Watch:
                 yield each
 
     def _is_left(self, progress: Progress) -> bool:
-        return self.leaves_outdated and is_outdated(progress.unit, progress.status)
+        # A new process has no revision before systemd has replaced itself by the program.
+        ran_before = self.leaves_outdated and not progress.fresh
+        return ran_before and is_outdated(progress.unit, progress.status)
 
     # Answers
 

@@ -200,6 +200,19 @@ def test_a_watch_always_takes_one_look() -> None:
     assert seen.is_over(100.0)
 
 
+def test_a_start_waits_for_a_process_that_has_no_revision_yet() -> None:
+    just_forked = core.Status("activating", process=8, last_process=8, revision="")
+    seen = watch(state="started", fresh={"web"})
+    seen.shown({"web": just_forked}, 0.0)
+    assert not seen.is_over(0.0)
+
+
+def test_a_start_does_not_wait_for_a_unit_that_ran_before_with_another_revision() -> None:
+    seen = watch(state="started", fresh=set())
+    seen.shown({"web": OLD}, 0.0)
+    assert seen.is_over(0.0)
+
+
 # The plan
 
 
