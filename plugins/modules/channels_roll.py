@@ -26,11 +26,33 @@ options:
     default: restarted
   units:
     description:
-      - The units, as M(channels_units) takes them. A unit with a C(url) is a worker, any other one a
-        background unit.
+      - The units, with the suboptions of O(channels_units#module:units). A unit with a C(url) is a
+        worker, any other one a background unit.
     type: list
     elements: dict
     required: true
+    suboptions:
+      name:
+        description: What systemd calls it, such as V(channels-web@8001.service).
+        type: str
+        required: true
+      label:
+        description: What messages and the proof call it, such as V(app1:8001).
+        type: str
+      revision:
+        description: What its process must have been started with.
+        type: str
+        default: ""
+      url:
+        description: Where a worker answers, without a path.
+        type: str
+      connected_to:
+        description: For a background unit, the port of the server that it takes its work from.
+        type: int
+      replaced_process:
+        description: A process that is to be replaced although its revision is right.
+        type: int
+        default: 0
   number:
     description: Which unit of the whole roll the first one is. V(1) is the canary.
     type: int
