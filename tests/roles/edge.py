@@ -131,9 +131,11 @@ class Worker:
 
 @asynccontextmanager
 async def listening(worker: Worker) -> AsyncIterator[int]:
-    """Let a worker run, or be `off` (its host refuses), or `silent` (its host is off)."""
+    """Let a worker run, or be `off` (its host refuses), `silent` (its host is off), `elsewhere`."""
     with socket.socket() as taken:
-        if worker.manner == "off":
+        if worker.manner == "elsewhere":
+            yield worker.port
+        elif worker.manner == "off":
             taken.bind((HOST, 0))
             yield taken.getsockname()[1]
         elif worker.manner == "silent":
@@ -175,6 +177,7 @@ def place(
         "/run/nginx.pid": f"{directory}/nginx.pid",
         "/var/log/nginx/": f"{directory}/",
         "/var/lib/nginx/": f"{directory}/",
+        "/etc/nginx/draining": f"{directory}/draining",
         f"listen {EDGE_PORT}": f"listen {HOST}:{edge_port}",
         f"listen {HOST}:{LOCAL_PORT};": f"listen {HOST}:{local_port};",
     }
@@ -190,10 +193,13 @@ def place(
 
 
 @asynccontextmanager
-async def running(content: str, manners: Sequence[str]) -> AsyncIterator[Edge]:
-    """Run nginx under a configuration, with a worker of each manner."""
+async def running(content: str, manners: Sequence[str | int]) -> AsyncIterator[Edge]:
+    """Run nginx under a configuration, with a worker of each manner; a port has its own worker."""
     assert NGINX
-    workers = [Worker(manner) for manner in manners]
+    workers = [
+        Worker("elsewhere", manner) if isinstance(manner, int) else Worker(manner)
+        for manner in manners
+    ]
     async with AsyncExitStack() as stack:
         directory = stack.enter_context(TemporaryDirectory(prefix="edge-"))
         for worker in workers:

@@ -386,17 +386,24 @@ def test_the_edge_balances_over_exactly_the_workers(
 @every_edge
 def test_the_edge_passes_websockets_on(clusters: dict[str, Cluster], name: str, host: str) -> None:
     conf = nginx(clusters, name, host)
-    upgrade, _ = conf.all("http", "map")
-    assert upgrade.words[1:] == ["$http_upgrade", "$connection_upgrade"]
-    assert [one.words for one in upgrade.block] == [["default", "upgrade"], ["", ""]]
+    upgrade, connection, host_and_port, _ = conf.all("http", "map")
+    # No other protocol: a worker that takes one speaks to the client past the edge.
+    assert upgrade.words[1:] == ["$request_method $http_upgrade", "$upgrade"]
+    assert [one.words for one in upgrade.block] == [
+        ["default", ""],
+        ["GET websocket", "websocket"],
+    ]
+    assert connection.words[1:] == ["$upgrade", "$connection_upgrade"]
+    assert [one.words for one in connection.block] == [["default", "upgrade"], ["", ""]]
+    assert host_and_port.words[1:] == ["$http_host", "$host_and_port"]
     assert conf.value("http", "proxy_http_version") == "1.1"
     headers = dict(conf.values("http", "proxy_set_header"))
-    assert headers["Upgrade"] == "$http_upgrade"
+    assert headers["Upgrade"] == "$upgrade"
     assert headers["Connection"] == "$connection_upgrade"
     # Of its own, what the client claims is not passed on.
     assert headers["X-Forwarded-For"] == headers["X-Real-IP"] == "$remote_addr"
     assert headers["X-Forwarded-Proto"] == "$scheme"
-    assert headers["Host"] == "$http_host"
+    assert headers["Host"] == headers["X-Forwarded-Host"] == "$host_and_port"
     # One header set further in would put an end to all that are set further out.
     inner = [one for server in conf.all("http", "server") for one in server.below()]
     assert not [one for one in inner if one.name == "proxy_set_header"]
@@ -459,7 +466,9 @@ def test_the_edge_answers_to_its_names_alone(
         [port, "default_server"],
         [f"[::]:{port}", "default_server"],
     ]
-    assert unknown.value("return") == "421"
+    locations = {" ".join(one.words[1:]): one for one in unknown.all("location")}
+    assert locations.keys() == {"/", "= /-/edge"}
+    assert locations["/"].value("return") == "421"
     assert [listen[0] for listen in known.values("listen")] == [port, f"[::]:{port}"]
     own = address_of(name, host)
     names = known.values("server_name")[0]
