@@ -7,7 +7,7 @@ comes out.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -16,6 +16,7 @@ PROPERTIES = (
     "ActiveState",
     "UnitFileState",
     "NeedDaemonReload",
+    "DropInPaths",
     "MainPID",
     "ExecMainStartTimestamp",
     "ActiveEnterTimestamp",
@@ -91,7 +92,10 @@ class Nofile:
 
 
 def freshness(
-    shown: Mapping[str, str], changed: Mapping[str, float | None], nofile: Nofile
+    shown: Mapping[str, str],
+    changed: Mapping[str, float | None],
+    nofile: Nofile,
+    drop_ins: Collection[str] = (),
 ) -> dict[str, object]:
     """Compare a unit with its files.
 
@@ -99,6 +103,7 @@ def freshness(
         shown: the properties of the unit.
         changed: by path, when a file was changed last; None where there is no file.
         nofile: the limits that processes have.
+        drop_ins: drop-ins that are there.
 
     Returns:
         What the module unit_freshness returns.
@@ -112,12 +117,14 @@ def freshness(
     moments = {path: moment for path, moment in changed.items() if moment is not None}
     newest = max(moments, key=lambda path: moments[path], default=None)
     wanted = granted(parse_number(shown.get("LimitNOFILE", "")), nofile.manager, nofile.can_raise)
+    # Of a unit that it has loaded, systemd 252 does not see a drop-in in a directory that is new.
+    not_read = not set(drop_ins) <= set(shown.get("DropInPaths", "").split())
     return {
         "exists": shown.get("LoadState") not in (None, "not-found"),
         "active": active,
         "active_state": shown.get("ActiveState", "inactive"),
         "enabled": shown.get("UnitFileState") in ENABLED,
-        "need_daemon_reload": shown.get("NeedDaemonReload") == "yes",
+        "need_daemon_reload": shown.get("NeedDaemonReload") == "yes" or not_read,
         "started_at": started if active else None,
         "newest_file": newest,
         "newest_file_at": moments[newest] if newest else None,

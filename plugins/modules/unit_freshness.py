@@ -34,6 +34,14 @@ options:
     type: list
     elements: path
     default: []
+  drop_ins:
+    description:
+      - Drop-ins of the unit that a daemon-reload applies, without a new process.
+      - Where systemd has not read one that is there, RV(need_daemon_reload) is true. It says so by
+        itself only where the drop-in's directory is not new.
+    type: list
+    elements: path
+    default: []
 requirements:
   - systemd 247 or later on the host.
 attributes:
@@ -85,7 +93,9 @@ enabled:
   type: bool
   returned: success
 need_daemon_reload:
-  description: Whether the unit's file or a drop-in is newer than what systemd has read.
+  description: >-
+    Whether the unit's file or a drop-in is newer than what systemd has read, or one of O(drop_ins)
+    has not been read.
   type: bool
   returned: success
 started_at:
@@ -168,6 +178,7 @@ def main() -> None:
         argument_spec={
             "unit": {"type": "str", "required": True},
             "files": {"type": "list", "elements": "path", "default": []},
+            "drop_ins": {"type": "list", "elements": "path", "default": []},
         },
         supports_check_mode=True,
     )
@@ -187,7 +198,8 @@ def main() -> None:
         can_raise=can_raise_limits(read_proc(MANAGER, "status")),
     )
     changed = {path: read_changed(path) for path in module.params["files"]}
-    module.exit_json(changed=False, **freshness(properties, changed, nofile))
+    drop_ins = [path for path in module.params["drop_ins"] if Path(path).exists()]
+    module.exit_json(changed=False, **freshness(properties, changed, nofile, drop_ins))
 
 
 if __name__ == "__main__":

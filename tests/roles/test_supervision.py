@@ -115,6 +115,23 @@ def test_a_part_that_runs_out_of_memory_does_not_end_the_whole(
         assert told["OOMPolicy"] == ["continue"]
 
 
+def test_postgres_tells_a_server_that_was_stopped_from_one_that_was_killed(
+    hosts: Mapping[str, Mapping[str, Written]],
+) -> None:
+    """The package's ExecStart= makes every end a success, and a stop of what is down a failure."""
+    service = next(one for one in SERVICES if one.base == "postgresql@.service")
+    told = settings(service, hosts[service.host])["Service"]
+    reset, stop = told["ExecStop"]
+    assert (reset, stop[0]) == ("", "-")
+    # What systemd knows the server by, and removes when the unit has ended.
+    assert told["ExecStopPost"] == ["/usr/bin/test ! -e /run/postgresql/%i.pid"]
+    if base := of_package(service.base):
+        package = parse_unit(base.read_text())["Service"]
+        assert package["PIDFile"] == ["/run/postgresql/%i.pid"]
+        assert stop == "-" + package["ExecStop"][0]
+        assert package["ExecStart"][0].startswith("-")
+
+
 def test_a_change_of_supervision_restarts_no_instance_of_redis(
     hosts: Mapping[str, Mapping[str, Written]],
 ) -> None:

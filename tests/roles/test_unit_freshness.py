@@ -101,6 +101,19 @@ def test_a_unit_file_that_systemd_has_not_read_is_told() -> None:
 
 
 @pytest.mark.parametrize(
+    ("read", "reload"),
+    [("", True), ("/run/b.conf", True), ("/etc/a.conf", False), ("/run/b.conf /etc/a.conf", False)],
+)
+def test_a_drop_in_that_systemd_has_not_read_takes_a_daemon_reload(read: str, reload: bool) -> None:
+    """systemd does not say so where the drop-in's directory is new."""
+    shown = {**UNIT, "DropInPaths": read}
+    limits = LOGIC["Nofile"](process=65536)
+    found = LOGIC["freshness"](shown, {}, limits, ["/etc/a.conf"])
+    assert found["need_daemon_reload"] is reload
+    assert found["stale"] is False
+
+
+@pytest.mark.parametrize(
     ("asked", "process", "manager", "can_raise", "granted", "stale"),
     [
         ("65536", 65536, 20000, True, 65536, False),
