@@ -34,13 +34,13 @@ def test_a_new_limit_changes_what_depends_on_it_and_nothing_else(
     cluster: Cluster, lowered: Run
 ) -> None:
     assert lowered.rc == 0, lowered.output
-    base = {"Configure | Write the limits of logins"}
+    base = {"Configure | Write the files"}
     app = base | {
         "Switch | Write the units",
         "Roll | Drain, restart and prove one after the other",
     }
     redis = {
-        "Configure | Write the limit of open files",
+        "Configure | Write the settings of the units",
         "Configure | Compare the processes with their files",
         "Redis | Restart what runs with former settings",
     }
