@@ -6,6 +6,7 @@ action of the tests' own, and the commands of a host are programs that write dow
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -47,7 +48,7 @@ class ActionModule(ActionBase):
         if NAME == "record_copy":
             told.append(arguments["content"].strip())
         if NAME == "channels_release":
-            told.append(arguments.get("name", ""))
+            told += [arguments.get("name", ""), str(arguments.get("time", ""))]
         known = json.loads(os.environ["KNOWN"])[host]
         if NAME == "channels_release_info":
             return {**result, **known["facts"]}
@@ -92,6 +93,12 @@ SICK = dict.fromkeys(UNITS, unit(revision=f"{OLD}-01234567", ready=False))
 NOTHING = dict.fromkeys(UNITS, unit(active=False))
 
 
+def installed(name: str, deployed: int = 0, recorded: int = 0) -> Tree:
+    """A release as channels_release_info tells of it."""
+    told = {"release": name, "current": False, "bad": "", "runs": []}
+    return {**told, "deployed": deployed or recorded, "recorded": recorded}
+
+
 @dataclass
 class Case:
     """A cluster of two hosts, and the plays that are run on it."""
@@ -105,17 +112,18 @@ class Case:
     facts: dict[str, Tree] = field(default_factory=dict)
     # Hosts that another operator has locked.
     locked: tuple[str, ...] = ()
+    # The host that has the archive of the release that is packed; the controller has it not.
+    archive_on: str = ""
     # The management command that fails.
     fails: str = "none"
     variables: Tree = field(default_factory=dict)
 
     def facts_of(self, host: str) -> Tree:
         found = {"current": OLD, "kit": "", "drained": False, "serves": True}
-        installed = [
-            {"release": name, "current": name == OLD, "bad": "", "deployed": 1, "runs": []}
-            for name in (OLD, NEW, BAD)
+        releases = [
+            {**installed(name, deployed=1), "current": name == OLD} for name in (OLD, NEW, BAD)
         ]
-        return {**found, "releases": installed, **self.facts.get(host, {})}
+        return {**found, "releases": releases, "archives": [], **self.facts.get(host, {})}
 
 
 def imported(name: str) -> Tree:
@@ -132,7 +140,9 @@ SAY = {
     "tasks": [
         {
             "name": "Say | Which release it is",
-            "ansible.builtin.debug": {"msg": "selected: {{ channels_release.id }}"},
+            "ansible.builtin.debug": {
+                "msg": "selected: {{ channels_release.id }} of {{ channels_release_time | default(0) }}"
+            },
         },
     ],
 }
@@ -160,7 +170,11 @@ CASES = {
     "drain": Case([imported("drain")], variables={"drain_host": "app2"}),
     "rolled back": Case(
         [imported("finish")],
-        facts={"app1": {"current": BAD}, "app2": {"current": ""}},
+        # app1 was on it; app2 was away, and is on an older one.
+        facts={
+            "app1": {"current": BAD, "releases": [installed(BAD, recorded=200)]},
+            "app2": {"current": OLD, "releases": [installed(OLD, recorded=100)]},
+        },
         variables={"deploy_operation": "rollback"},
     ),
     "failed": Case([imported("release_lock")], variables={"deploy_result": "failed"}),
@@ -169,9 +183,51 @@ CASES = {
         facts={"app1": {"current": BAD, "serves": False}},
         variables={"deploy_release": "running"},
     ),
-    "none to go back to": Case(
+    "away": Case(
+        [imported("select_release"), SAY],
+        facts={
+            "app1": {"current": OLD, "releases": [installed(OLD, recorded=100)]},
+            "app2": {"releases": [installed(OLD, recorded=100), installed("packed", recorded=200)]},
+        },
+        variables={"deploy_release": "running"},
+    ),
+    "nobody knows": Case(
         [imported("select_release"), SAY],
         facts={host: {"releases": []} for host in HOSTS},
+        variables={"deploy_release": "running"},
+    ),
+    "new machine": Case(
+        [imported("select_release"), SAY],
+        facts={
+            "app1": {"current": "", "serves": False, "releases": []},
+            "app2": {
+                "current": OLD,
+                "releases": [installed("packed", recorded=100), installed(OLD, recorded=200)],
+                "archives": ["packed"],
+            },
+        },
+        archive_on="app2",
+        variables={"deploy_release": "previous"},
+    ),
+    "no archive": Case(
+        [imported("select_release"), SAY],
+        variables={"deploy_release": "ffffffffffff"},
+    ),
+    "another server": Case(
+        [imported("select_release"), SAY],
+        facts={"app1": {"serves": False}},
+        variables={"deploy_release": "running", "channels_server": "daphne"},
+    ),
+    "recorded": Case(
+        [imported("rollout")],
+        RIGHT,
+        RIGHT,
+        facts={"app2": {"releases": [installed(NEW, recorded=300)]}},
+        variables={"channels_release_time": 300},
+    ),
+    "none to go back to": Case(
+        [imported("select_release"), SAY],
+        facts={host: {"current": "packed", "releases": []} for host in HOSTS},
         variables={"deploy_release": "previous"},
     ),
     "another kit": Case(
@@ -248,7 +304,10 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
         (programs / name).write_text(PROGRAM)
         (programs / name).chmod(0o755)
     (directory / "application").mkdir()
-    old = pack(directory)
+    uv = programs / "uv"
+    uv.write_text("#!/bin/sh\necho 'uvicorn==0.52.1 \\'\n")
+    uv.chmod(0o755)
+    old = pack(directory, uv)
     done, waiting = {}, list(CASES.items())
     while waiting:
         batch, waiting = waiting[:4], waiting[4:]
@@ -261,14 +320,14 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
     return done
 
 
-def pack(directory: Path) -> str:
+def pack(directory: Path, uv: Path) -> str:
     """Pack a release of an empty application, which runs on app2 where one is selected."""
     result = subprocess.run(
         [
             *(sys.executable, ROLES / "channels" / "files" / "build_release.py"),
             *(f"--application={directory / 'application'}", f"--output={directory / 'releases'}"),
             f"--kit={directory / 'kit'}",
-            *("--uv=/bin/true", "--lock=/", "--package=shop", "--extra=uvicorn"),
+            *(f"--uv={uv}", "--lock=/", "--package=shop", "--extra=uvicorn"),
         ],
         capture_output=True,
         text=True,
@@ -280,13 +339,22 @@ def pack(directory: Path) -> str:
 
 def begin(directory: Path, name: str, case: Case, programs: Path, old: str) -> Any:
     home = directory / name
-    facts = {host: case.facts_of(host) for host in HOSTS}
-    if SAY in case.plays:
+    facts = json.loads(
+        json.dumps({host: case.facts_of(host) for host in HOSTS}).replace("packed", old)
+    )
+    if SAY in case.plays and not case.archive_on:
         facts["app2"]["current"] = old
+    archives = directory / "releases"
+    if case.archive_on:
+        archives = home / "controller"
+        there = home / case.archive_on / "archives"
+        there.mkdir(parents=True)
+        shutil.copy(directory / "releases" / f"{old}.tar.gz", there)
     archive = str(directory / "releases" / f"{old}.tar.gz")
     new = {"id": NEW, "archive": archive, "environment": "e", "requirements": "", "kit": "k"}
     # What plays before those of the case have set.
-    before = {host: {"_channels_host": facts[host], "channels_release": new} for host in HOSTS}
+    selected = {"channels_release": new, "channels_release_time": 900}
+    before = {host: {"_channels_host": facts[host], **selected} for host in HOSTS}
     for host in HOSTS:
         before[host]["_channels_lock"] = {"owner": {"who": "ada@desk"}}
     if "lock" in name:
@@ -303,7 +371,7 @@ def begin(directory: Path, name: str, case: Case, programs: Path, old: str) -> A
                 "ansible_connection": "local",
                 "ansible_python_interpreter": "{{ ansible_playbook_python }}",
                 "cluster_background_channels": [],
-                "channels_archive_directory": str(directory / "releases"),
+                "channels_archive_directory": str(archives),
                 "channels_lock_directory": str(ROOT),
                 "channels_source": str(directory / "application"),
             },
@@ -348,7 +416,7 @@ def proofs(done: Done) -> list[str]:
 def switched(done: Done) -> dict[str, str]:
     """The release that was made the current one, by host."""
     found = [line.split() for line in done.of("channels_release") if " current " in line]
-    return {words[1]: words[-1] for words in found}
+    return {words[1]: words[3] for words in found}
 
 
 def test_where_nothing_runs_all_start_at_once_and_are_proved(cases: dict[str, Done]) -> None:
@@ -467,7 +535,7 @@ def test_the_last_words_are_why_it_failed_and_what_was_put_back(cases: dict[str,
 def test_a_rollback_marks_what_it_has_left_and_ends_with_the_lock(cases: dict[str, Done]) -> None:
     done = cases["rolled back"]
     assert done.run.code == 0, done.run.output
-    assert done.record[0] == f"channels_release app1 bad {BAD}"  # app2 had none
+    assert done.record[0] == f"channels_release app1 bad {BAD}"
     assert sorted(done.record[1:3]) == [f"channels_release {host} pruned" for host in HOSTS]
     assert sorted(done.record[3:]) == [f"channels_lock {host} absent ok" for host in HOSTS]
 
@@ -511,6 +579,60 @@ def test_a_rollback_without_a_former_release_changes_nothing(cases: dict[str, Do
     assert done.run.code != 0
     assert "There is no release to roll back to" in done.run.output
     assert done.record == []
+
+
+def test_what_was_deployed_last_wins_over_a_host_that_was_away(cases: dict[str, Done]) -> None:
+    """However early it stands in the inventory, and though it serves."""
+    done = cases["away"]
+    assert done.run.code == 0, done.run.output
+    assert f"selected: {done.packed} of 200" in done.run.output
+    assert f"app1 is on {OLD}" in done.run.output
+
+
+def test_where_no_host_knows_what_was_deployed_last_nothing_is_done(cases: dict[str, Done]) -> None:
+    done = cases["nobody knows"]
+    assert done.run.code != 0
+    said = " ".join(done.run.output.split())
+    assert f"app1: {OLD}, app2: {done.packed}" in said
+    assert "make deploy" in said
+    assert done.record == []
+
+
+def test_a_rollback_finds_its_release_and_the_archive_on_any_host(cases: dict[str, Done]) -> None:
+    """The first one may be a new machine."""
+    done = cases["new machine"]
+    assert done.run.code == 0, done.run.output
+    assert f"selected: {done.packed}" in done.run.output
+
+
+def test_a_release_whose_archive_no_host_has_is_refused(cases: dict[str, Done]) -> None:
+    done = cases["no archive"]
+    assert done.run.code != 0
+    said = " ".join(done.run.output.split())
+    assert "No app host that answers has release ffffffffffff. Nothing changed." in said
+    assert done.record == []
+
+
+def test_a_release_without_the_server_of_the_inventory_is_not_rolled(
+    cases: dict[str, Done],
+) -> None:
+    done = cases["another server"]
+    assert done.run.code != 0
+    said = " ".join(done.run.output.split())
+    assert "was packed without daphne (channels_server). Nothing changed." in said
+    assert "Run: make deploy" in said
+    assert done.record == []
+
+
+def test_what_every_host_runs_is_recorded_with_one_time(cases: dict[str, Done]) -> None:
+    for name in ("restart", "bare"):
+        recorded = [line for line in cases[name].record if " recorded " in line]
+        assert sorted(recorded) == [f"channels_release {h} recorded {NEW} 900" for h in HOSTS]
+    # By those that are not on record.
+    recorded = [line for line in cases["recorded"].record if " recorded " in line]
+    assert recorded == [f"channels_release app1 recorded {NEW} 300"]
+    for name in ("bad", "migration", "bad and wider"):
+        assert not [line for line in cases[name].record if " recorded " in line], name
 
 
 def test_another_version_of_the_kit_is_brought_by_an_upgrade_alone(cases: dict[str, Done]) -> None:
