@@ -63,7 +63,24 @@ class ActionModule(ActionBase):
         wrong = known["wrong"].get(NAME + (" proved" if "proof" in arguments else ""))
         if wrong:
             return {**result, "failed": True, "msg": wrong}
-        looked = {unit: known["units"][unit] for unit in units if unit in known["units"]}
+        # What a roll of this host has restarted runs the new release, until it is put back.
+        record = Path(os.environ["RECORD"]).read_text().splitlines()
+        rolls = [line for line in record if line.startswith("channels_roll")]
+        own = [line for line in rolls if line.split()[1] == host]
+        touched = bool(own) and "/" in own[-1]
+        looked = {}
+        for unit in arguments.get("units", []):
+            told = known["units"].get(unit["name"])
+            if told:
+                revision = "bbbbbbbbbbbb-rolled" if touched else told["revision"]
+                right = told["up_to_date"] or revision == unit.get("revision")
+                looked[unit["name"]] = {**told, "revision": revision, "up_to_date": right}
+                if rolls and known["outage"]:
+                    looked[unit["name"]] |= {"ready": False, "reason": "answers 503"}
+                if own:
+                    looked[unit["name"]] |= {"process": 5678}
+        if NAME == "channels_servers":
+            return {**result, "silent": known["silent"]}
         return {**result, "changed": arguments.get("state") != "gathered", "units": looked}
 """
 UNIT = "unit of {{ channels_release.id | default('none') }}\n"
@@ -80,6 +97,7 @@ def unit(active: bool = True, revision: str = "", right: bool = False, ready: bo
         "up_to_date": right,
         "outdated": active and not right,
         "ready": active and ready,
+        "reason": "" if active and ready else "answers 503",
         "revision": revision,
         "process": 1234 if active else 0,
         "path": "/etc/systemd/system/channels-web@.service",
@@ -110,6 +128,9 @@ class Case:
     wrong: dict[str, Tree] = field(default_factory=dict)
     # By host, what channels_release_info tells.
     facts: dict[str, Tree] = field(default_factory=dict)
+    # The servers that answer no host; and whether the workers lose theirs in the roll.
+    silent: tuple[str, ...] = ()
+    outage: bool = False
     # Hosts that another operator has locked.
     locked: tuple[str, ...] = ()
     # The host that has the archive of the release that is packed; the controller has it not.
@@ -141,7 +162,7 @@ SAY = {
         {
             "name": "Say | Which release it is",
             "ansible.builtin.debug": {
-                "msg": "selected: {{ channels_release.id }} of {{ channels_release_time | default(0) }}"
+                "msg": "selected: {{ channels_release.id }} of {{ channels_release_time }}"
             },
         },
     ],
@@ -165,6 +186,31 @@ CASES = {
         [imported("rollout")],
         {**RUNS, WEB: unit(active=False)},
         wrong={"app1": {"channels_roll proved": "1/5 app1:8002 failed: not delivered"}},
+    ),
+    "silent before": Case([imported("rollout")], SICK, SICK, silent=("channel layer: refused",)),
+    "silent and ready": Case([imported("rollout")], silent=("database: refused",)),
+    "silent in the roll": Case(
+        [imported("rollout")],
+        silent=("channel layer: refused",),
+        wrong={"app1": {"channels_roll proved": "1/6 app1:8001 is not ready"}},
+    ),
+    "outage in the roll": Case(
+        [imported("rollout")],
+        outage=True,
+        wrong={"app1": {"channels_roll proved": "1/6 app1:8001 is not ready"}},
+    ),
+    "sick and bad": Case(
+        [imported("rollout")],
+        SICK,
+        SICK,
+        wrong={"app1": {"channels_roll proved": "1/6 app1:8001 is not ready"}},
+    ),
+    "put back": Case(
+        [imported("rollout")],
+        {**RUNS, CELERY: unit(active=False)},
+        {**NOTHING},
+        facts={"app2": {"drained": True}},
+        wrong={"app1": {"channels_roll proved": "1/2 app1:8001 is not ready"}},
     ),
     "migration": Case([imported("rollout")], fails="migrate"),
     "drain": Case([imported("drain")], variables={"drain_host": "app2"}),
@@ -262,6 +308,7 @@ OWN_PLUGINS = (
     "channels_release",
     "channels_release_info",
     "channels_roll",
+    "channels_servers",
     "channels_units",
     "record_copy",
 )
@@ -385,6 +432,8 @@ def begin(directory: Path, name: str, case: Case, programs: Path, old: str) -> A
             "wrong": case.wrong.get(host, {}),
             "facts": facts[host],
             "locked": host in case.locked,
+            "silent": case.silent,
+            "outage": case.outage,
         }
         for host, units in (("app1", case.app1), ("app2", case.app2))
     }
@@ -422,7 +471,7 @@ def switched(done: Done) -> dict[str, str]:
 def test_where_nothing_runs_all_start_at_once_and_are_proved(cases: dict[str, Done]) -> None:
     done = cases["bare"]
     assert done.run.code == 0, done.run.output
-    assert done.record[0] == f"channels-manage --release {NEW} migrate --no-input"
+    assert done.record[2] == f"channels-manage --release {NEW} migrate --no-input"
     assert set(done.of("channels_units")) == {
         f"channels_units {host} {state} {UNITS_SAID}"
         for host in HOSTS
@@ -496,8 +545,9 @@ def test_after_a_gate_has_failed_every_host_is_put_back(cases: dict[str, Done]) 
     assert sorted(line for line in restored if " current " in line) == [
         f"channels_release {host} current {OLD}" for host in HOSTS
     ]
+    # app2 was not touched, and still runs what it ran.
     assert [line for line in restored if line.startswith("channels_roll")] == [
-        f"channels_roll {host} {UNITS_SAID}" for host in HOSTS
+        f"channels_roll app1 {UNITS_SAID}"
     ]
     assert restored[-2:] == [
         f"channels_release app2 bad {NEW}",  # nothing more is done on app1
@@ -505,10 +555,63 @@ def test_after_a_gate_has_failed_every_host_is_put_back(cases: dict[str, Done]) 
     ]
 
 
+def test_an_outage_before_the_roll_stops_it_before_anything_is_touched(
+    cases: dict[str, Done],
+) -> None:
+    done = cases["silent before"]
+    assert done.run.code != 0
+    said = " ".join(done.run.output.split())
+    for words in (
+        "channel layer: refused",
+        "app1:8001: answers 503",
+        "No worker was touched and no release was marked as bad.",
+    ):
+        assert words in said, words
+    assert {line.split()[0] for line in done.record} == {"channels_units", "channels_servers"}
+    assert done.of("channels_units") != []
+    assert {line.split()[2] for line in done.of("channels_units")} == {"gathered"}
+
+
+def test_a_server_that_no_worker_misses_is_not_asked_for(cases: dict[str, Done]) -> None:
+    done = cases["silent and ready"]
+    assert done.run.code == 0, done.run.output
+    assert done.of("channels_servers") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("silent in the roll", "channel layer: refused"),
+        ("outage in the roll", "app2:8001 was ready before the roll: answers 503"),
+        ("sick and bad", "No unit was ready before the roll."),
+    ],
+)
+def test_a_release_is_not_blamed_for_an_outage(cases: dict[str, Done], name: str, why: str) -> None:
+    done = cases[name]
+    assert done.run.code != 0
+    assert f"channels_roll app1 {UNITS_SAID}" in done.record, "put back all the same"
+    assert not [line for line in done.record if " bad " in line]
+    last = done.run.output.rpartition("TASK [")[2]
+    assert "Not the fault of the release, which was not marked as bad:" in last
+    assert why in last
+    assert "Put back: app1, app2." in last
+
+
+def test_a_host_on_which_nothing_runs_is_put_back_too(cases: dict[str, Done]) -> None:
+    """Else it is said to be, and is current on the release that has failed."""
+    done = cases["put back"]
+    assert done.run.code != 0
+    assert switched(done) == dict.fromkeys(HOSTS, OLD)
+    assert f"record_copy app2 unit of {OLD}" in done.record
+
+
 def test_after_a_migration_that_failed_no_host_is_touched(cases: dict[str, Done]) -> None:
     done = cases["migration"]
     assert done.run.code != 0
-    assert done.record == [f"channels-manage --release {NEW} migrate --no-input"]
+    assert sorted(done.record) == [
+        f"channels-manage --release {NEW} migrate --no-input",
+        *[f"channels_units {host} gathered {UNITS_SAID}" for host in HOSTS],
+    ]
 
 
 def test_what_a_failed_roll_has_started_is_stopped(cases: dict[str, Done]) -> None:
