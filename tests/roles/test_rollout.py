@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from .house import ROLE_NAMES, ROLES, ROOT, Run, Tree, finish, start
+from .house import ROLE_NAMES, ROLES, ROOT, Run, Tree, finish, read_yaml, start
 from .test_preflight import GOOD
 
 OLD, NEW, BAD = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
@@ -167,7 +167,16 @@ SAY = {
         },
     ],
 }
+# Only the play of it that asks no real process.
+DELIVERY = [
+    play for play in read_yaml(ROOT / "playbooks" / "verify.yml") if play["name"] == "Delivery"
+]
 CASES = {
+    "verify": Case(DELIVERY, facts={"app1": {"drained": True, "serves": False}}),
+    "verify stopped": Case(DELIVERY, facts={"app1": {"serves": False}}),
+    "verify nothing": Case(
+        DELIVERY, facts={host: {"drained": True, "serves": False} for host in HOSTS}
+    ),
     "bare": Case([imported("rollout")], NOTHING, NOTHING),
     "restart": Case([imported("rollout")], RIGHT, RIGHT, variables={"deploy_restart": "true"}),
     "wider": Case([imported("rollout")], {**RIGHT, WEB: unit(active=False)}, RIGHT),
@@ -745,6 +754,28 @@ def test_another_version_of_the_kit_is_brought_by_an_upgrade_alone(cases: dict[s
     said = " ".join(done.run.output.split())
     assert "The cluster runs version 0.1.0 of the kit; this is version 0.2.0." in said
     assert "Nothing changed. Run: make upgrade" in said
+
+
+def test_a_proof_is_made_where_workers_run_and_says_who_is_drained(
+    cases: dict[str, Done],
+) -> None:
+    done = cases["verify"]
+    assert done.run.code == 0, done.run.output
+    assert proofs(done) == ["app2:8001 app2:8002"]
+    said = " ".join(done.run.output.split())
+    assert "Delivery verified: every worker reaches every worker. Drained: app1." in said
+    # One that is not drained is to run.
+    stopped = cases["verify stopped"]
+    assert proofs(stopped) == [" ".join(EVERY)]
+    assert "Drained" not in stopped.run.output
+
+
+def test_where_no_worker_runs_nothing_is_verified(cases: dict[str, Done]) -> None:
+    done = cases["verify nothing"]
+    assert done.run.code != 0
+    said = " ".join(done.run.output.split())
+    assert "No worker runs. Nothing was verified. Drained: app1, app2." in said
+    assert done.record == []
 
 
 def test_a_drain_stops_every_unit_of_its_host_at_once(cases: dict[str, Done]) -> None:
