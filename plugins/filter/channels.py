@@ -165,13 +165,15 @@ def not_ready(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> list[str]:
 def causes(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> list[str]:
     """Return why a roll has failed that is no fault of the release; empty if it is its fault.
 
-    A server does not answer; a unit that was ready before is not ready now, although the roll has
+    A host or a server does not answer; a unit that was ready before is not ready now, although the roll has
     not touched it; or none was ready before.
     """
     found, ready_before = [], []
     for host in hosts:
-        silent = hostvars[host].get("_channels_servers", {}).get("silent", [])
-        found += [f"{host}: no answer from {server}" for server in silent]
+        servers = hostvars[host].get("_channels_servers", {})
+        if servers.get("unreachable"):
+            found.append(f"{host}: the host cannot be reached")
+        found += [f"{host}: no answer from {server}" for server in servers.get("silent", [])]
         now = _found(hostvars[host], "_channels_restored")
         for name, was in _found(hostvars[host], "_channels_look").items():
             if was["active"]:

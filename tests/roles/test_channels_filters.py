@@ -209,7 +209,11 @@ def test_units_that_run_and_are_not_ready_are_named_with_the_reason() -> None:
             ["No unit was ready before the roll."],
         ),
         ({**failed_on("app1", found(ready=False), ready=False), **failed_on("app2", found())}, []),
-        # A host that was idle, and one that cannot be reached.
+        (
+            {**failed_on("app1", found()), "app2": {"_channels_servers": {"unreachable": True}}},
+            ["app2: the host cannot be reached"],
+        ),
+        # A host that was idle, and one that was left out.
         ({"app1": {"_channels_restored": {"skipped": True}}, "app2": {}}, []),
     ],
 )
