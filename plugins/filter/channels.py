@@ -165,8 +165,8 @@ def not_ready(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> list[str]:
 def causes(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> list[str]:
     """Return why a roll has failed that is no fault of the release; empty if it is its fault.
 
-    A host or a server does not answer; a unit that was ready before is not ready now, although the roll has
-    not touched it; or none was ready before.
+    A host or a server does not answer; a unit that was ready before is not ready now, although the
+    roll has not touched it; or none was ready before.
     """
     found, ready_before = [], []
     for host in hosts:
