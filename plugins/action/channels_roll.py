@@ -179,7 +179,9 @@ class ActionModule(ActionBase):
         return False
 
     def wait_until_ready(self, turn: Turn) -> None:
-        """Wait until the new processes of a turn take work."""
+        """Wait until the new processes of a turn take work; not at all without a timeout."""
+        if not self.options["ready_timeout"]:
+            return
         deadline = time.monotonic() + self.options["ready_timeout"]
         if turn.phases != {Phase.READY}:
             self.say(turn, "starting")

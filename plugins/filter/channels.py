@@ -130,6 +130,75 @@ def former_files(found: Found) -> list[dict[str, str]]:
     return [{"path": path, "content": content} for path, content in contents.items()]
 
 
+def not_as_before(
+    former: Sequence[Unit], before: Found, now: Found, lenient: bool = False
+) -> list[str]:
+    """Return what is wrong with units that were put back; each with its label.
+
+    Args:
+        former: the units, each with the revision that it had.
+        before: what was found of them before the roll.
+        now: what is found of them now.
+        lenient: whether they need not be ready.
+    """
+    wrong = []
+    for unit in former:
+        was, told = before[unit["name"]], now[unit["name"]]
+        if not told["up_to_date"]:
+            runs = f"runs {told['revision']}" if told["revision"] else "does not run"
+            wrong.append(f"{unit['label']} {runs}")
+        elif was["ready"] and not told["ready"] and not lenient:
+            wrong.append(f"{unit['label']} is not ready: {told['reason']}")
+    return wrong
+
+
+def not_ready(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> list[str]:
+    """Return the units that ran before the roll and were not ready, each with the reason."""
+    return [
+        f"{unit_label(host, name)}: {told['reason']}"
+        for host in hosts
+        for name, told in _found(hostvars[host], "_channels_look").items()
+        if told["active"] and not told["ready"]
+    ]
+
+
+def causes(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> list[str]:
+    """Return why a roll has failed that is no fault of the release; empty if it is its fault.
+
+    A host or a server does not answer; a unit that was ready before is not ready now, although the
+    roll has not touched it; or none was ready before.
+    """
+    found, ready_before = [], []
+    for host in hosts:
+        servers = hostvars[host].get("_channels_servers", {})
+        if servers.get("unreachable"):
+            found.append(f"{host}: the host cannot be reached")
+        found += [f"{host}: no answer from {server}" for server in servers.get("silent", [])]
+        now = _found(hostvars[host], "_channels_restored")
+        for name, was in _found(hostvars[host], "_channels_look").items():
+            if was["active"]:
+                ready_before.append(was["ready"])
+            told = now.get(name)
+            if told and was["ready"] and not told["ready"] and told["process"] == was["process"]:
+                why = f"was ready before the roll: {told['reason']}"
+                found.append(f"{unit_label(host, name)} {why}")
+    if ready_before and not any(ready_before):
+        found.append("No unit was ready before the roll.")
+    return found
+
+
+def _found(known: Mapping[str, Any], look: str) -> Found:
+    """Return what a look found on a host; nothing where there was none."""
+    units: Found = known.get(look, {}).get("units", {})
+    return units
+
+
+def unit_label(host: str, name: str) -> str:
+    """Return what messages call a unit: host, and port or channel."""
+    stem = name.removeprefix("channels-").removesuffix(".service")
+    return f"{host}:{stem.rpartition('@')[2]}"
+
+
 def surplus_units(surplus: Sequence[Mapping[str, Any]], host: str, address: str) -> list[Unit]:
     """Return units that a host no longer runs, as a roll takes them.
 
@@ -144,7 +213,7 @@ def surplus_units(surplus: Sequence[Mapping[str, Any]], host: str, address: str)
         stem = name.removeprefix("channels-").removesuffix(".service")
         port = re.fullmatch(r"web@(\d+)", stem)
         answers = {"url": f"http://{address}:{port[1]}"} if port else {}
-        made.append({"name": name, "label": f"{host}:{stem.rpartition('@')[2]}", **answers})
+        made.append({"name": name, "label": unit_label(host, name), **answers})
     return made
 
 
@@ -156,6 +225,12 @@ def roll_position(host: str, hosts: Sequence[str], hostvars: Mapping[str, Any]) 
     """
     counts = [len(hostvars[each].get("_channels_rolled_units", [])) for each in hosts]
     return {"number": 1 + sum(counts[: list(hosts).index(host)]), "total": sum(counts)}
+
+
+def rolled_workers(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> int:
+    """Return how many workers a roll restarts, each of which it proves."""
+    rolled = [each for host in hosts for each in hostvars[host].get("_channels_rolled_units", [])]
+    return len([unit for unit in rolled if unit.get("url")])
 
 
 def proved_workers(
@@ -203,12 +278,16 @@ class FilterModule:
         """Return the filters by name."""
         return {
             "channels_absent": absent,
+            "channels_causes": causes,
             "channels_former_files": former_files,
             "channels_former_units": former_units,
+            "channels_not_as_before": not_as_before,
+            "channels_not_ready": not_ready,
             "channels_outdated": outdated,
             "channels_proved_workers": proved_workers,
             "channels_revisions": revisions,
             "channels_roll_position": roll_position,
+            "channels_rolled_workers": rolled_workers,
             "channels_running": running,
             "channels_surplus_units": surplus_units,
             "channels_units": units,

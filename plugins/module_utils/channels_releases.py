@@ -11,7 +11,8 @@ Files say it all, so that a host which was away knows as much as one which was n
 ``current``
     A link to the release that starts when the host does.
 ``deployed/RELEASE``, ``bad/RELEASE``
-    Notes: when it was made the current one; why it may not run again.
+    Notes: that it was made the current one, and when the operation that did so was complete, by the
+    controller's clock; why it may not run again.
 """
 
 from __future__ import annotations
@@ -124,6 +125,7 @@ class Releases:
                     "current": name == current,
                     "runs": sorted(unit for unit, release in units.items() if release == name),
                     "deployed": self._time(self._note("deployed", name)),
+                    "recorded": self.recorded(name),
                     "bad": bad.read_text().strip() if bad.exists() else "",
                 }
             )
@@ -132,6 +134,20 @@ class Releases:
     def installed(self) -> list[str]:
         """Return the names of the releases that are there whole."""
         return sorted(path.name for path in (self.home / "releases").glob("[0-9a-f]*"))
+
+    def recorded(self, name: str) -> int:
+        """Return when a release was deployed, by the controller's clock; 0 without a record."""
+        note = self._note("deployed", name)
+        text = note.read_text().strip() if note.exists() else ""
+        return int(text) if text.isdecimal() else 0
+
+    def archives(self) -> list[str]:
+        """Return the names of the archives, those of releases and of environments."""
+        return [
+            path.name.removesuffix(".tar.gz")
+            for path in self._entries("archives")
+            if path.name.endswith(".tar.gz")
+        ]
 
     def environments(self) -> list[str]:
         """Return the names of the environments that are there whole."""
@@ -159,24 +175,11 @@ class Releases:
         new = final.with_name(f".{name}")
         shutil.rmtree(new, ignore_errors=True)  # what an interrupted run has left
         new.mkdir(parents=True)
-        self._unpack(name, new)
-        venv = self._environment(environment)
-        # By the environment's own path: a worker stays with it when ../current moves on.
-        program = new / "python"
-        program.write_text(f'#!/bin/sh\nexec {venv}/bin/python "$@"\n')
-        program.chmod(0o755)
-        self.run([str(program), "-m", "compileall", "-q", str(new / "app"), str(new / "kit")])
-        # The application's user writes nothing here but the static files it collects.
-        static = new / "app" / "staticfiles"
-        static.mkdir(exist_ok=True)
-        account = pwd.getpwnam(user)
-        os.chown(static, account.pw_uid, account.pw_gid)
-        self.run(
-            [
-                *("channels-manage", "--release", f".{name}"),
-                *("collectstatic", "--no-input", "--verbosity", "0"),
-            ]
-        )
+        try:
+            self._fill(new, name, environment, user)
+        except Exception:
+            shutil.rmtree(new, ignore_errors=True)  # the disk may be full
+            raise
         new.rename(final)
         return True
 
@@ -201,6 +204,16 @@ class Releases:
         note.parent.mkdir(exist_ok=True)
         note.touch()
         self._note("bad", name).unlink(missing_ok=True)
+        return True
+
+    def record(self, name: str, time: int, check: bool = False) -> bool:
+        """Note when a release was deployed, by the controller's clock; return whether it is new."""
+        if self.recorded(name) == time:
+            return False
+        if not check:
+            note = self._note("deployed", name)
+            note.parent.mkdir(parents=True, exist_ok=True)
+            note.write_text(f"{time}\n")
         return True
 
     def mark_bad(self, name: str, reason: str) -> bool:
@@ -262,6 +275,27 @@ class Releases:
         text = (self.home / "releases" / name / "python").read_text()
         found = re.search(r"/environments/([^/]+)/", text)
         return found[1] if found else ""
+
+    def _fill(self, new: Path, name: str, environment: str, user: str) -> None:
+        """Unpack a release into a directory, and make what it needs to run."""
+        self._unpack(name, new)
+        venv = self._environment(environment)
+        # By the environment's own path: a worker stays with it when ../current moves on.
+        program = new / "python"
+        program.write_text(f'#!/bin/sh\nexec {venv}/bin/python "$@"\n')
+        program.chmod(0o755)
+        self.run([str(program), "-m", "compileall", "-q", str(new / "app"), str(new / "kit")])
+        # The application's user writes nothing here but the static files it collects.
+        static = new / "app" / "staticfiles"
+        static.mkdir(exist_ok=True)
+        account = pwd.getpwnam(user)
+        os.chown(static, account.pw_uid, account.pw_gid)
+        self.run(
+            [
+                *("channels-manage", "--release", f".{name}"),
+                *("collectstatic", "--no-input", "--verbosity", "0"),
+            ]
+        )
 
     def _environment(self, name: str) -> Path:
         """Return a virtual environment; unpack it unless it is there whole."""

@@ -1,11 +1,11 @@
 #!/usr/bin/python
-"""Install, switch to, mark and remove releases on an app host."""
+"""Install, switch to, record, mark and remove releases on an app host."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: channels_release
-short_description: Install, switch to, mark and remove releases on an app host
+short_description: Install, switch to, record, mark and remove releases on an app host
 description:
   - A release is the application with the kit's library, under a name that is a hash of both.
 options:
@@ -18,11 +18,13 @@ options:
       - V(installed) unpacks a release from its archives in HOME/archives, compiles it and collects
         its static files. The release appears whole, as the last step.
       - V(current) makes an installed release the one that starts when the host does.
+      - V(recorded) notes that the operation which made a release the current one is complete. Of
+        releases on several hosts, the one with the latest O(time) was deployed last.
       - V(bad) keeps a rollback from going back to a release.
       - V(pruned) removes releases beyond those to keep, with their environments, archives and
         secrets.
     type: str
-    choices: [installed, current, bad, pruned]
+    choices: [installed, current, recorded, bad, pruned]
     required: true
   name:
     description: The release. Needed for every state but V(pruned).
@@ -33,6 +35,11 @@ options:
   user:
     description: The user that collects its static files, for O(state=installed).
     type: str
+  time:
+    description:
+      - When it was deployed, for O(state=recorded), in seconds since 1970.
+      - By the controller's clock, so that it is the same on every host.
+    type: int
   reason:
     description: Why it may not run again, for O(state=bad).
     type: str
@@ -52,6 +59,13 @@ EXAMPLES = r"""
     name: 0123456789ab
     environment: ba9876543210-3.11-x86_64
     user: channels
+
+- name: Record | Note that every host runs it
+  channels_release:
+    home: /srv/channels
+    state: recorded
+    name: 0123456789ab
+    time: 1795842000
 
 - name: Prune | Remove releases that nobody goes back to
   channels_release:
@@ -78,18 +92,20 @@ OPTIONS = {
     "home": {"type": "path", "required": True},
     "state": {
         "type": "str",
-        "choices": ["installed", "current", "bad", "pruned"],
+        "choices": ["installed", "current", "recorded", "bad", "pruned"],
         "required": True,
     },
     "name": {"type": "str"},
     "environment": {"type": "str"},
     "user": {"type": "str"},
+    "time": {"type": "int"},
     "reason": {"type": "str"},
     "keep": {"type": "int"},
 }
 REQUIRED = [
     ("state", "installed", ("name", "environment", "user")),
     ("state", "current", ("name",)),
+    ("state", "recorded", ("name", "time")),
     ("state", "bad", ("name", "reason")),
     ("state", "pruned", ("keep",)),
 ]
@@ -123,6 +139,8 @@ def main() -> None:
                 "after": f"current release: {name}\n",
             }
             module.exit_json(changed=changed, diff=diff if changed else {})
+        if params["state"] == "recorded":
+            module.exit_json(changed=releases.record(name, params["time"], check))
         if params["state"] == "bad":
             module.exit_json(changed=check or releases.mark_bad(name, params["reason"]))
         removed = releases.prune(params["keep"], check)

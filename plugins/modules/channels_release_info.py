@@ -52,10 +52,16 @@ machine:
 releases:
   description:
     - "The releases, the last deployed first. Each has its name (release), whether it is current,
-      the units whose process runs it (runs), when it was deployed (seconds since 1970, 0 for
-      never), and why it is marked as bad (empty if it is not)."
+      the units whose process runs it (runs), when it was made the current one by this host's clock
+      (deployed: seconds since 1970, 0 for never), when the deploy was complete by the controller's
+      clock (recorded, 0 for never), and why it is marked as bad (empty if it is not)."
   type: list
   elements: dict
+  returned: always
+archives:
+  description: The names of the archives, those of releases and of environments.
+  type: list
+  elements: str
   returned: always
 environments:
   description: The environments that are there whole.
@@ -85,6 +91,7 @@ def main() -> None:
         python=".".join(platform.python_version_tuple()[:2]),
         machine=platform.machine(),
         releases=releases.listed(),
+        archives=releases.archives(),
         environments=releases.environments(),
     )
 

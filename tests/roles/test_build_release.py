@@ -299,3 +299,52 @@ def test_an_interrupted_write_leaves_no_half_archive(
 
     monkeypatch.setattr(Path, "write_bytes", write_bytes)
     assert len(names(build()["archive"])) == 1 + len(FILES)
+
+
+POINTER = f"""\
+version https://git-lfs.github.com/spec/v1
+oid sha256:{"0" * 64}
+size 12345
+"""
+
+
+def test_git_lfs_pointers_are_refused_by_name(
+    build: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A checkout without git-lfs has a few lines of text where a file should be."""
+    write(tmp_path)
+    for name in ("logo.png", "font.woff"):
+        (tmp_path / "application" / "static").mkdir(exist_ok=True)
+        (tmp_path / "application" / "static" / name).write_text(POINTER)
+    with pytest.raises(AssertionError):
+        build()
+    said = capsys.readouterr().err
+    assert said.splitlines() == [
+        "Git LFS has not brought these files of the application, but pointers to them:",
+        "  static/font.woff",
+        "  static/logo.png",
+        "Run: git lfs install && git lfs pull",
+    ]
+    build(exclude="static")
+
+
+def test_a_submodule_that_is_not_checked_out_is_refused_by_name(
+    build: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path)
+    application = tmp_path / "application"
+    git = ("git", "-C", str(application))
+    subprocess.run([*git, "init", "--quiet"], check=True)
+    entry = f"160000,{'1' * 40},vendor/forms"
+    subprocess.run([*git, "update-index", "--add", "--cacheinfo", entry], check=True)
+    (application / "vendor" / "forms").mkdir(parents=True)
+    with pytest.raises(AssertionError):
+        build()
+    assert capsys.readouterr().err.splitlines() == [
+        "These git submodules of the application are not checked out:",
+        "  vendor/forms",
+        "Run: git submodule update --init --recursive",
+    ]
+    build(exclude="vendor")
+    (application / "vendor" / "forms" / "forms.py").touch()
+    build()

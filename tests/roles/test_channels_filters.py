@@ -170,3 +170,78 @@ def test_every_filter_is_known_by_the_name_of_the_role() -> None:
     filters = channels.FilterModule().filters()
     assert filters
     assert all(name.startswith("channels_") for name in filters)
+
+
+def failed_on(host: str, now: Tree, silent: tuple[str, ...] = (), **before: Any) -> Tree:
+    """The variables of a host, as after a roll that has failed."""
+    return {
+        host: {
+            "_channels_look": {"units": {WEB1: found(**before)}},
+            "_channels_restored": {"units": {WEB1: now}},
+            "_channels_servers": {"silent": list(silent)},
+        }
+    }
+
+
+def test_units_that_run_and_are_not_ready_are_named_with_the_reason() -> None:
+    hostvars = {
+        **failed_on("app1", {}, ready=False, reason="answers 503"),
+        **failed_on("app2", {}, active=False, ready=False, reason=""),
+        **failed_on("app3", {}),
+        "app4": {},
+    }
+    assert channels.not_ready(list(hostvars), hostvars) == ["app1:8001: answers 503"]
+
+
+@pytest.mark.parametrize(
+    ("hostvars", "causes"),
+    [
+        (failed_on("app1", found()), []),
+        (failed_on("app1", found(), ("layer: refused",)), ["app1: no answer from layer: refused"]),
+        (
+            failed_on("app1", found(ready=False, reason="answers 503")),
+            ["app1:8001 was ready before the roll: answers 503"],
+        ),
+        # Restarted by the roll, or by itself: no witness.
+        (failed_on("app1", found(ready=False, process=8)), []),
+        (
+            failed_on("app1", found(ready=False), ready=False),
+            ["No unit was ready before the roll."],
+        ),
+        ({**failed_on("app1", found(ready=False), ready=False), **failed_on("app2", found())}, []),
+        (
+            {**failed_on("app1", found()), "app2": {"_channels_servers": {"unreachable": True}}},
+            ["app2: the host cannot be reached"],
+        ),
+        # A host that was idle, and one that was left out.
+        ({"app1": {"_channels_restored": {"skipped": True}}, "app2": {}}, []),
+    ],
+)
+def test_what_is_no_fault_of_the_release(hostvars: Tree, causes: list[str]) -> None:
+    assert channels.causes(list(hostvars), hostvars) == causes
+
+
+def test_what_is_not_as_before_is_named() -> None:
+    former = [{"name": WEB1, "label": "app1:8001", "revision": "old-1"}]
+    before = {WEB1: found()}
+
+    def differing(lenient: bool = False, **now: Any) -> list[str]:
+        return channels.not_as_before(
+            former, before, {WEB1: found(up_to_date=True, **now)}, lenient
+        )
+
+    assert differing() == []
+    assert differing(ready=False, reason="answers 503") == ["app1:8001 is not ready: answers 503"]
+    assert differing(True, ready=False, reason="answers 503") == []
+    gone = {WEB1: found(up_to_date=False, active=False, revision="")}
+    assert channels.not_as_before(former, before, gone, True) == ["app1:8001 does not run"]
+    other = {WEB1: found(up_to_date=False, revision="new-1")}
+    assert channels.not_as_before(former, before, other, True) == ["app1:8001 runs new-1"]
+
+
+def test_workers_that_a_roll_proves_are_counted_without_background_units() -> None:
+    rolled = [{"name": WEB1, "url": "http://app1:8001"}, {"name": "channels-celery.service"}]
+    hostvars = {"app1": {"_channels_rolled_units": rolled}, "app2": {}}
+    assert channels.rolled_workers(["app1", "app2"], hostvars) == 1
+    hostvars = {"app1": {"_channels_rolled_units": rolled[1:]}}
+    assert channels.rolled_workers(["app1"], hostvars) == 0

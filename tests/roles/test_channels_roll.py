@@ -441,6 +441,22 @@ def test_a_worker_that_is_ready_at_the_last_moment_is_no_failure(
     assert host.said[-1].startswith("  3/2 app1:celery ready")
 
 
+def test_without_a_ready_timeout_workers_are_put_back_that_do_not_get_ready(
+    host: Host, roll: Roll
+) -> None:
+    """As in an outage: each runs what it ran, one after the other."""
+    for port in (8001, 8002):
+        host.lives[f"channels-web@{port}"] = Life(draining=20, starting=10_000, sockets=100)
+    answer = roll([worker(8001), worker(8002), CELERY], proof=None, ready_timeout=0)
+    assert answer.get("failed", False) is False
+    assert host.done == [
+        "restarted channels-web@8001",
+        "restarted channels-web@8002 channels-celery",
+    ]
+    assert host.born["channels-web@8002"] >= host.born["channels-web@8001"] + 20
+    assert host.now < 1060
+
+
 def test_a_worker_that_never_stops_fails_when_systemd_should_have_killed_it(
     host: Host, roll: Roll
 ) -> None:

@@ -182,9 +182,29 @@ def test_after_a_failure_the_lock_is_given_back_and_what_runs_is_shown(
 
 def test_the_last_words_are_what_failed_and_what_was_put_back(desk: Desk) -> None:
     desk.fails("playbooks/deploy.yml")
-    (desk.directory / "says").write_text("app1 failed\nPut back: app1.\n")
+    said = "app1 failed\nPut back: app1.\nFix the cause and retry.\n"
+    (desk.directory / "says").write_text(said)
     result = desk.run("staging", "deploy")
-    assert result.stderr.endswith("app1 failed\nPut back: app1.\n")
+    assert result.stderr.endswith(f" s.\n{said}")
+
+
+def test_what_fails_after_the_roll_does_not_end_with_the_words_of_the_roll(desk: Desk) -> None:
+    """As where the edge is not configured: the roll has said that delivery is verified."""
+    desk.fails("site.yml")
+    (desk.directory / "says").write_text("Delivery verified.\n")
+    result = desk.run("staging", "upgrade")
+    assert result.stderr.endswith(
+        "The roll was complete: Delivery verified.\n"
+        "A later step failed: see the error above. Fix the cause and retry.\n"
+    )
+
+
+def test_a_success_without_a_look_at_delivery_does_not_claim_one(desk: Desk) -> None:
+    result = desk.run("staging", "deploy")
+    assert result.stdout.splitlines()[-1].endswith(
+        "What runs where: make releases. To undo it: make rollback"
+    )
+    assert "verified" not in result.stdout
 
 
 def test_ctrl_c_gives_the_lock_back_and_says_what_to_do(desk: Desk) -> None:

@@ -178,6 +178,8 @@ def test_a_release_that_cannot_be_installed_is_not_there_and_the_next_run_instal
     with pytest.raises(ReleaseError, match="ImproperlyConfigured: no STATIC_ROOT"):
         host.releases.install(A, "env", USER)
     assert host.releases.installed() == []
+    # Nothing is left: where the disk was full, no later run would get further.
+    assert list((host.home / "releases").iterdir()) == []
     (host.root / "refused").unlink()
     assert host.releases.install(A, "env", USER)
     assert host.releases.installed() == [A]
@@ -255,6 +257,30 @@ def test_the_current_release_is_one_that_is_installed(host: Host) -> None:
     with pytest.raises(ReleaseError, match=f"release {C} is not installed"):
         host.releases.switch(C)
     assert (host.home / "current").resolve().name == B
+
+
+def test_what_was_deployed_last_is_on_record_by_the_controllers_time(host: Host) -> None:
+    for release in (A, B):
+        host.install(release)
+        host.releases.switch(release)
+    assert [each["recorded"] for each in host.list()] == [0, 0], "no operation was completed"
+    assert host.releases.record(A, 1_000, check=True)
+    assert host.releases.record(A, 1_000)
+    assert not host.releases.record(A, 1_000)
+    assert host.releases.record(B, 2_000)
+    assert {each["release"]: each["recorded"] for each in host.list()} == {A: 1_000, B: 2_000}
+    # To switch is no deploy: that is on record when all hosts have done it.
+    host.releases.switch(A)
+    assert {each["release"]: each["recorded"] for each in host.list()} == {A: 1_000, B: 2_000}
+    assert host.list()[0]["release"] == A
+    assert host.list()[0]["deployed"] > 1_000_000_000, "its own clock orders what this host keeps"
+
+
+def test_archives_are_told_apart_from_what_is_installed(host: Host) -> None:
+    host.install(A)
+    assert host.releases.archives() == [A, "env0"]
+    (host.home / "archives" / f"{A}.tar.gz").unlink()
+    assert host.releases.archives() == ["env0"]
 
 
 # the lock and the audit log
@@ -358,6 +384,19 @@ def test_what_runs_and_what_is_current_is_kept_whenever_it_was_deployed(host: Ho
     assert {each["release"] for each in host.list()} == {A, E}
     host.prune(2)
     assert {each["release"] for each in host.list()} == {A, E}
+
+
+def test_what_a_killed_installation_has_left_goes(host: Host) -> None:
+    host.install(A, deployed=100)
+    host.make_current(A)
+    host.install(B, "env-b")
+    (host.home / "releases" / B).rename(host.home / "releases" / f".{B}")
+    (host.home / "archives" / ".ansible_tmp_b.tar.gz").touch()
+    assert host.prune(5) == {
+        f"srv/channels/releases/.{B}",
+        "srv/channels/environments/env-b",
+        *(f"srv/channels/archives/{name}.tar.gz" for name in (B, "env-b", ".ansible_tmp_b")),
+    }
 
 
 def test_they_count_among_those_that_are_kept(host: Host) -> None:

@@ -6,6 +6,7 @@ action of the tests' own, and the commands of a host are programs that write dow
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from .house import ROLE_NAMES, ROLES, ROOT, Run, Tree, finish, start
+from .house import ROLE_NAMES, ROLES, ROOT, Run, Tree, finish, read_yaml, start
 from .test_preflight import GOOD
 
 OLD, NEW, BAD = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
@@ -47,7 +48,7 @@ class ActionModule(ActionBase):
         if NAME == "record_copy":
             told.append(arguments["content"].strip())
         if NAME == "channels_release":
-            told.append(arguments.get("name", ""))
+            told += [arguments.get("name", ""), str(arguments.get("time", ""))]
         known = json.loads(os.environ["KNOWN"])[host]
         if NAME == "channels_release_info":
             return {**result, **known["facts"]}
@@ -62,7 +63,24 @@ class ActionModule(ActionBase):
         wrong = known["wrong"].get(NAME + (" proved" if "proof" in arguments else ""))
         if wrong:
             return {**result, "failed": True, "msg": wrong}
-        looked = {unit: known["units"][unit] for unit in units if unit in known["units"]}
+        # What a roll of this host has restarted runs the new release, until it is put back.
+        record = Path(os.environ["RECORD"]).read_text().splitlines()
+        rolls = [line for line in record if line.startswith("channels_roll")]
+        own = [line for line in rolls if line.split()[1] == host]
+        touched = bool(own) and "/" in own[-1]
+        looked = {}
+        for unit in arguments.get("units", []):
+            told = known["units"].get(unit["name"])
+            if told:
+                revision = "bbbbbbbbbbbb-rolled" if touched else told["revision"]
+                right = told["up_to_date"] or revision == unit.get("revision")
+                looked[unit["name"]] = {**told, "revision": revision, "up_to_date": right}
+                if rolls and known["outage"]:
+                    looked[unit["name"]] |= {"ready": False, "reason": "answers 503"}
+                if own:
+                    looked[unit["name"]] |= {"process": 5678}
+        if NAME == "channels_servers":
+            return {**result, "silent": known["silent"]}
         return {**result, "changed": arguments.get("state") != "gathered", "units": looked}
 """
 UNIT = "unit of {{ channels_release.id | default('none') }}\n"
@@ -79,6 +97,7 @@ def unit(active: bool = True, revision: str = "", right: bool = False, ready: bo
         "up_to_date": right,
         "outdated": active and not right,
         "ready": active and ready,
+        "reason": "" if active and ready else "answers 503",
         "revision": revision,
         "process": 1234 if active else 0,
         "path": "/etc/systemd/system/channels-web@.service",
@@ -92,6 +111,12 @@ SICK = dict.fromkeys(UNITS, unit(revision=f"{OLD}-01234567", ready=False))
 NOTHING = dict.fromkeys(UNITS, unit(active=False))
 
 
+def installed(name: str, deployed: int = 0, recorded: int = 0) -> Tree:
+    """A release as channels_release_info tells of it."""
+    told = {"release": name, "current": False, "bad": "", "runs": []}
+    return {**told, "deployed": deployed or recorded, "recorded": recorded}
+
+
 @dataclass
 class Case:
     """A cluster of two hosts, and the plays that are run on it."""
@@ -103,19 +128,23 @@ class Case:
     wrong: dict[str, Tree] = field(default_factory=dict)
     # By host, what channels_release_info tells.
     facts: dict[str, Tree] = field(default_factory=dict)
+    # The servers that answer no host; and whether the workers lose theirs in the roll.
+    silent: tuple[str, ...] = ()
+    outage: bool = False
     # Hosts that another operator has locked.
     locked: tuple[str, ...] = ()
+    # The host that has the archive of the release that is packed; the controller has it not.
+    archive_on: str = ""
     # The management command that fails.
     fails: str = "none"
     variables: Tree = field(default_factory=dict)
 
     def facts_of(self, host: str) -> Tree:
         found = {"current": OLD, "kit": "", "drained": False, "serves": True}
-        installed = [
-            {"release": name, "current": name == OLD, "bad": "", "deployed": 1, "runs": []}
-            for name in (OLD, NEW, BAD)
+        releases = [
+            {**installed(name, deployed=1), "current": name == OLD} for name in (OLD, NEW, BAD)
         ]
-        return {**found, "releases": installed, **self.facts.get(host, {})}
+        return {**found, "releases": releases, "archives": [], **self.facts.get(host, {})}
 
 
 def imported(name: str) -> Tree:
@@ -132,11 +161,22 @@ SAY = {
     "tasks": [
         {
             "name": "Say | Which release it is",
-            "ansible.builtin.debug": {"msg": "selected: {{ channels_release.id }}"},
+            "ansible.builtin.debug": {
+                "msg": "selected: {{ channels_release.id }} of {{ channels_release_time }}"
+            },
         },
     ],
 }
+# Only the play of it that asks no real process.
+DELIVERY = [
+    play for play in read_yaml(ROOT / "playbooks" / "verify.yml") if play["name"] == "Delivery"
+]
 CASES = {
+    "verify": Case(DELIVERY, facts={"app1": {"drained": True, "serves": False}}),
+    "verify stopped": Case(DELIVERY, facts={"app1": {"serves": False}}),
+    "verify nothing": Case(
+        DELIVERY, facts={host: {"drained": True, "serves": False} for host in HOSTS}
+    ),
     "bare": Case([imported("rollout")], NOTHING, NOTHING),
     "restart": Case([imported("rollout")], RIGHT, RIGHT, variables={"deploy_restart": "true"}),
     "wider": Case([imported("rollout")], {**RIGHT, WEB: unit(active=False)}, RIGHT),
@@ -156,11 +196,40 @@ CASES = {
         {**RUNS, WEB: unit(active=False)},
         wrong={"app1": {"channels_roll proved": "1/5 app1:8002 failed: not delivered"}},
     ),
+    "silent before": Case([imported("rollout")], SICK, SICK, silent=("channel layer: refused",)),
+    "silent and ready": Case([imported("rollout")], silent=("database: refused",)),
+    "silent in the roll": Case(
+        [imported("rollout")],
+        silent=("channel layer: refused",),
+        wrong={"app1": {"channels_roll proved": "1/6 app1:8001 is not ready"}},
+    ),
+    "outage in the roll": Case(
+        [imported("rollout")],
+        outage=True,
+        wrong={"app1": {"channels_roll proved": "1/6 app1:8001 is not ready"}},
+    ),
+    "sick and bad": Case(
+        [imported("rollout")],
+        SICK,
+        SICK,
+        wrong={"app1": {"channels_roll proved": "1/6 app1:8001 is not ready"}},
+    ),
+    "put back": Case(
+        [imported("rollout")],
+        {**RUNS, CELERY: unit(active=False)},
+        {**NOTHING},
+        facts={"app2": {"drained": True}},
+        wrong={"app1": {"channels_roll proved": "1/2 app1:8001 is not ready"}},
+    ),
     "migration": Case([imported("rollout")], fails="migrate"),
     "drain": Case([imported("drain")], variables={"drain_host": "app2"}),
     "rolled back": Case(
         [imported("finish")],
-        facts={"app1": {"current": BAD}, "app2": {"current": ""}},
+        # app1 was on it; app2 was away, and is on an older one.
+        facts={
+            "app1": {"current": BAD, "releases": [installed(BAD, recorded=200)]},
+            "app2": {"current": OLD, "releases": [installed(OLD, recorded=100)]},
+        },
         variables={"deploy_operation": "rollback"},
     ),
     "failed": Case([imported("release_lock")], variables={"deploy_result": "failed"}),
@@ -169,9 +238,51 @@ CASES = {
         facts={"app1": {"current": BAD, "serves": False}},
         variables={"deploy_release": "running"},
     ),
-    "none to go back to": Case(
+    "away": Case(
+        [imported("select_release"), SAY],
+        facts={
+            "app1": {"current": OLD, "releases": [installed(OLD, recorded=100)]},
+            "app2": {"releases": [installed(OLD, recorded=100), installed("packed", recorded=200)]},
+        },
+        variables={"deploy_release": "running"},
+    ),
+    "nobody knows": Case(
         [imported("select_release"), SAY],
         facts={host: {"releases": []} for host in HOSTS},
+        variables={"deploy_release": "running"},
+    ),
+    "new machine": Case(
+        [imported("select_release"), SAY],
+        facts={
+            "app1": {"current": "", "serves": False, "releases": []},
+            "app2": {
+                "current": OLD,
+                "releases": [installed("packed", recorded=100), installed(OLD, recorded=200)],
+                "archives": ["packed"],
+            },
+        },
+        archive_on="app2",
+        variables={"deploy_release": "previous"},
+    ),
+    "no archive": Case(
+        [imported("select_release"), SAY],
+        variables={"deploy_release": "ffffffffffff"},
+    ),
+    "another server": Case(
+        [imported("select_release"), SAY],
+        facts={"app1": {"serves": False}},
+        variables={"deploy_release": "running", "channels_server": "daphne"},
+    ),
+    "recorded": Case(
+        [imported("rollout")],
+        RIGHT,
+        RIGHT,
+        facts={"app2": {"releases": [installed(NEW, recorded=300)]}},
+        variables={"channels_release_time": 300},
+    ),
+    "none to go back to": Case(
+        [imported("select_release"), SAY],
+        facts={host: {"current": "packed", "releases": []} for host in HOSTS},
         variables={"deploy_release": "previous"},
     ),
     "another kit": Case(
@@ -206,6 +317,7 @@ OWN_PLUGINS = (
     "channels_release",
     "channels_release_info",
     "channels_roll",
+    "channels_servers",
     "channels_units",
     "record_copy",
 )
@@ -248,7 +360,10 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
         (programs / name).write_text(PROGRAM)
         (programs / name).chmod(0o755)
     (directory / "application").mkdir()
-    old = pack(directory)
+    uv = programs / "uv"
+    uv.write_text("#!/bin/sh\necho 'uvicorn==0.52.1 \\'\n")
+    uv.chmod(0o755)
+    old = pack(directory, uv)
     done, waiting = {}, list(CASES.items())
     while waiting:
         batch, waiting = waiting[:4], waiting[4:]
@@ -261,14 +376,14 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
     return done
 
 
-def pack(directory: Path) -> str:
+def pack(directory: Path, uv: Path) -> str:
     """Pack a release of an empty application, which runs on app2 where one is selected."""
     result = subprocess.run(
         [
             *(sys.executable, ROLES / "channels" / "files" / "build_release.py"),
             *(f"--application={directory / 'application'}", f"--output={directory / 'releases'}"),
             f"--kit={directory / 'kit'}",
-            *("--uv=/bin/true", "--lock=/", "--package=shop", "--extra=uvicorn"),
+            *(f"--uv={uv}", "--lock=/", "--package=shop", "--extra=uvicorn"),
         ],
         capture_output=True,
         text=True,
@@ -280,13 +395,22 @@ def pack(directory: Path) -> str:
 
 def begin(directory: Path, name: str, case: Case, programs: Path, old: str) -> Any:
     home = directory / name
-    facts = {host: case.facts_of(host) for host in HOSTS}
-    if SAY in case.plays:
+    facts = json.loads(
+        json.dumps({host: case.facts_of(host) for host in HOSTS}).replace("packed", old)
+    )
+    if SAY in case.plays and not case.archive_on:
         facts["app2"]["current"] = old
+    archives = directory / "releases"
+    if case.archive_on:
+        archives = home / "controller"
+        there = home / case.archive_on / "archives"
+        there.mkdir(parents=True)
+        shutil.copy(directory / "releases" / f"{old}.tar.gz", there)
     archive = str(directory / "releases" / f"{old}.tar.gz")
     new = {"id": NEW, "archive": archive, "environment": "e", "requirements": "", "kit": "k"}
     # What plays before those of the case have set.
-    before = {host: {"_channels_host": facts[host], "channels_release": new} for host in HOSTS}
+    selected = {"channels_release": new, "channels_release_time": 900}
+    before = {host: {"_channels_host": facts[host], **selected} for host in HOSTS}
     for host in HOSTS:
         before[host]["_channels_lock"] = {"owner": {"who": "ada@desk"}}
     if "lock" in name:
@@ -303,7 +427,7 @@ def begin(directory: Path, name: str, case: Case, programs: Path, old: str) -> A
                 "ansible_connection": "local",
                 "ansible_python_interpreter": "{{ ansible_playbook_python }}",
                 "cluster_background_channels": [],
-                "channels_archive_directory": str(directory / "releases"),
+                "channels_archive_directory": str(archives),
                 "channels_lock_directory": str(ROOT),
                 "channels_source": str(directory / "application"),
             },
@@ -317,6 +441,8 @@ def begin(directory: Path, name: str, case: Case, programs: Path, old: str) -> A
             "wrong": case.wrong.get(host, {}),
             "facts": facts[host],
             "locked": host in case.locked,
+            "silent": case.silent,
+            "outage": case.outage,
         }
         for host, units in (("app1", case.app1), ("app2", case.app2))
     }
@@ -348,13 +474,13 @@ def proofs(done: Done) -> list[str]:
 def switched(done: Done) -> dict[str, str]:
     """The release that was made the current one, by host."""
     found = [line.split() for line in done.of("channels_release") if " current " in line]
-    return {words[1]: words[-1] for words in found}
+    return {words[1]: words[3] for words in found}
 
 
 def test_where_nothing_runs_all_start_at_once_and_are_proved(cases: dict[str, Done]) -> None:
     done = cases["bare"]
     assert done.run.code == 0, done.run.output
-    assert done.record[0] == f"channels-manage --release {NEW} migrate --no-input"
+    assert done.record[2] == f"channels-manage --release {NEW} migrate --no-input"
     assert set(done.of("channels_units")) == {
         f"channels_units {host} {state} {UNITS_SAID}"
         for host in HOSTS
@@ -428,8 +554,9 @@ def test_after_a_gate_has_failed_every_host_is_put_back(cases: dict[str, Done]) 
     assert sorted(line for line in restored if " current " in line) == [
         f"channels_release {host} current {OLD}" for host in HOSTS
     ]
+    # app2 was not touched, and still runs what it ran.
     assert [line for line in restored if line.startswith("channels_roll")] == [
-        f"channels_roll {host} {UNITS_SAID}" for host in HOSTS
+        f"channels_roll app1 {UNITS_SAID}"
     ]
     assert restored[-2:] == [
         f"channels_release app2 bad {NEW}",  # nothing more is done on app1
@@ -437,10 +564,63 @@ def test_after_a_gate_has_failed_every_host_is_put_back(cases: dict[str, Done]) 
     ]
 
 
+def test_an_outage_before_the_roll_stops_it_before_anything_is_touched(
+    cases: dict[str, Done],
+) -> None:
+    done = cases["silent before"]
+    assert done.run.code != 0
+    said = " ".join(done.run.output.split())
+    for words in (
+        "channel layer: refused",
+        "app1:8001: answers 503",
+        "No worker was touched and no release was marked as bad.",
+    ):
+        assert words in said, words
+    assert {line.split()[0] for line in done.record} == {"channels_units", "channels_servers"}
+    assert done.of("channels_units") != []
+    assert {line.split()[2] for line in done.of("channels_units")} == {"gathered"}
+
+
+def test_a_server_that_no_worker_misses_is_not_asked_for(cases: dict[str, Done]) -> None:
+    done = cases["silent and ready"]
+    assert done.run.code == 0, done.run.output
+    assert done.of("channels_servers") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("silent in the roll", "channel layer: refused"),
+        ("outage in the roll", "app2:8001 was ready before the roll: answers 503"),
+        ("sick and bad", "No unit was ready before the roll."),
+    ],
+)
+def test_a_release_is_not_blamed_for_an_outage(cases: dict[str, Done], name: str, why: str) -> None:
+    done = cases[name]
+    assert done.run.code != 0
+    assert f"channels_roll app1 {UNITS_SAID}" in done.record, "put back all the same"
+    assert not [line for line in done.record if " bad " in line]
+    last = done.run.output.rpartition("TASK [")[2]
+    assert "Not the fault of the release, which was not marked as bad:" in last
+    assert why in last
+    assert "Put back: app1, app2." in last
+
+
+def test_a_host_on_which_nothing_runs_is_put_back_too(cases: dict[str, Done]) -> None:
+    """Else it is said to be, and is current on the release that has failed."""
+    done = cases["put back"]
+    assert done.run.code != 0
+    assert switched(done) == dict.fromkeys(HOSTS, OLD)
+    assert f"record_copy app2 unit of {OLD}" in done.record
+
+
 def test_after_a_migration_that_failed_no_host_is_touched(cases: dict[str, Done]) -> None:
     done = cases["migration"]
     assert done.run.code != 0
-    assert done.record == [f"channels-manage --release {NEW} migrate --no-input"]
+    assert sorted(done.record) == [
+        f"channels-manage --release {NEW} migrate --no-input",
+        *[f"channels_units {host} gathered {UNITS_SAID}" for host in HOSTS],
+    ]
 
 
 def test_what_a_failed_roll_has_started_is_stopped(cases: dict[str, Done]) -> None:
@@ -467,7 +647,7 @@ def test_the_last_words_are_why_it_failed_and_what_was_put_back(cases: dict[str,
 def test_a_rollback_marks_what_it_has_left_and_ends_with_the_lock(cases: dict[str, Done]) -> None:
     done = cases["rolled back"]
     assert done.run.code == 0, done.run.output
-    assert done.record[0] == f"channels_release app1 bad {BAD}"  # app2 had none
+    assert done.record[0] == f"channels_release app1 bad {BAD}"
     assert sorted(done.record[1:3]) == [f"channels_release {host} pruned" for host in HOSTS]
     assert sorted(done.record[3:]) == [f"channels_lock {host} absent ok" for host in HOSTS]
 
@@ -513,6 +693,60 @@ def test_a_rollback_without_a_former_release_changes_nothing(cases: dict[str, Do
     assert done.record == []
 
 
+def test_what_was_deployed_last_wins_over_a_host_that_was_away(cases: dict[str, Done]) -> None:
+    """However early it stands in the inventory, and though it serves."""
+    done = cases["away"]
+    assert done.run.code == 0, done.run.output
+    assert f"selected: {done.packed} of 200" in done.run.output
+    assert f"app1 is on {OLD}" in done.run.output
+
+
+def test_where_no_host_knows_what_was_deployed_last_nothing_is_done(cases: dict[str, Done]) -> None:
+    done = cases["nobody knows"]
+    assert done.run.code != 0
+    said = " ".join(done.run.output.split())
+    assert f"app1: {OLD}, app2: {done.packed}" in said
+    assert "make deploy" in said
+    assert done.record == []
+
+
+def test_a_rollback_finds_its_release_and_the_archive_on_any_host(cases: dict[str, Done]) -> None:
+    """The first one may be a new machine."""
+    done = cases["new machine"]
+    assert done.run.code == 0, done.run.output
+    assert f"selected: {done.packed}" in done.run.output
+
+
+def test_a_release_whose_archive_no_host_has_is_refused(cases: dict[str, Done]) -> None:
+    done = cases["no archive"]
+    assert done.run.code != 0
+    said = " ".join(done.run.output.split())
+    assert "No app host that answers has release ffffffffffff. Nothing changed." in said
+    assert done.record == []
+
+
+def test_a_release_without_the_server_of_the_inventory_is_not_rolled(
+    cases: dict[str, Done],
+) -> None:
+    done = cases["another server"]
+    assert done.run.code != 0
+    said = " ".join(done.run.output.split())
+    assert "was packed without daphne (channels_server). Nothing changed." in said
+    assert "Run: make deploy" in said
+    assert done.record == []
+
+
+def test_what_every_host_runs_is_recorded_with_one_time(cases: dict[str, Done]) -> None:
+    for name in ("restart", "bare"):
+        recorded = [line for line in cases[name].record if " recorded " in line]
+        assert sorted(recorded) == [f"channels_release {h} recorded {NEW} 900" for h in HOSTS]
+    # By those that are not on record.
+    recorded = [line for line in cases["recorded"].record if " recorded " in line]
+    assert recorded == [f"channels_release app1 recorded {NEW} 300"]
+    for name in ("bad", "migration", "bad and wider"):
+        assert not [line for line in cases[name].record if " recorded " in line], name
+
+
 def test_another_version_of_the_kit_is_brought_by_an_upgrade_alone(cases: dict[str, Done]) -> None:
     done = cases["another kit"]
     assert done.run.code != 0
@@ -520,6 +754,28 @@ def test_another_version_of_the_kit_is_brought_by_an_upgrade_alone(cases: dict[s
     said = " ".join(done.run.output.split())
     assert "The cluster runs version 0.1.0 of the kit; this is version 0.2.0." in said
     assert "Nothing changed. Run: make upgrade" in said
+
+
+def test_a_proof_is_made_where_workers_run_and_says_who_is_drained(
+    cases: dict[str, Done],
+) -> None:
+    done = cases["verify"]
+    assert done.run.code == 0, done.run.output
+    assert proofs(done) == ["app2:8001 app2:8002"]
+    said = " ".join(done.run.output.split())
+    assert "Delivery verified: every worker reaches every worker. Drained: app1." in said
+    # One that is not drained is to run.
+    stopped = cases["verify stopped"]
+    assert proofs(stopped) == [" ".join(EVERY)]
+    assert "Drained" not in stopped.run.output
+
+
+def test_where_no_worker_runs_nothing_is_verified(cases: dict[str, Done]) -> None:
+    done = cases["verify nothing"]
+    assert done.run.code != 0
+    said = " ".join(done.run.output.split())
+    assert "No worker runs. Nothing was verified. Drained: app1, app2." in said
+    assert done.record == []
 
 
 def test_a_drain_stops_every_unit_of_its_host_at_once(cases: dict[str, Done]) -> None:

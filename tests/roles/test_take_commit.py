@@ -48,13 +48,14 @@ class Repository:
         return self.git("rev-parse", "HEAD")
 
     def take(
-        self, reference: str, application: str = "src", lock: str = "."
+        self, reference: str, application: str = "src", lock: str = ".", exclude: str = "*.pyc"
     ) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [
                 *(sys.executable, PROGRAM),
                 *(f"--application={self.top / application}", f"--lock={self.top / lock}"),
                 *(f"--reference={reference}", f"--output={self.output}"),
+                f"--exclude={exclude}",
             ],
             capture_output=True,
             text=True,
@@ -178,6 +179,25 @@ def test_a_lock_outside_the_repository_is_refused(
         f"{tmp_path / 'elsewhere'} is not in the application's repository, {repository.top}\n"
     )
     assert not repository.output.exists()
+
+
+def test_submodules_of_the_application_are_refused_by_name(
+    repository: Repository, first: str
+) -> None:
+    """git packs an empty directory in their place."""
+    for path in ("src/vendor/form lib", "docs/theme"):
+        entry = f"160000,{first},{path}"
+        repository.git("update-index", "--add", "--cacheinfo", entry)
+    repository.git("commit", "--quiet", "--message", "submodules")
+    result = repository.take("main")
+    assert result.returncode == 1
+    commit = repository.git("rev-parse", "main")
+    assert result.stderr.splitlines()[0] == (
+        f"Commit {commit[:12]} has git submodules, which REF= cannot bring: src/vendor/form lib"
+    )
+    assert not repository.output.exists()
+    assert repository.take("main", exclude="*.pyc,vendor").returncode == 0
+    assert repository.take("v1.0").returncode == 0
 
 
 def test_the_last_ones_that_were_taken_stay(repository: Repository) -> None:

@@ -26,6 +26,9 @@ from pathlib import Path
 
 # Where a release says which version of the kit it carries.
 KIT_VERSION = "kit.txt"
+# What stands in a file that Git LFS has not brought, and the mode of a submodule in git's index.
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+SUBMODULE = "160000 "
 # The load tool drives a cluster; no host of one has it.
 KIT_EXCLUDES = ("__pycache__", "*.pyc", "load")
 
@@ -66,6 +69,43 @@ def pack(application: Path, kit: Path, requirements: bytes, excludes: Sequence[s
                 name = str(target / file.relative_to(source))
                 add(archive, name, file.read_bytes(), os.access(file, os.X_OK))
     return buffer.getvalue()
+
+
+def gaps(application: Path, excludes: Sequence[str]) -> list[str]:
+    """Return which files of the application are not there, and what brings them, in lines.
+
+    A release would be packed without them, and nobody would hear of it.
+    """
+    pointers = [
+        f"  {file.relative_to(application)}"
+        for file in files(application, excludes)
+        if file.read_bytes().startswith(LFS_POINTER)
+    ]
+    absent = [
+        f"  {path}"
+        for path in submodules(application)
+        if not any(matches(name, excludes) for name in Path(path).parts)
+        and not any(Path(application, path).glob("*"))
+    ]
+    said = []
+    if pointers:
+        said = ["Git LFS has not brought these files of the application, but pointers to them:"]
+        said += [*pointers, "Run: git lfs install && git lfs pull"]
+    if absent:
+        said += ["These git submodules of the application are not checked out:", *absent]
+        said += ["Run: git submodule update --init --recursive"]
+    return said
+
+
+def submodules(application: Path) -> list[str]:
+    """Return the git submodules below a directory; none where it is in no repository."""
+    command = ["git", "-C", str(application), "ls-files", "--stage", "-z"]
+    try:
+        found = subprocess.run(command, check=True, capture_output=True).stdout.decode()
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    entries = [entry.split("\t", 1) for entry in found.split("\0") if entry]
+    return [path for mode, path in entries if mode.startswith(SUBMODULE)]
 
 
 def requirements_of(lock: Path, uv: Path, package: str, extra: str) -> bytes:
@@ -112,6 +152,10 @@ def main() -> int:
         if not source.is_dir():
             print(f"{source} is not a directory", file=sys.stderr)
             return 1
+    excludes = arguments.exclude.split(",")
+    if missing := gaps(arguments.application, excludes):
+        print("\n".join(missing), file=sys.stderr)
+        return 1
 
     try:
         requirements = requirements_of(
@@ -119,7 +163,7 @@ def main() -> int:
         )
     except subprocess.CalledProcessError as error:
         return int(error.returncode)  # uv has said why
-    content = pack(arguments.application, arguments.kit, requirements, arguments.exclude.split(","))
+    content = pack(arguments.application, arguments.kit, requirements, excludes)
     release = hashlib.sha256(content).hexdigest()[:12]
     archive = directory / f"{release}.tar.gz"
     if not archive.exists():

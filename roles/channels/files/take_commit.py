@@ -7,6 +7,7 @@ the commit's full name. What is not in the repository is not in them.
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
 import os
 import shutil
@@ -28,6 +29,18 @@ def git(directory: Path, *arguments: str) -> bytes:
     return subprocess.run(command, check=True, capture_output=True).stdout
 
 
+def submodules(top: Path, commit: str, directory: Path, excludes: list[str]) -> list[str]:
+    """Return the submodules below a directory at a commit; git packs none of them."""
+    listed = git(top, "ls-tree", "-r", "-z", commit, "--", f"./{directory}").decode()
+    entries = [entry.split("\t", 1) for entry in listed.split("\0") if entry]
+    return [
+        path
+        for told, path in entries
+        if told.split()[1] == "commit"
+        and not any(fnmatch.fnmatchcase(name, e) for name in Path(path).parts for e in excludes)
+    ]
+
+
 def unpack(archive: bytes, directory: Path) -> None:
     """Unpack what git has packed; Debian's Python 3.11 has no filters that make tarfile do it.
 
@@ -45,6 +58,7 @@ def main() -> int:
     parser.add_argument("--lock", type=Path, required=True, help="the directory of uv.lock")
     parser.add_argument("--reference", required=True, help="a commit, a tag or a branch")
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--exclude", default="", help="names or patterns, separated by commas")
     arguments = parser.parse_args()
     application, lock = arguments.application.resolve(), arguments.lock.resolve()
     try:
@@ -54,6 +68,15 @@ def main() -> int:
             return 1
         name = f"{arguments.reference}^{{commit}}"
         commit = git(top, "rev-parse", "--verify", "--end-of-options", name).decode().strip()
+        found = submodules(top, commit, application.relative_to(top), arguments.exclude.split(","))
+        if found:
+            print(
+                f"Commit {commit[:12]} has git submodules, which REF= cannot bring:"
+                f" {', '.join(found)}\n"
+                "Check the commit out with its submodules, and deploy without REF=.",
+                file=sys.stderr,
+            )
+            return 1
         taken = arguments.output.resolve() / "commits" / commit
         if not taken.is_dir():
             temporary = taken.with_name(f"{commit}.{os.getpid()}")

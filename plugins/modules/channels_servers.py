@@ -1,0 +1,130 @@
+#!/usr/bin/python
+"""Tell which servers that the application needs do not answer."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: channels_servers
+short_description: Tell which servers that the application needs do not answer
+description:
+  - Connects from the host to Redis and PostgreSQL, and says one word in their protocol, without
+    logging in. So an outage is told from a release that is broken.
+  - Changes nothing.
+options:
+  servers:
+    description: The servers.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      name:
+        description: What messages call it.
+        type: str
+        required: true
+      protocol:
+        description: What it speaks.
+        type: str
+        choices: [redis, postgresql]
+        required: true
+      address:
+        description: Its name or address. A server without one is left out.
+        type: str
+        required: true
+      port:
+        description: Its port.
+        type: int
+        required: true
+  timeout:
+    description: Seconds that the servers may take, those that are just starting among them.
+    type: float
+    default: 10
+author: Channels Kit
+"""
+
+EXAMPLES = r"""
+- name: Look | Ask the servers
+  channels_servers:
+    servers:
+      - name: channel layer
+        protocol: redis
+        address: 10.0.0.12
+        port: 6379
+  register: _channels_servers
+"""
+
+RETURN = r"""
+silent:
+  description: The servers that do not answer, each with the reason.
+  type: list
+  elements: str
+  returned: always
+  sample: ["channel layer (10.0.0.12:6379): Connection refused"]
+"""
+
+import socket
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+OPTIONS = {
+    "servers": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {
+            "name": {"type": "str", "required": True},
+            "protocol": {"type": "str", "choices": ["redis", "postgresql"], "required": True},
+            "address": {"type": "str", "required": True},
+            "port": {"type": "int", "required": True},
+        },
+    },
+    "timeout": {"type": "float", "default": 10.0},
+}
+
+WORDS = {
+    "redis": b"PING\r\n",
+    # SSLRequest of PostgreSQL's protocol, which is answered before anybody logs in.
+    "postgresql": bytes.fromhex("00000008 04d2162f"),
+}
+
+PATIENCE = 3.0
+"""Seconds that a server may take for one answer."""
+
+INTERVAL = 0.5
+"""Seconds between two questions."""
+
+
+def silence(server: Mapping[str, Any]) -> str:
+    """Return why a server does not answer; empty where it does."""
+    try:
+        where = (server["address"], server["port"])
+        with socket.create_connection(where, timeout=PATIENCE) as connection:
+            connection.sendall(WORDS[server["protocol"]])
+            return "" if connection.recv(1) else "it ends the connection"
+    except TimeoutError:
+        return f"no answer within {PATIENCE:g} s"
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def main() -> None:
+    """Ask until all answer, or the time is over."""
+    module = AnsibleModule(OPTIONS, supports_check_mode=True)
+    deadline = time.monotonic() + module.params["timeout"]
+    servers = [server for server in module.params["servers"] if server["address"]]
+    while True:
+        found = [(server, silence(server)) for server in servers]
+        silent = [
+            f"{server['name']} ({server['address']}:{server['port']}): {reason}"
+            for server, reason in found
+            if reason
+        ]
+        if not silent or time.monotonic() >= deadline:
+            module.exit_json(changed=False, silent=silent)
+        time.sleep(INTERVAL)
+
+
+if __name__ == "__main__":
+    main()
