@@ -34,15 +34,15 @@ def test_a_new_limit_changes_what_depends_on_it_and_nothing_else(
     cluster: Cluster, lowered: Run
 ) -> None:
     assert lowered.rc == 0, lowered.output
-    base = {"Configure | Write the limits of logins"}
+    base = {"Configure | Write the configuration files"}
     app = base | {
-        "Switch | Write the units",
-        "Roll | Drain, restart and prove one after the other",
+        "Switch | Write the unit files",
+        "Roll | Drain, restart and prove the workers one by one",
     }
     redis = {
-        "Configure | Write the limit of open files",
-        "Configure | Compare the processes with their files",
-        "Redis | Restart what runs with former settings",
+        "Configure | Write the open-file limit",
+        "Configure | Check whether the instances run with their files",
+        "Redis | Restart outdated instances",
     }
     nginx = {
         "Nginx | Write the configuration",
