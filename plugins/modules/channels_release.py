@@ -10,17 +10,16 @@ description:
   - A release is the application with the kit's library, under a name that is a hash of both.
 options:
   home:
-    description: The directory that holds releases, environments and archives.
+    description: Directory of the releases, environments and archives.
     type: path
     required: true
   state:
     description:
       - V(installed) unpacks a release from its archives in HOME/archives, compiles it and collects
-        its static files. The release appears whole, as the last step.
-      - V(current) makes an installed release the one that starts when the host does.
-      - V(bad) keeps a rollback from going back to a release.
-      - V(pruned) removes releases beyond those to keep, with their environments, archives and
-        secrets.
+        its static files. The last step makes the release visible, so it is never incomplete.
+      - V(current) makes an installed release the one that starts at boot.
+      - V(bad) marks a release as bad. A rollback does not choose it.
+      - V(pruned) removes all but O(keep) releases, with their environments, archives and secrets.
     type: str
     choices: [installed, current, bad, pruned]
     required: true
@@ -34,12 +33,12 @@ options:
     description: The user that collects its static files, for O(state=installed).
     type: str
   reason:
-    description: Why it may not run again, for O(state=bad).
+    description: Why the release is bad, for O(state=bad).
     type: str
   keep:
     description:
-      - How many releases to keep, those that run and those that ran before among them. As many that
-        are marked as bad are kept beside them, for a look at what went wrong.
+      - Number of releases to keep, including the running and the previous ones. The same number of
+        bad releases is kept in addition, for analysis.
     type: int
 author: Channels Kit
 """
@@ -53,7 +52,7 @@ EXAMPLES = r"""
     environment: ba9876543210-3.11-x86_64
     user: channels
 
-- name: Prune | Remove releases that nobody goes back to
+- name: Prune | Remove old releases
   channels_release:
     home: /srv/channels
     state: pruned
