@@ -1,4 +1,4 @@
-# What an operator does with Channels Kit. make alone lists it.
+# The operator's commands. Run make without arguments to list them.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -20,7 +20,7 @@ BIN := .venv/bin
 CLUSTER := $(BIN)/python scripts/staging/cluster.py
 
 ##@ A staging cluster on this machine
-up: ## bring up four hosts in containers, set them up, prove the cluster: [EDGE_PORT=8080]
+up: ## start four hosts in containers, set up the cluster, prove delivery: [EDGE_PORT=8080]
 	@scripts/up $(EDGE_PORT)
 
 down: ## remove the cluster; keep the image and the packed releases
@@ -29,7 +29,7 @@ down: ## remove the cluster; keep the image and the packed releases
 status: tools ## show hosts, units and the URL
 	@$(CLUSTER) status
 
-credentials: tools ## show who may log in, with which password
+credentials: tools ## show users and passwords
 	@$(CLUSTER) credentials
 
 ssh: tools ## open a shell on a host: HOST=app1
@@ -39,38 +39,38 @@ logs: tools ## follow the journal of a host: HOST=app1 [UNIT='channels-web@*']
 	@$(CLUSTER) logs "$(HOST)" "$(UNIT)"
 
 ##@ Any cluster: [ENV=staging], a directory of inventories/
-converge: tools ## set the cluster up, or bring it up to its inventory
+converge: tools ## apply the inventory to the cluster (site.yml)
 	@scripts/operate "$(ENV)" converge
 
 check: tools ## show what converge would change; change nothing
 	@scripts/ansible-playbook -i inventories/$(ENV) site.yml --check --diff
 
-verify: tools ## prove the cluster; change nothing
+verify: tools ## prove delivery, compare limits with the inventory; change nothing
 	@scripts/ansible-playbook -i inventories/$(ENV) playbooks/verify.yml
 
-drain: tools ## move everybody off a host and stop its workers: HOST=app1
+drain: tools ## drain a host and stop its units: HOST=app1
 	@scripts/operate "$(ENV)" drain "$(HOST)"
 
-undrain: tools ## bring a drained host back: HOST=app1
+undrain: tools ## start a drained host again: HOST=app1
 	@scripts/operate "$(ENV)" undrain "$(HOST)"
 
 ##@ Releases of any cluster: [ENV=staging]
-deploy: tools ## bring the application as it is, or as it was at REF=v1.2, rolling, drained, proved
+deploy: tools ## deploy the application as it is now, or at REF=v1.2; roll, drain and prove the workers
 	@scripts/operate "$(ENV)" deploy "$(REF)"
 
-rollback: tools ## go back to the release before, or to RELEASE=...
+rollback: tools ## go back to the previous release, or to RELEASE=...
 	@scripts/operate "$(ENV)" rollback "$(RELEASE)"
 
-restart: tools ## restart every worker, rolling
+restart: tools ## restart every worker, one by one
 	@scripts/operate "$(ENV)" restart
 
-upgrade: tools ## bring this version of the kit, with the application as it is
+upgrade: tools ## upgrade the cluster to this version of the kit, with the application as it is now
 	@scripts/operate "$(ENV)" upgrade
 
-releases: tools ## which release runs where
+releases: tools ## show which release runs where
 	@scripts/ansible-playbook -i inventories/$(ENV) playbooks/releases.yml
 
-unlock: tools ## break the lock of a deploy that was given up
+unlock: tools ## remove the lock of an abandoned operation
 	@scripts/ansible-playbook -i inventories/$(ENV) playbooks/unlock.yml
 
 ##@ The application
@@ -87,7 +87,7 @@ test-fast: ## run the linters and the tests that need no hosts
 lint: ## run the linters
 	@scripts/test lint
 
-rehearse: tools ## do every operation while 500 clients talk, on hosts of its own: [STEPS="deploy rollback"]
+rehearse: tools ## run every operation under the load of 500 clients, on hosts of its own: [STEPS="deploy rollback"]
 	@scripts/bootstrap engine
 	@$(BIN)/python scripts/rehearse.py $(STEPS)
 
@@ -95,7 +95,7 @@ bench-converge: tools ## time site.yml against plain apt-get and pip: [ROUNDS=1]
 	@scripts/bootstrap engine
 	@$(BIN)/python scripts/bench_converge.py --rounds $(ROUNDS)
 
-role-readmes: tools ## write roles/*/README.md anew from what the roles say of themselves
+role-readmes: tools ## regenerate roles/*/README.md from the roles
 	@$(BIN)/python scripts/role_readme.py
 
 help:

@@ -55,8 +55,8 @@ def locked(name: str, command: str) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             sys.exit(
-                f"Another {command} of this checkout runs (process {file.read().strip()});"
-                " nothing was done.\nWait until it has ended, then run this again."
+                f"Another {command} is running in this checkout (process {file.read().strip()})."
+                " Nothing changed.\nWait until it ends, then retry."
             )
         file.truncate(0)
         file.write(f"{os.getpid()}\n")

@@ -23,10 +23,10 @@ install_packages() {
     shift
     if ! command -v apt-get >/dev/null; then
         stop "$what is missing, and this is not a Debian or Ubuntu machine." \
-            "Install by hand what Debian calls: $*"
+            "Install these Debian packages, or their equivalents: $*"
     fi
     if [ "$(id -u)" != 0 ] && ! command -v sudo >/dev/null; then
-        stop "$what is missing, and only root may install it. As root: apt-get install $*"
+        stop "$what is missing, and only root can install it. As root: apt-get install $*"
     fi
     say "installing $what: $*"
     local log
@@ -35,7 +35,7 @@ install_packages() {
     if ! as_root sh -c "apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $*" \
         >"$log" 2>&1; then
         tail -n 20 "$log" >&2
-        stop "$what could not be installed. The lines above are the end of apt-get's output."
+        stop "Installing $what failed. See the end of apt-get's output above."
     fi
     rm -f "$log"
 }
@@ -93,8 +93,8 @@ lock_cluster() {
     mkdir -p .staging
     exec 9>>"$file"
     if ! flock --nonblock 9; then
-        stop "Another $2 of this checkout runs (process $(cat "$file")); nothing was done." \
-            "Wait until it has ended, then run this again."
+        stop "Another $2 is running in this checkout (process $(cat "$file")). Nothing changed." \
+            "Wait until it ends, then retry."
     fi
     printf '%s\n' "$$" >"$file"
 }

@@ -226,7 +226,7 @@ def main() -> int:
     options = parser.parse_args()
     known = {layer.letter: layer for layer in LAYERS}
     if unknown := set(options.layers) - set(known):
-        parser.error(f"no layer {sorted(unknown)[0]!r}; there are {', '.join(known)}")
+        parser.error(f"unknown layer {sorted(unknown)[0]!r}; layers: {', '.join(known)}")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if not 0 < options.sockets <= most - 100:
         parser.error(f"--sockets is {options.sockets}; with {most} open files 1 to {most - 100}")
@@ -307,7 +307,7 @@ async def read_memory(
     await asyncio.sleep(settle)
     after = Reading.of(process_id)
     if lost := sum(each.lost for each in opened):
-        sys.exit(f"{lost} of {sockets} sockets were closed by the worker: nothing is measured")
+        sys.exit(f"{lost} of {sockets} sockets were closed by the worker; no result")
     for each in opened:
         assert each.transport is not None  # noqa: S101
         each.transport.abort()
@@ -371,7 +371,7 @@ def redis() -> Iterator[str]:
     """Run a Redis without persistence; yield its URL."""
     binary = shutil.which("redis-server")
     if binary is None:
-        sys.exit("redis-server is not on PATH; it is needed: apt-get install redis-server")
+        sys.exit("redis-server not found. Install it: apt-get install redis-server")
     port = free_port()
     options = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no"]
     with running([binary, *options, "--loglevel", "warning"], dict(os.environ), port):

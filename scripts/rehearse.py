@@ -140,17 +140,17 @@ class Rehearsal:
         """Two workers a host, three, two."""
         for count in (3, 2):
             self.settings["cluster_workers_per_host"] = count
-            with timed(f"{count} workers a host"):
+            with timed(f"{count} workers per host"):
                 self.converge(f"{count} workers")
 
     def add_and_remove_a_host(self) -> None:
         """Two app hosts, three, two."""
         self.hosts["channels"]["hosts"]["app3"] = None
         self.write_inventory()
-        with timed("a host more"):
+        with timed("add a host"):
             run("third host", *cluster("up"))
             self.converge("a host more")
-        with timed("a host less"):
+        with timed("remove a host"):
             run("drain app3", OPERATE, INVENTORY, "drain", "app3")
             del self.hosts["channels"]["hosts"]["app3"]
             self.converge("a host less")
@@ -284,7 +284,7 @@ def wait_until_connected(clients: subprocess.Popen[str]) -> None:
             if connected and connected[1] == connected[2]:
                 return
         time.sleep(0.2)
-    raise RehearsalError(f"not all clients are connected after 300 s; {log} says more")
+    raise RehearsalError(f"not all clients connected within 300 s; see {log}")
 
 
 def remove() -> None:
@@ -294,7 +294,7 @@ def remove() -> None:
     with timed("remove the cluster"):
         result = commands.run(cluster("down"), merge=True)
     if result.returncode:
-        print(f"{result.stdout}\nSome hosts may be left. Remove them:", file=sys.stderr)
+        print(f"{result.stdout}\nSome hosts may still exist. Remove them:", file=sys.stderr)
         print(f"  {' '.join(cluster('down'))}", file=sys.stderr)
 
 
@@ -302,13 +302,15 @@ def main() -> int:
     """Rehearse what the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--clients", type=int, default=500)
-    parser.add_argument("--rate", type=float, default=50, help="messages a second (default: 50)")
-    parser.add_argument("--rooms", type=int, default=100, help="rooms they talk in (default: 100)")
-    parser.add_argument("--max-away", type=float, default=3.0, help="seconds at p99 (default: 3)")
+    parser.add_argument("--rate", type=float, default=50, help="messages per second (default: 50)")
+    parser.add_argument("--rooms", type=int, default=100, help="number of rooms (default: 100)")
+    parser.add_argument(
+        "--max-away", type=float, default=3.0, help="maximum p99 of the seconds away (default: 3)"
+    )
     parser.add_argument("--server", default="uvicorn", choices=["uvicorn", "daphne", "hypercorn"])
-    parser.add_argument("--deploys", type=int, default=3, help="in a row (default: 3)")
-    parser.add_argument("--keep", action="store_true", help="leave the cluster as it is")
-    parser.add_argument("steps", nargs="*", help="some of them, by name (default: all)")
+    parser.add_argument("--deploys", type=int, default=3, help="number of deploys (default: 3)")
+    parser.add_argument("--keep", action="store_true", help="do not remove the cluster at the end")
+    parser.add_argument("steps", nargs="*", help="steps to run (default: all)")
     options = parser.parse_args()
 
     try:
@@ -337,7 +339,7 @@ def rehearse(parser: argparse.ArgumentParser, options: argparse.Namespace) -> in
     }
     unknown = set(options.steps) - set(steps)
     if unknown:
-        parser.error(f"no such step: {', '.join(sorted(unknown))}; there are {', '.join(steps)}")
+        parser.error(f"unknown steps: {', '.join(sorted(unknown))}; steps: {', '.join(steps)}")
 
     try:
         commands.end_on_signals()

@@ -25,7 +25,7 @@ BEGIN = "<!-- By hand: what the role does, and which downtime to expect. -->"
 END = "<!-- The rest is written by scripts/role_readme.py. -->"
 DOWNTIME = "## Downtime to expect"
 LONGEST_DEFAULT = 60
-"""Characters of a default that the table shows; a longer one is read in defaults/main.yml."""
+"""Characters of a default that the table shows; for a longer one it links to defaults/main.yml."""
 
 
 class ReadmeError(Exception):
@@ -183,11 +183,11 @@ def example(role: Role) -> str:
     parts = [
         listing("In the inventory:", plain),
         listing(
-            "In `group_vars/all/vault.yml` of the inventory, encrypted; a value for each:"
+            "In `group_vars/all/vault.yml` of the inventory, encrypted. Generate each value:"
             " `openssl rand -hex 32`",
             secret,
         ),
-        *([] if values else ["Nothing has to be set."]),
+        *([] if values else ["No variable is required."]),
         hosts_of(role),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -203,9 +203,9 @@ def hosts_of(role: Role) -> str:
     site = (role.directory.parents[1] / "site.yml").read_text()
     if f"'{role.name}' in group_names" in site or f"hosts: {role.name}\n" in site:
         return f"`site.yml` runs the role on the hosts of the group `{role.name}`."
-    if f"name: {role.name}\n" in site:
+    if f"name: {role.name}\n" in site or f"['{role.name}']" in site:
         return "`site.yml` runs the role on every host."
-    return "No play names the role: others depend on it."
+    return "The other roles depend on this role. No play runs it directly."
 
 
 def sample(name: str, option: dict[str, Any]) -> str:
@@ -250,7 +250,7 @@ def written_by_hand(role: Role) -> str:
     kept, end, _ = rest.partition(END)
     if not begin or not end or DOWNTIME not in kept:
         raise ReadmeError(
-            f"{path}: write what the role does and a part {DOWNTIME!r} between these two lines,"
+            f"{path}: describe the role and add a section {DOWNTIME!r} between these two lines,"
             f" then run scripts/role_readme.py:\n{BEGIN}\n{END}"
         )
     return kept.strip()
@@ -279,7 +279,7 @@ def main() -> int:
         return 1
     if stale and arguments.check:
         names = ", ".join(str(path) for path in stale)
-        print(f"Stale: {names}\nWrite them anew: scripts/role_readme.py", file=sys.stderr)
+        print(f"Stale: {names}\nRegenerate them: scripts/role_readme.py", file=sys.stderr)
         return 1
     return 0
 

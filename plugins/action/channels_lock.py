@@ -1,8 +1,8 @@
-"""Ansible action: take and give back the lock of a cluster, as who runs Ansible here.
+"""Ansible action: take and release the lock of a cluster for the user who runs Ansible.
 
-The module of the same name does it on a host. This adds who that is: the user, the controller and
-the process, so that the lock of an operation which has ended without giving it back (Ctrl-C, a lost
-connection) is taken over by the next one of this controller.
+The module of the same name does it on a host. This action adds the user, the controller and the
+process. If an operation ended without releasing its lock (Ctrl-C, a lost connection), the next
+operation of the same controller takes the lock over.
 """
 
 from __future__ import annotations

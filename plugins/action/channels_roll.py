@@ -1,4 +1,4 @@
-"""Ansible action: restart a host's units one worker after the other, or stop them.
+"""Ansible action: restart the units of a host worker by worker, or stop them.
 
 What it does on the host is the module ``channels_units``; its options are documented in
 ``plugins/modules/channels_roll.py``.

@@ -127,7 +127,9 @@ def read_password(path: str) -> str:
     with open(path, encoding="utf-8") as file:  # noqa: PTH123 - as every module reads
         password = file.read().strip()
     if len(password) < MINIMUM:
-        raise ValueError(f"{path} holds {len(password)} characters; at least {MINIMUM} are needed")
+        raise ValueError(
+            f"{path} holds {len(password)} characters; at least {MINIMUM} are required"
+        )
     return password
 
 

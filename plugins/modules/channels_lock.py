@@ -1,31 +1,31 @@
 #!/usr/bin/python
-"""Take and give back the lock of a cluster on one of its app hosts."""
+"""Take and release the lock of a cluster on an app host."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: channels_lock
-short_description: Take and give back the lock of a cluster on one of its app hosts
+short_description: Take and release the lock of a cluster on an app host
 description:
   - Every operation that changes a cluster holds the lock on every app host that answers.
-  - Use the action of the same name, which knows who runs the operation on the controller, and takes
-    over the lock of an operation of this controller that has ended.
-  - The lock is no change of the host, since it is gone when the operation ends. To break it is one.
+  - Use the action of the same name. It adds who runs the operation, and takes over the lock of an
+    ended operation of the same controller.
+  - Taking and releasing the lock is not reported as a change. Removing another operation's lock is.
 options:
   state:
     description:
-      - V(present) takes the lock, or adds to one's own.
-      - V(absent) writes a line into the audit log and gives one's own lock back.
-      - V(broken) gives it back, whoever has it.
+      - V(present) takes the lock. If this operation holds it, updates its owner information.
+      - V(absent) writes a line to the audit log and releases this operation's lock.
+      - V(broken) removes the lock, whoever holds it.
     type: str
     choices: [present, absent, broken]
     required: true
   owner:
-    description: "Who takes it: who, what, run, and what else is to be known of the operation."
+    description: "Who takes the lock: who, what, run, and other information about the operation."
     type: dict
     default: {}
   instead_of:
-    description: The run of an operation that has ended without giving it back.
+    description: The run of an operation that ended without releasing the lock.
     type: str
     default: ""
   result:
@@ -36,24 +36,24 @@ author: Channels Kit
 """
 
 EXAMPLES = r"""
-- name: Lock | Keep other operators out
+- name: Lock | Take the lock
   channels_lock:
     state: present
     what: deploy v1.2
   register: _channels_lock
 
-- name: Unlock | Break the lock
+- name: Unlock | Remove the lock
   channels_lock:
     state: broken
 """
 
 RETURN = r"""
 refused:
-  description: Whether somebody else has the lock.
+  description: Whether another operation holds the lock.
   type: bool
   returned: when O(state=present)
 holder:
-  description: "Who had the lock before: who, what, run, seconds since they took it."
+  description: "Who held the lock before: who, what, run, seconds since it was taken."
   type: dict
   returned: always
 """

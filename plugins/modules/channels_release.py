@@ -10,7 +10,7 @@ description:
   - A release is the application with the kit's library, under a name that is a hash of both.
 options:
   home:
-    description: The directory that holds releases, environments and archives.
+    description: Directory of the releases, environments and archives.
     type: path
     required: true
   state:
@@ -41,12 +41,12 @@ options:
       - By the controller's clock, so that it is the same on every host.
     type: int
   reason:
-    description: Why it may not run again, for O(state=bad).
+    description: Why the release is bad, for O(state=bad).
     type: str
   keep:
     description:
-      - How many releases to keep, those that run and those that ran before among them. As many that
-        are marked as bad are kept beside them, for a look at what went wrong.
+      - Number of releases to keep, including the running and the previous ones. The same number of
+        bad releases is kept in addition, for analysis.
     type: int
 author: Channels Kit
 """

@@ -1,24 +1,24 @@
 #!/usr/bin/python
-"""Tell which releases an app host has."""
+"""List the releases of an app host."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: channels_release_info
-short_description: Tell which releases an app host has
+short_description: List the releases of an app host
 description:
   - Reads the releases, which one is current, and which one each process runs.
-  - Works on a bare host, where nothing of the kit is yet. Changes nothing.
+  - Works on a bare host without the kit. Changes nothing.
 options:
   home:
-    description: The directory that holds releases, environments and archives.
+    description: Directory of the releases, environments and archives.
     type: path
     required: true
 author: Channels Kit
 """
 
 EXAMPLES = r"""
-- name: State | Read what the host has
+- name: State | Read the releases of the host
   channels_release_info:
     home: /srv/channels
   register: _channels_host
@@ -26,7 +26,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 current:
-  description: The release that starts when the host does; empty if there is none.
+  description: The release that starts at boot; empty if there is none.
   type: str
   returned: always
 kit:
@@ -64,7 +64,7 @@ archives:
   elements: str
   returned: always
 environments:
-  description: The environments that are there whole.
+  description: The complete environments.
   type: list
   elements: str
   returned: always

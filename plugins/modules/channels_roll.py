@@ -7,20 +7,20 @@ DOCUMENTATION = r"""
 module: channels_roll
 short_description: Restart a host's units one worker after the other, or stop them
 description:
-  - Restarts the workers of a host one after the other. Each is drained and stopped (its unit does
-    that), started, waited for until it is ready, and proved.
-  - The first worker of the cluster is the canary. It is watched for O(canary_seconds) before the
-    next one is touched.
-  - Background units are restarted beside the first worker that is not the canary.
-  - It fails as soon as a new process exits, and ends its message with the last lines of the unit's
-    journal. No unit is touched after a failure.
-  - An action that runs on the controller. On the host it runs the module M(channels_units).
+  - Restarts the workers of a host one by one. Each worker drains and stops (its unit does that),
+    starts, becomes ready and is proved.
+  - The first worker of the cluster is the canary. The roll watches it for O(canary_seconds) before
+    it touches the next worker.
+  - Background units restart together with the first worker that is not the canary.
+  - Fails as soon as a new process exits. The message ends with the last journal lines of the unit.
+    After a failure no further unit is touched.
+  - This is an action that runs on the controller. It runs the module M(channels_units) on the host.
 options:
   state:
     description:
-      - V(restarted) restarts the units of which the right process does not run.
-      - V(stopped) stops all units at once; V(removed) disables them, too. People who leave one
-        worker must not come to the next one.
+      - V(restarted) restarts the units that do not run the right process.
+      - V(stopped) stops all units at once, so that clients do not reconnect to a worker that stops
+        next. V(removed) also disables them.
     type: str
     choices: [restarted, stopped, removed]
     default: restarted
@@ -33,32 +33,32 @@ options:
     required: true
     suboptions:
       name:
-        description: What systemd calls it, such as V(channels-web@8001.service).
+        description: Name of the unit in systemd, such as V(channels-web@8001.service).
         type: str
         required: true
       label:
-        description: What messages and the proof call it, such as V(app1:8001).
+        description: Name of the unit in messages and in the proof, such as V(app1:8001).
         type: str
       revision:
-        description: What its process must have been started with.
+        description: Value of E(CHANNELS_KIT_REVISION) with which its process must have started.
         type: str
         default: ""
       url:
-        description: Where a worker answers, without a path.
+        description: URL of a worker, without a path.
         type: str
       connected_to:
         description: For a background unit, the port of the server that it takes its work from.
         type: int
       replaced_process:
-        description: A process that is to be replaced although its revision is right.
+        description: ID of a process to replace although its revision is right.
         type: int
         default: 0
   number:
-    description: Which unit of the whole roll the first one is. V(1) is the canary.
+    description: Position of the first unit in the whole roll. V(1) is the canary.
     type: int
     default: 1
   total:
-    description: How many units the whole roll restarts. Default is those of this host.
+    description: Number of units in the whole roll. Default is the number of units of this host.
     type: int
   stop_timeout:
     description: Seconds that a unit may take to drain and to stop.
@@ -69,13 +69,13 @@ options:
     type: float
     default: 60
   canary_seconds:
-    description: Seconds that the canary is watched. It is not without a O(proof).
+    description: Seconds to watch the canary. Without a O(proof) the canary is not watched.
     type: float
     default: 0
   proof:
     description:
-      - A command that exits with 0 where messages are delivered. C(--worker=LABEL=URL) of the
-        worker whose turn it is is added where it is missing.
+      - A command that exits with 0 if messages are delivered. If C(--worker=LABEL=URL) of the
+        current worker is missing, it is added.
     type: list
     elements: str
     default: []

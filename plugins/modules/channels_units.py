@@ -8,23 +8,24 @@ module: channels_units
 short_description: Start, restart, watch, stop and list the application's units
 description:
   - Brings the systemd units of the application on a host to a state, and waits for it.
-  - It asks systemd and the running processes, not files, what runs. So a run completes what an
-    interrupted one left.
-  - A worker is ready when it answers V(200) to C(/-/ready). A unit that answers nobody is ready
-    when its process is connected to the server that it takes its work from.
+  - Reads the state from systemd and the running processes, not from files. So it also completes an
+    interrupted run.
+  - A worker is ready when it answers V(200) to C(/-/ready). A background unit
+    is ready when its process is connected to the server that it takes its work from.
 options:
   state:
     description:
-      - V(gathered) changes nothing and returns what runs, and whether it is ready.
-      - V(listed) changes nothing and returns the units of O(patterns) that this host has and that
-        are not in O(units).
-      - V(started) enables all units and starts those that do not run. It waits until each is ready;
-        not for a unit that runs with another revision, which waits for its restart.
-      - V(restarted) restarts the units of which the right process does not run.
-      - V(watched) changes nothing, and waits until the units are ready; those without a revision,
-        until they are stopped.
-      - V(stopped) stops all units at once. People who leave one must not come to the next one.
-      - V(removed) does so and disables them.
+      - V(gathered) returns the state of the units, and whether each is ready. Changes nothing.
+      - V(listed) returns the units of this host that match O(patterns) and are not in O(units).
+        Changes nothing.
+      - V(started) enables all units and starts those that do not run. Waits until each is ready,
+        except units that ran before with another revision.
+      - V(restarted) restarts the units that do not run the right process.
+      - V(watched) waits until the units are ready, and until units without a revision are stopped.
+        Changes nothing.
+      - V(stopped) stops all units at once, so that clients do not reconnect to a worker that stops
+        next.
+      - V(removed) also disables them.
     type: str
     choices: [gathered, listed, started, restarted, watched, stopped, removed]
     required: true
@@ -35,65 +36,66 @@ options:
     default: []
     suboptions: &unit
       name:
-        description: What systemd calls it, such as V(channels-web@8001.service).
+        description: Name of the unit in systemd, such as V(channels-web@8001.service).
         type: str
         required: true
       label:
-        description: What messages call it, such as V(app1:8001). Default is the name.
+        description: Name of the unit in messages, such as V(app1:8001). Default is the name.
         type: str
       revision:
         description:
-          - What its process must have been started with in E(CHANNELS_KIT_REVISION).
-          - Empty where no process is to run.
+          - Value of E(CHANNELS_KIT_REVISION) with which its process must have started.
+          - Empty if no process shall run.
         type: str
         default: ""
       url:
-        description: Where a worker answers, without a path. A unit without one answers nobody.
+        description: URL of a worker, without a path. A unit without a URL is a background unit.
         type: str
       connected_to:
         description:
-          - For a unit that answers nobody, the port of the server that it takes its work from.
+          - For a background unit, the port of the server that it takes its work from.
         type: int
       replaced_process:
-        description: A process that is to be replaced although its revision is right.
+        description: ID of a process to replace although its revision is right.
         type: int
         default: 0
   beside:
     description:
-      - Units that are looked at, too. They are neither touched nor waited for, but the module fails
-        where the process of one exits.
+      - Further units to observe. The module does not touch them or wait for them, but fails if one
+        of their processes exits.
     type: list
     elements: dict
     default: []
     suboptions: *unit
   patterns:
-    description: With O(state=listed), patterns of names of units, as systemctl takes them.
+    description: With O(state=listed), patterns of unit names for systemctl.
     type: list
     elements: str
     default: []
   timeout:
     description:
-      - Seconds to wait. V(0) takes one look with O(state=started) and O(state=watched), and does
-        not wait in other states.
-      - Beside a worker, units that answer nobody are not waited for, except with O(state=started).
+      - Seconds to wait. With V(0), O(state=started) and O(state=watched) check once; other states
+        do not wait.
+      - If O(units) include a worker, the module does not wait for background units, except with
+        O(state=started).
     type: float
     default: 0
   fail_on_timeout:
     description:
-      - Whether it is a failure if the units do not get there within O(timeout).
-      - Set it to V(false) to look again later.
+      - Whether the module fails if the units do not reach the state within O(timeout).
+      - Set it to V(false) to check again later.
     type: bool
     default: true
   hold:
     description:
-      - With O(state=watched), seconds for which the units, ready from the start, must stay ready.
-      - It fails as soon as one is not.
+      - With O(state=watched), seconds for which the units must stay ready. They must be ready at
+        the start. Fails as soon as one is not.
     type: float
     default: 0
   proof:
     description:
-      - A command that exits with 0 where messages are delivered. It is run as soon as the units are
-        ready with O(state=restarted) and O(state=watched). Its result does not fail the module.
+      - A command that exits with 0 if messages are delivered. With O(state=restarted) and
+        O(state=watched) it runs when the units are ready. Its result does not fail the module.
     type: list
     elements: str
     default: []
@@ -325,7 +327,7 @@ class Host:
         """Return whether a unit is ready, and what says so."""
         if unit.url:
             status, answer = ask(unit.url, "/-/ready", READY_PATIENCE)
-            said = f"answers {status}: {answer}" if status else f"gives no answer: {answer}"
+            said = f"answers {status}: {answer}" if status else f"does not answer: {answer}"
             return status == 200, f"{unit.url}/-/ready {said.strip()}"
         connected = is_connected(process, unit.connected_to)
         return connected, f"process {process} has no connection to port {unit.connected_to}"
@@ -464,7 +466,7 @@ def failure_of(watch: Watch, fail_on_timeout: bool) -> tuple[Progress, str] | No
     if watch.failed:
         return watch.failed, "failed"
     if watch.lost:
-        return watch.lost, "was ready and is no longer"
+        return watch.lost, "is no longer ready"
     if watch.missing and fail_on_timeout:
         missing = watch.missing[0]
         return missing, f"is not {missing.wanted.value}"

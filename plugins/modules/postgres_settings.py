@@ -1,30 +1,30 @@
 #!/usr/bin/python
-"""Ansible module: bring a running PostgreSQL server to what is in its files."""
+"""Ansible module: reload a running PostgreSQL server if its files changed."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 ---
 module: postgres_settings
-short_description: Bring a running PostgreSQL server to what is in its files
+short_description: Reload a running PostgreSQL server if its files changed
 description:
-  - Compares when the server has read its files with when they were changed, and lets it read them
-    again where they are newer. It waits until the server has done so.
-  - Tells which settings take a restart. It does not restart the server, and is a change until
-    somebody does.
-  - Asks the running server, so it finds what an interrupted run left.
-  - Where the server finds a mistake in a file, the module fails with its words, and the server goes
-    on with what it has.
+  - Compares the time of the last reload with the time of change of the files. Reloads the server if
+    a file is newer, and waits until the reload is done.
+  - Returns which settings need a restart. Does not restart the server, and reports a change until
+    it is restarted.
+  - Queries the running server, so it also completes an interrupted run.
+  - Fails with the server's message if the server finds an error in a file. The previous settings
+    stay in effect.
 notes:
   - Run it as the system user C(postgres). It calls C(psql), which connects through the local
     socket.
 options:
   data_directory:
-    description: The server's data. What runs there tells its socket, whatever the files say.
+    description: Data directory of the server. Its postmaster.pid names the socket to connect to.
     type: path
     required: true
   user:
-    description: The superuser.
+    description: Database superuser to connect as.
     type: str
     default: postgres
   files:
@@ -35,16 +35,16 @@ options:
 attributes:
   check_mode:
     support: full
-    description: Can run in check mode and tells what it would do.
+    description: Can run in check mode; does not reload the server.
   diff_mode:
     support: none
-    description: The files are compared by the tasks that write them.
+    description: The tasks that write the files show their diff.
 author:
   - Channels Kit
 """
 
 EXAMPLES = r"""
-- name: Configure | Let the server read its files where it has former ones
+- name: Configure | Reload the server if its files are newer
   postgres_settings:
     data_directory: /var/lib/postgresql/15/main
     files:
@@ -58,16 +58,16 @@ EXAMPLES = r"""
 
 RETURN = r"""
 reloaded:
-  description: Whether the server has read its files again, or would in check mode.
+  description: Whether the server reloaded its files, or would reload them in check mode.
   type: bool
   returned: success
 pending_restart:
-  description: Names of the settings that the server has otherwise until it is restarted.
+  description: Names of the settings that change only with a restart of the server.
   type: list
   elements: str
   returned: success
 overridden:
-  description: Names of settings of O(files) that another file overrides; a warning names them, too.
+  description: Names of settings in O(files) that another file overrides. A warning names them too.
   type: list
   elements: str
   returned: success
@@ -119,7 +119,7 @@ class Server:
         try:
             lines = lock.read_text().splitlines()
         except OSError as error:
-            module.fail_json(msg=f"No PostgreSQL server runs: {error}")
+            module.fail_json(msg=f"PostgreSQL is not running: {error}")
         # Its fourth and fifth line; a server that is being started has fewer.
         port, sockets = [*lines, "", "", "", "", ""][3:5]
         self.command = [
@@ -141,7 +141,7 @@ class Server:
             cwd="/",
         )
         if code:
-            self.module.fail_json(msg=f"PostgreSQL cannot be asked: {error.strip()}")
+            self.module.fail_json(msg=f"Querying PostgreSQL failed: {error.strip()}")
         return str(answer).strip()
 
     def state(self) -> dict[str, Any]:
@@ -162,7 +162,7 @@ class Server:
                 return
             time.sleep(INTERVAL)
         self.module.fail_json(
-            msg=f"PostgreSQL has not read its files within {PATIENCE:g} s; its log says why."
+            msg=f"PostgreSQL did not reload its files within {PATIENCE:g} s. See its log."
         )
 
 
@@ -215,7 +215,8 @@ def main() -> None:
     state = server.state()
     if found := problems(state):
         module.fail_json(
-            msg="PostgreSQL refuses its files and goes on with what it has:\n" + "\n".join(found)
+            msg="PostgreSQL refused its files; the previous settings stay in effect:\n"
+            + "\n".join(found)
         )
     stale = changed_at > float(state["loaded"])
     if stale and not module.check_mode:
@@ -223,7 +224,7 @@ def main() -> None:
         state = server.state()
     names = overridden(state, files)
     if names:
-        module.warn(f"Another file of PostgreSQL's overrides {', '.join(names)}.")
+        module.warn(f"Another PostgreSQL configuration file overrides {', '.join(names)}.")
     module.exit_json(
         changed=stale or bool(state["pending_restart"]),
         reloaded=stale,

@@ -1,32 +1,34 @@
 #!/usr/bin/python
-"""Ansible module: bring the settings of a running Redis instance to a configuration."""
+"""Ansible module: apply a configuration to a running Redis instance."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 ---
 module: redis_settings
-short_description: Bring the settings of a running Redis instance to a configuration
+short_description: Apply a configuration to a running Redis instance
 description:
-  - Lets Redis read a configuration before it is written. A second server, which listens on a socket
-    of its own in an empty directory, is started with it for a moment. Where Redis refuses the
-    configuration, the module fails with its words, and nothing was changed.
-  - Compares what C(CONFIG GET *) says there with what it says of the running instance, and sets
-    what differs by C(CONFIG SET). What cannot be set in a running instance takes a restart.
-  - Asks the running instance, so it finds what an interrupted run left and what was set by hand.
+  - Validates a configuration before it is written. Starts a second Redis with it for a moment, on a
+    socket in an empty directory. If Redis refuses the configuration, the module fails with the
+    message of Redis and nothing changes.
+  - Compares C(CONFIG GET *) of the second server with that of the running instance, and sets what
+    differs with C(CONFIG SET). A setting that cannot change at run time needs a restart.
+  - Queries the running instance, so it also corrects what an interrupted run or a manual change
+    left.
   - Does not write the configuration. Use M(ansible.builtin.template) with the same content.
 notes:
   - Directives that C(CONFIG GET) does not know, such as C(rename-command) and C(loadmodule), are
-    named in RV(not_compared). Restart the instance where its process is older than its file.
+    listed in RV(not_compared). If there are any, restart the instance when its process is older
+    than its file.
   - What the unit's command line sets (process id file, socket, supervision) and what Sentinel sets
     (C(replicaof)) is not compared.
 options:
   address:
-    description: Where the instance listens by the configuration.
+    description: Address on which the instance listens, as in the configuration.
     type: str
     required: true
   port:
-    description: The instance's port by the configuration.
+    description: Port of the instance, as in the configuration.
     type: int
     required: true
   unit:
@@ -38,7 +40,7 @@ options:
     type: str
     required: true
   login_user:
-    description: The administrator.
+    description: ACL user of the administrator.
     type: str
     default: administrator
   login_password_file:
@@ -46,13 +48,13 @@ options:
     type: path
     required: true
   run_as:
-    description: The user that the second server runs as, where the module runs as root.
+    description: System user of the second server, if the module runs as root.
     type: str
     default: redis
 attributes:
   check_mode:
     support: full
-    description: Can run in check mode; the second server is started there, too.
+    description: Can run in check mode; also starts the second server.
   diff_mode:
     support: full
     description: Shows the settings that differ. Passwords are left out.
@@ -61,7 +63,7 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Configure | Check the configuration and set what a running instance has otherwise
+- name: Configure | Validate the configuration and apply it to the running instance
   redis_settings:
     address: 10.0.0.12
     port: 6379
@@ -83,11 +85,11 @@ set:
   elements: str
   returned: success
 restart_required:
-  description: Whether the instance runs and takes the configuration only by a restart.
+  description: Whether the instance runs and needs a restart to apply the configuration.
   type: bool
   returned: success
 reasons:
-  description: Why it takes a restart, such as the names of settings that cannot be set.
+  description: Why it needs a restart, such as settings that cannot change at run time.
   type: list
   elements: str
   returned: success
@@ -119,7 +121,7 @@ from ansible.module_utils.redis_client import (
     read_password,
 )
 
-# What the second server has otherwise than the configuration says.
+# Settings of the second server that differ from the configuration.
 OVERRIDDEN = {
     "port": "0",
     "tls-port": "0",
@@ -162,7 +164,7 @@ def words_of(output: str) -> str:
     """Return what a server that did not start has to say."""
     _, found, fatal = output.partition("*** FATAL CONFIG FILE ERROR")
     lines = (fatal.splitlines()[1:] if found else output.splitlines()[-3:]) if output else []
-    return " ".join(line.strip() for line in lines if line.strip()) or "it said nothing"
+    return " ".join(line.strip() for line in lines if line.strip()) or "no output"
 
 
 class RefusedError(Exception):
@@ -321,7 +323,7 @@ def main() -> None:
         result["running"] = True
         result["reasons"].append(str(error))
     except (RedisError, OSError) as error:
-        module.fail_json(msg=f"The running instance cannot be asked for its settings: {error}")
+        module.fail_json(msg=f"Reading the settings of the running instance failed: {error}")
     restart = bool(result["reasons"])
     module.exit_json(changed=restart or bool(result["set"]), restart_required=restart, **result)
 

@@ -1,28 +1,27 @@
 #!/usr/bin/python
-"""Ansible module: bring the users of a Redis instance to what they shall be."""
+"""Ansible module: set the ACL users of a Redis instance."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 ---
 module: redis_users
-short_description: Bring the users of a Redis instance to what they shall be
+short_description: Set the ACL users of a Redis instance
 description:
-  - Compares the users in the file of C(aclfile) and the users that the running instance knows with
-    the wanted ones, and changes what differs, without a restart. A run completes what an
-    interrupted one left.
-  - With O(state=present) a new password is good beside the former ones, in memory and in the file.
-    Clients with a former password go on, and log in again also after the instance was restarted.
-  - With O(state=exact) only the wanted passwords are good, and users that are not wanted are
-    removed. Connections that are open stay open.
+  - Compares the wanted users with the file of C(aclfile) and with the users of the running
+    instance. Changes what differs, without a restart. So it also completes an interrupted run.
+  - With O(state=present) Redis accepts the new password and the old ones, in memory and in the
+    file. Clients with an old password stay connected, and can log in even after a restart.
+  - With O(state=exact) Redis accepts only the wanted passwords, and other users are removed. Open
+    connections of the wanted users stay open.
   - The hash of an empty password is removed in either state.
-  - Redis itself compares the rules, so it does not matter how it writes them.
-  - Where the instance does not run, the file alone is written. Redis reads it at its start.
-  - Where the instance knows the administrator by another password, the file alone is written and
+  - Redis itself compares the rules, so their notation does not matter.
+  - If the instance is not running, only the file is written. Redis reads it when it starts.
+  - If the instance refuses the administrator's password, only the file is written and
     RV(restart_required) is true.
 options:
   address:
-    description: Where the instance listens.
+    description: Address on which the instance listens.
     type: str
     required: true
   port:
@@ -42,7 +41,7 @@ options:
     type: str
     default: redis
   login_user:
-    description: The administrator, who is one of O(users).
+    description: ACL user of the administrator. Must be one of O(users).
     type: str
     default: administrator
   login_password_file:
@@ -50,7 +49,7 @@ options:
     type: path
     required: true
   state:
-    description: Whether former passwords and other users stay.
+    description: V(present) keeps old passwords and other users. V(exact) removes them.
     type: str
     choices: [present, exact]
     default: present
@@ -69,7 +68,7 @@ options:
         type: bool
         default: true
       password:
-        description: The user's password. The O(login_user) has the one in O(login_password_file).
+        description: The user's password. That of O(login_user) is in O(login_password_file).
         type: str
       rules:
         description: Keys, channels and commands as C(ACL SETUSER) takes them.
@@ -79,17 +78,16 @@ attributes:
   check_mode:
     support: full
     description: >-
-      Can run in check mode. Redis compares the rules within one transaction, of which nothing
-      remains.
+      Can run in check mode. Redis compares the rules in a transaction that leaves nothing behind.
   diff_mode:
     support: full
-    description: Shows how many passwords a user has, and neither passwords nor their hashes.
+    description: Shows how many passwords a user has. Shows no passwords and no hashes.
 author:
   - Channels Kit
 """
 
 EXAMPLES = r"""
-- name: Configure | Let in users by their new passwords beside former ones
+- name: Configure | Add the current passwords and keep the old ones
   redis_users: &users
     address: 10.0.0.12
     port: 6379
@@ -101,7 +99,7 @@ EXAMPLES = r"""
       - {name: administrator, rules: "~* &* +@all"}
       - {name: channels, password: "{{ redis_layer_password }}", rules: "~* &* +@all -@admin"}
 
-- name: Revoke | Let nobody in by a former password
+- name: Revoke | Remove old passwords
   redis_users:
     <<: *users
     state: exact
@@ -306,7 +304,7 @@ def wanted_users(module: AnsibleModule, password: str) -> list[User]:
         )
     missing = {"default", module.params["login_user"]} - {user.name for user in users}
     if missing:
-        module.fail_json(msg=f"users lacks {', '.join(sorted(missing))}. Nothing changed.")
+        module.fail_json(msg=f"users must include {', '.join(sorted(missing))}. Nothing changed.")
     return users
 
 
@@ -377,7 +375,7 @@ def main() -> None:
         if module.check_mode:
             # A dry run has not made it.
             module.exit_json(changed=True, running=False, restart_required=False, users=[])
-        module.fail_json(msg=f"The administrator's password cannot be read: {error}")
+        module.fail_json(msg=f"Reading the administrator's password failed: {error}")
     wanted = wanted_users(module, password)
     path = Path(module.params["path"])
     content = path.read_text() if path.exists() else ""

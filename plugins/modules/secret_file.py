@@ -1,19 +1,18 @@
 #!/usr/bin/python
-"""Ansible module: make a file that holds a random secret."""
+"""Ansible module: create a file with a random secret."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 ---
 module: secret_file
-short_description: Make a file that holds a random secret
+short_description: Create a file with a random secret
 description:
-  - Makes a file that holds nothing but a random secret in hexadecimal digits, and keeps one that is
-    there.
-  - A file whose secret is empty or too short is replaced.
-  - The file is written under another name and renamed. It is never seen empty, half written or by
-    others.
-  - The secret is neither returned nor shown.
+  - Creates a file that contains a random secret in hexadecimal digits. Keeps an existing secret.
+  - Replaces a file whose secret is empty or too short.
+  - Writes the file under another name and renames it. So the file is never empty, incomplete or
+    readable by others.
+  - Does not return or show the secret.
 options:
   path:
     description: The file. Its directory must exist.
@@ -36,29 +35,29 @@ options:
     type: str
     default: root
   mode:
-    description: Permissions. Those of others must be none.
+    description: Permissions. Others must have none.
     type: str
     default: "0600"
 attributes:
   check_mode:
     support: full
-    description: Can run in check mode and tells whether it would change something.
+    description: Can run in check mode.
   diff_mode:
     support: none
-    description: A secret is not shown.
+    description: Does not show a secret.
 author:
   - Channels Kit
 """
 
 EXAMPLES = r"""
-- name: Configure | Make the administrator's password
+- name: Configure | Create the administrator's password
   secret_file:
     path: /etc/redis/administrator.password
 """
 
 RETURN = r"""
 reason:
-  description: Why a secret was made; empty where the one that is there was kept.
+  description: Why a secret was created; empty if the existing one was kept.
   type: str
   returned: success
 """
@@ -79,7 +78,7 @@ def reason_to_make(path: Path, minimum: int) -> str:
     except FileNotFoundError:
         return "the file is missing"
     if len(found.strip()) < minimum:
-        return f"the file holds {len(found.strip())} characters; at least {minimum} are needed"
+        return f"the file holds {len(found.strip())} characters; at least {minimum} are required"
     return ""
 
 
@@ -99,7 +98,7 @@ def main() -> None:
     count, minimum = module.params["bytes"], module.params["minimum"]
     if count < SMALLEST or not SMALLEST <= minimum <= 2 * count:
         module.fail_json(
-            msg=f"bytes must be {SMALLEST} or more, minimum from {SMALLEST} to 2 x bytes"
+            msg=f"bytes must be {SMALLEST} or more, and minimum from {SMALLEST} to 2 * bytes"
         )
     if int(module.params["mode"], 8) & 0o007:
         module.fail_json(msg=f"mode is {module.params['mode']}; others must have no permission")

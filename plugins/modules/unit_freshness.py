@@ -1,27 +1,27 @@
 #!/usr/bin/python
-"""Ansible module: tell whether a unit runs with the configuration that is in its files."""
+"""Ansible module: check whether a unit runs with the current content of its files."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 ---
 module: unit_freshness
-short_description: Tell whether a unit runs with the configuration that is in its files
+short_description: Check whether a unit runs with the current content of its files
 description:
-  - Compares the start of a systemd unit's main process with the last change of the files that it
-    reads at its start. A process that is older than one of them runs with a former configuration,
-    also where the file was written by an earlier run that was interrupted before the restart.
-  - Tells as well whether the unit is active and enabled, whether systemd has read its unit file,
-    and whether its process has the limit of open files that the unit asks for.
-  - Changes nothing and returns C(changed=false). A task that notifies the handler which restarts
-    the unit may set C(changed_when) to one of the returned values.
+  - Compares the start time of a unit's main process with the time of change of the files that it
+    reads at its start. A process that is older than a file runs with an old configuration, for
+    example because an earlier run was interrupted before the restart.
+  - Also returns whether the unit is active and enabled, whether systemd has read its unit file, and
+    whether its process has the open-file limit of the unit.
+  - Changes nothing and returns C(changed=false). Set C(changed_when) to one of the returned values
+    to notify a handler that restarts the unit.
 notes:
   - A file's last change is its ctime, which a rename sets and no program can set back. A change of
     its mode or owner counts too.
   - A reload does not start a new process. Do not list files that a reload applies.
   - Do not list files that the service itself writes.
-  - A process reads its files some moments after its start. If a file changes within these moments,
-    the unit is called stale although it may have read the new file. A change is never missed.
+  - A process reads its files shortly after its start. If a file changes in that time, the unit
+    counts as stale although it may have read the new file. A change is never missed.
 options:
   unit:
     description: The unit, with its suffix.

@@ -79,7 +79,7 @@ class Redis(Process):
 
     def __init__(self) -> None:
         binary = shutil.which("redis-server")
-        assert binary, "redis-server is not on PATH; it is needed: apt-get install redis-server"
+        assert binary, "redis-server not found. Install it: apt-get install redis-server"
         self.directory = TemporaryDirectory()
         path = Path(self.directory.name, "redis.sock")
         self.url = f"unix://{path}"

@@ -90,7 +90,7 @@ def test_an_edge_that_leaves_a_worker_out(
     assert main(["matrix", *cluster.arguments, f"--edge={cluster.workers[0].url}"]) == 1
     output = capsys.readouterr().out
     assert "  app2:8002: not reached by any of 12 sockets\n" in output
-    assert "Not proved. Next: check that app2:8002 is in service" in output
+    assert "Not proved. Next: check that app2:8002 runs" in output
 
 
 def test_a_wrong_token(
@@ -99,7 +99,7 @@ def test_a_wrong_token(
     file = tmp_path / "token"
     file.write_text("another\n")
     assert main(["matrix", *cluster.arguments, f"--token-file={file}"]) == 1
-    assert "answered 403; check that the token is the worker's" in capsys.readouterr().out
+    assert "answered 403; check that the token is that of the worker" in capsys.readouterr().out
 
 
 def test_ready_and_live(cluster: Cluster) -> None:

@@ -123,7 +123,7 @@ def test_a_fault_ends_with_1_and_is_named(
         status = run_here(url, "--credentials=-", *short, f"--json={file}")
     assert status == 1
     output = capsys.readouterr().out
-    assert output.splitlines()[-1].startswith("Not proved. 1 message reached nobody.")
+    assert output.splitlines()[-1].startswith("Not proved. 1 message reached no client.")
     report = json.loads(file.read_text())
     assert report["ok"] is False
     assert list(report["undelivered"].values()) == ["client-2"]
@@ -198,7 +198,7 @@ def test_a_picture_has_a_format(tmp_path: Path, capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit) as caught:
         main(["plot", str(tmp_path / "timeline.json"), "--output=sockets.gif"])
     assert caught.value.code == 2
-    assert "sockets.gif ends in neither .svg nor .png" in capsys.readouterr().err
+    assert "sockets.gif must end in .svg or .png" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_a_picture_has_a_format(tmp_path: Path, capsys: pytest.CaptureFixture[st
         ('{"seconds": [{}]}', "was not written by run --timeline"),
         (
             '{"run": "r", "began_at": "2026-01-01T00:00:00Z", "clients": 1, "seconds": []}',
-            "has no second",
+            "contains no data",
         ),
     ],
 )
@@ -260,7 +260,7 @@ async def test_a_second_signal_ends_the_grace_period(credentials: Path) -> None:
         process.send_signal(signal.SIGINT)
         status, output, _ = await end(process)
     assert status == 1
-    assert "1 message reached nobody" in output
+    assert "1 message reached no client" in output
 
 
 def test_the_help_names_every_option_and_an_example(capsys: pytest.CaptureFixture[str]) -> None:
@@ -277,14 +277,14 @@ def test_the_help_names_every_option_and_an_example(capsys: pytest.CaptureFixtur
     [
         ([], "--url"),
         (["--adapter=nothing"], "--adapter: 'nothing': expected MODULE:CLASS"),
-        (["--adapter=no.such:Adapter"], "there is no module 'no'"),
+        (["--adapter=no.such:Adapter"], "no module 'no'"),
         (["--adapter=tests.kit.scripted_room:None"], "has no class 'None'"),
         (["--credentials=/no/such/file"], "No such file"),
         (["--url=ftp://a"], "'ftp://a' is not a base URL"),
         (["--clients=0"], "0 clients for 1 rooms"),
         (["--rate=0"], "rate is 0; allowed: a number above 0"),
         (["--expect-codes=1012,restart"], "'1012,restart' is not a list of close codes"),
-        (["--expect-codes=12"], "there is no close code 12"),
+        (["--expect-codes=12"], "close code is 12"),
         (["--max-recovery-p99=0"], "recovery_p99 is 0; allowed: a number above 0"),
         (["--max-reconnect-rate=50"], "allowed: a reconnect_rate above the limit, or inf"),
         (["--timeline=/no/such/directory/file"], "--timeline: there is no directory"),

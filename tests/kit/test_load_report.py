@@ -102,7 +102,10 @@ def test_any_fault_of_a_client_is_no_proof_and_is_named(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"undelivered": {"run-1": "client-1"}}, "message run-1 of client-1: received by nobody"),
+        (
+            {"undelivered": {"run-1": "client-1"}},
+            "message run-1 of client-1: received by no client",
+        ),
         ({"stored_twice": {"run-1": (4, 9)}}, "message run-1: stored 2 times, as 4, 9"),
         ({"sent": 0}, "No message was sent"),
     ],
@@ -141,7 +144,7 @@ def test_a_breached_limit_is_no_proof_and_is_named() -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"codes": frozenset({1012, 12})}, "no close code 12; allowed: 1000 to 4999"),
+        ({"codes": frozenset({1012, 12})}, "close code is 12; allowed: 1000 to 4999"),
         ({"recovery_p99": 0}, "recovery_p99 is 0"),
         ({"reconnect_rate": float("inf")}, "reconnect_rate is inf"),
     ],

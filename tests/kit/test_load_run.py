@@ -503,7 +503,7 @@ async def test_a_message_that_is_swallowed_is_named(url: str, rooms: Rooms) -> N
     assert len(outcome.undelivered) == 1
     [(name, sender)] = outcome.undelivered.items()
     assert name not in rooms.messages["red"]
-    assert f"message {name} of {sender}: received by nobody" in render_text(outcome)
+    assert f"message {name} of {sender}: received by no client" in render_text(outcome)
 
 
 async def test_clients_that_receive_different_messages_are_named(url: str, rooms: Rooms) -> None:
@@ -638,7 +638,8 @@ async def test_the_state_is_reported_again_and_again(
     assert times == sorted(times)
     states = [each.partition(" status: ")[2] for each in recorder.phases if " status: " in each]
     assert states[-1] == (
-        "3 of 3 connected, 12 sent, 33 delivered, 0 outstanding at 0 clients, 1 received by nobody"
+        "3 of 3 connected, 12 sent, 33 delivered, 0 outstanding at 0 clients,"
+        " 1 received by no client"
     )
 
 
@@ -660,7 +661,7 @@ async def test_the_state_is_reported_again_and_again(
             {"connect_rate": 50, "limits": Limits(reconnect_rate=50)},
             "limit of 50 cannot be exceeded",
         ),
-        ({"reconnect_rate": 5, "limits": Limits(reconnect_rate=50)}, "reconnect at 5 a second"),
+        ({"reconnect_rate": 5, "limits": Limits(reconnect_rate=50)}, "at most 5 times per second"),
     ],
 )
 def test_a_plan_that_makes_no_sense_is_refused(changes: dict[str, Any], words: str) -> None:

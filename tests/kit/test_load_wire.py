@@ -220,9 +220,9 @@ async def test_any_status_is_a_refusal(server: Server, status: int) -> None:
     ("answer", "words"),
     [
         (b"", "the connection was lost"),
-        (b"220 mail.example ESMTP\r\n\r\n", "answered as no WebSocket does"),
-        (b"HTTP/1.1 101 Go\r\nUpgrade: websocket\r\n\r\n", "answered as no WebSocket does"),
-        (b"HTTP/1.1 101 Go\r\nA: " + b"a" * 20_000, "answered as no WebSocket does"),
+        (b"220 mail.example ESMTP\r\n\r\n", "not the answer of a WebSocket server"),
+        (b"HTTP/1.1 101 Go\r\nUpgrade: websocket\r\n\r\n", "not the answer of a WebSocket server"),
+        (b"HTTP/1.1 101 Go\r\nA: " + b"a" * 20_000, "not the answer of a WebSocket server"),
     ],
 )
 async def test_an_answer_that_is_none_is_no_connection(

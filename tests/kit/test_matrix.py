@@ -164,10 +164,10 @@ async def test_another_worker_answers(stack: AsyncExitStack) -> None:
 @pytest.mark.parametrize(
     ("status", "words"),
     [
-        (403, "answered 403; check that the token is the worker's"),
+        (403, "answered 403; check that the token is that of the worker"),
         (500, "answered 500"),
         # Nothing says that it is for a moment.
-        (503, "answered 503; the worker, or every worker behind the edge, takes no sockets"),
+        (503, "answered 503; the worker, or every worker behind the edge, refuses sockets"),
     ],
 )
 async def test_a_refused_handshake(stack: AsyncExitStack, status: int, words: str) -> None:

@@ -107,7 +107,7 @@ class Host:
                 return failure(each, "failed", self.lives[each].failure)
         for each in awaited:
             if {self.phase(each)} != end and (hold or module_args["fail_on_timeout"]):
-                what = "was ready and is no longer" if hold else f"is not {min(end)}"
+                what = "is no longer ready" if hold else f"is not {min(end)}"
                 return failure(each, what, "503 no answer from Redis")
         told = {f"{each}.service": self.told(each, watched) for each in names + beside}
         changed = bool(names) and not self.idle and state != "watched"
@@ -319,7 +319,7 @@ def test_the_first_worker_of_a_later_host_is_not_watched(host: Host, roll: Roll)
     ("life", "said"),
     [
         (Life(fails_after=5, failure="exited with status 3"), "failed: exited with status 3"),
-        (Life(ready_for=5.5), "was ready and is no longer: 503 no answer from Redis"),
+        (Life(ready_for=5.5), "is no longer ready: 503 no answer from Redis"),
     ],
 )
 def test_after_a_canary_that_does_not_hold_nothing_is_touched(

@@ -994,7 +994,7 @@ def test_a_unit_that_does_not_stay_ready_fails_at_once(
     worker.state("active", process.pid)
     worker.ready = [(200, b"ready"), (200, b"ready"), (503, b"no answer from Redis")]
     answer = worker.run("watched", "old", timeout=0, options={"hold": 60})
-    assert answer["msg"].startswith("app1:8001 was ready and is no longer: ")
+    assert answer["msg"].startswith("app1:8001 is no longer ready: ")
     assert "answers 503: no answer from Redis" in answer["msg"]
     assert clock[0] < 1003
 

@@ -169,7 +169,7 @@ def test_another_port_takes_a_restart_and_the_server_is_found_until_then(server:
 
 def test_a_server_that_does_not_run_is_a_failure(tmp_path: Path) -> None:
     answer = run_module("postgres_settings", data_directory=str(tmp_path), files=[str(tmp_path)])
-    assert answer["msg"].startswith("No PostgreSQL server runs: ")
+    assert answer["msg"].startswith("PostgreSQL is not running: ")
     (tmp_path / "postmaster.pid").write_text(f"1\n{tmp_path}\n1\n5432\n{tmp_path}\n\n")
     answer = run_module("postgres_settings", data_directory=str(tmp_path), files=[str(tmp_path)])
-    assert "PostgreSQL cannot be asked: psql: error: " in answer["msg"]
+    assert "Querying PostgreSQL failed: psql: error: " in answer["msg"]

@@ -367,7 +367,7 @@ def test_all_is_reported_at_once_with_host_value_and_what_is_allowed(
     said = problems(runs["assorted"])
     assert said["app1", "cluster_nofile"] == (
         "cluster_nofile is 'plenty'; allowed: an integer: "
-        "Limit for open files of a login shell, a worker, nginx and Redis."
+        "Open-file limit of login shells, workers, nginx and Redis."
     )
     assert said["app2", "channels_stop_timeout"] == (
         "channels_stop_timeout is 1; allowed: 5 to 3600 seconds"

@@ -188,7 +188,7 @@ def test_without_a_password_of_the_administrator_nothing_is_changed(
     running.password_file.unlink()
     if content is not None:
         running.password_file.write_text(content)
-    assert "administrator's password cannot be read" in running.bring_users(NEW)["msg"]
+    assert "Reading the administrator's password failed" in running.bring_users(NEW)["msg"]
     assert running.acl.read_text() == before
 
 

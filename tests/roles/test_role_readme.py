@@ -88,6 +88,15 @@ def test_it_says_what_the_files_of_the_role_say(shop: Path) -> None:
     assert text.endswith("## License\n\nBSD-3-Clause\n")
 
 
+def test_a_role_in_the_loop_over_every_host_is_named_as_such(shop: Path) -> None:
+    site = shop.parents[2] / "site.yml"
+    site.write_text(
+        "- hosts: all\n  loop: \"{{ ['shop'] + ['bank'] | intersect(group_names) }}\"\n"
+    )
+    assert write(shop).returncode == 0
+    assert "`site.yml` runs the role on every host." in shop.read_text()
+
+
 def test_a_second_run_changes_nothing(shop: Path) -> None:
     assert "written" in write(shop).stdout
     before = shop.read_text()
@@ -104,7 +113,7 @@ def test_a_check_finds_one_that_is_stale_and_leaves_it(shop: Path, name: str) ->
     before = shop.read_text()
     result = write(shop, "--check")
     assert result.returncode == 1
-    assert result.stderr == f"Stale: {shop}\nWrite them anew: scripts/role_readme.py\n"
+    assert result.stderr == f"Stale: {shop}\nRegenerate them: scripts/role_readme.py\n"
     assert shop.read_text() == before
 
 
@@ -118,5 +127,5 @@ def test_one_that_lacks_what_is_written_by_hand_is_refused(
     shop.write_text(text)
     result = write(shop, *arguments)
     assert result.returncode == 1
-    assert "write what the role does and a part '## Downtime to expect'" in result.stderr
+    assert "describe the role and add a section '## Downtime to expect'" in result.stderr
     assert shop.read_text() == text

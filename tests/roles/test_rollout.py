@@ -633,7 +633,7 @@ def test_what_a_failed_roll_has_started_is_stopped(cases: dict[str, Done]) -> No
 
 def test_the_last_words_are_why_it_failed_and_what_was_put_back(cases: dict[str, Done]) -> None:
     last = cases["bad"].run.output.rpartition("TASK [")[2]
-    assert last.startswith("channels : Result | Say what has failed")
+    assert last.startswith("channels : Result | Report what failed")
     for words in (
         "1/6 app1:8001 failed: messages are not delivered",
         "Not put back: app1: the former one does not start",
@@ -752,7 +752,7 @@ def test_another_version_of_the_kit_is_brought_by_an_upgrade_alone(cases: dict[s
     assert done.run.code != 0
     # However YAML folds it.
     said = " ".join(done.run.output.split())
-    assert "The cluster runs version 0.1.0 of the kit; this is version 0.2.0." in said
+    assert "The cluster runs version 0.1.0 of the kit; this checkout has version 0.2.0." in said
     assert "Nothing changed. Run: make upgrade" in said
 
 

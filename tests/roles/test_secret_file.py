@@ -38,7 +38,7 @@ def test_an_empty_or_short_secret_is_replaced(tmp_path: Path, content: str) -> N
     answer = run_module("secret_file", path=str(path))
 
     assert answer["changed"] is True
-    assert "at least 32 are needed" in answer["reason"]
+    assert "at least 32 are required" in answer["reason"]
     assert re.fullmatch("[0-9a-f]{64}", path.read_text())
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 

@@ -17,7 +17,9 @@ import pytest
 from tests.roles.house import ROOT
 
 TIMEOUT = 60
-ANOTHER = "Another make up or make down of this checkout runs (process {}); nothing was done.\n"
+ANOTHER = (
+    "Another make up or make down is running in this checkout (process {}). Nothing changed.\n"
+)
 
 # The engine answers from when dockerd has been started.
 DOCKER = """#!/bin/sh
@@ -309,9 +311,7 @@ def test_make_up_says_what_to_do_after_ctrl_c(checkout: Checkout) -> None:
     checkout.wait_for("ansible -i")
     code, output = interrupt(process)
     assert code == 130
-    assert output.endswith(
-        "Interrupted. Go on from here: make up. Remove what there is: make down.\n"
-    )
+    assert output.endswith("Interrupted. To continue: make up. To remove the cluster: make down.\n")
     assert "ansible interrupted" in checkout.calls()
     assert checkout.run("scripts/up").returncode == 0
 
@@ -358,7 +358,7 @@ def test_one_rehearsal_at_a_time(checkout: Checkout) -> None:
     checkout.wait_for("ansible -i")
     second = checkout.run(sys.executable, "scripts/rehearse.py")
     assert second.returncode == 1
-    assert "Another make rehearse of this checkout runs" in second.stdout
+    assert "Another make rehearse is running in this checkout" in second.stdout
     assert interrupt(first)[0] == 130
 
 

@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
         type=Path,
         required=True,
         metavar="FILE",
-        help="the picture; its suffix is the format: .svg or .png",
+        help="the picture; the suffix chooses the format, .svg or .png",
     )
     plot.set_defaults(run=run_plot)
     return parser
@@ -61,7 +61,7 @@ def run_plot(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
     from channels_kit.load import plot
 
     if options.output.suffix not in plot.FORMATS:
-        raise UsageError(f"--output: {options.output} ends in neither {' nor '.join(plot.FORMATS)}")
+        raise UsageError(f"--output: {options.output} must end in {' or '.join(plot.FORMATS)}")
     timeline = plot.Timeline.read(options.timeline)
     try:
         plot.save(timeline, options.output)

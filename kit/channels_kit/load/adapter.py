@@ -162,8 +162,8 @@ def load_adapter(reference: str) -> Adapter:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
         raise UsageError(
-            f"--adapter: {reference!r}: there is no module {error.name!r} in {Path.cwd()} or on"
-            " PYTHONPATH; start the run in the directory that has it"
+            f"--adapter: {reference!r}: no module {error.name!r} in {Path.cwd()} or on PYTHONPATH;"
+            " start the run in the directory of the module"
         ) from error
     adapter = getattr(module, attribute, None)
     if not callable(adapter):

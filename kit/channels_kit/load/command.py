@@ -19,8 +19,8 @@ from channels_kit.probe.report import write_json
 
 DESCRIPTION = """\
 Connect many clients to an application, send messages, and account for every one:
-each client must receive every message of its room once and in order, whatever
-happens to the application meanwhile. Clients reconnect, resume and resend by themselves.
+each client must receive every message of its room once and in order, even if the
+application is disturbed meanwhile. Clients reconnect, resume and resend by themselves.
 """
 
 EPILOG = """\
@@ -29,11 +29,11 @@ example, started in the directory of the application:
       --adapter chat.load_adapter:RoomAdapter --credentials users.json \\
       --clients 200 --rate 20 --duration 120 --json load.json
 
-Passwords come from a file or standard input, as a JSON object {"name": "password", ...};
-never from an argument, which every user of the machine could read.
+Passwords come from a file or standard input, as a JSON object {"name": "password", ...}.
+They are never arguments, because every user of the machine can read arguments.
 
-Ctrl-C or SIGTERM stops the sending; the grace period and the report follow. A second one
-ends the grace period, too.
+Ctrl-C or SIGTERM stops the sending; the grace period and the report follow. A second
+signal also ends the grace period.
 
 exit status: 0 proved, 1 not proved, 2 wrong usage
 """
@@ -46,40 +46,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--url",
         action="append",
         required=True,
-        help="the edge or a worker, such as https://chat.example; repeat for several, then clients"
-        " use the next one when they reconnect",
+        help="URL of the edge or of a worker, such as https://chat.example; repeatable: clients use"
+        " the next one when they reconnect",
     )
     target.add_argument(
         "--room",
         action="append",
         required=True,
         metavar="NAME",
-        help="a room; repeat for several, the clients are spread over them",
+        help="a room; repeatable: the clients are spread over the rooms",
     )
     target.add_argument(
         "--adapter",
         required=True,
         metavar="MODULE:CLASS",
-        help="the application's protocol, such as chat.load_adapter:RoomAdapter",
+        help="class for the application's protocol, such as chat.load_adapter:RoomAdapter",
     )
     target.add_argument(
         "--credentials",
         required=True,
         metavar="FILE",
-        help="users and passwords; - for standard input",
+        help="file with users and passwords, - for standard input",
     )
     load = parser.add_argument_group("load")
     load.add_argument("--clients", type=int, default=200, metavar="N", help="default: 200")
     for name, default, metavar, text in (
-        ("rate", Plan.rate, "NUMBER", "messages a second, of all clients together"),
-        ("duration", Plan.duration, "SECONDS", "how long to send; 0 to connect and report only"),
+        ("rate", Plan.rate, "NUMBER", "messages per second, of all clients together"),
+        ("duration", Plan.duration, "SECONDS", "time of sending; 0 to only connect and report"),
         (
             "grace",
             Plan.grace,
             "SECONDS",
-            "how long to wait, at most, for clients to connect and for outstanding deliveries",
+            "maximum wait for clients to connect and for outstanding deliveries",
         ),
-        ("connect-rate", Plan.connect_rate, "NUMBER", "handshakes a second, at most"),
+        ("connect-rate", Plan.connect_rate, "NUMBER", "maximum handshakes per second"),
     ):
         load.add_argument(
             f"--{name}",
@@ -92,36 +92,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--reconnect-rate",
         type=float,
         metavar="NUMBER",
-        help="handshakes a second after a loss, at most; inf for no limit (default: they count"
+        help="maximum handshakes per second after a loss; inf for no limit (default: they count"
         " towards --connect-rate)",
     )
-    limits = parser.add_argument_group("limits", "The run fails where one is breached.")
+    limits = parser.add_argument_group("limits", "The run fails if a limit is breached.")
     limits.add_argument(
         "--expect-codes",
         action="extend",
         type=_codes,
         default=[],
         metavar="CODE[,CODE]",
-        help="the only close codes that open connections may end with, such as 1012",
+        help="allowed close codes of open connections, such as 1012",
     )
     limits.add_argument(
         "--max-recovery-p99",
         type=float,
         metavar="SECONDS",
-        help="how long 99 of 100 recoveries may take, from the loss of a connection until the"
+        help="maximum time of 99 of 100 recoveries, from the loss of a connection until the"
         " client has caught up",
     )
     limits.add_argument(
         "--max-reconnect-rate",
         type=float,
         metavar="NUMBER",
-        help="how many reconnect attempts may fall into one second",
+        help="maximum reconnect attempts within one second",
     )
     parser.add_argument(
         "--timeline",
         type=Path,
         metavar="FILE",
-        help="write what happened to the sockets each second, as JSON for `plot`",
+        help="write the socket events of each second as JSON, for `plot`",
     )
 
 

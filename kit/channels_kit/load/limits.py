@@ -29,7 +29,7 @@ class Limits:
     def __post_init__(self) -> None:
         for code in self.codes:
             if code not in CODES:
-                raise UsageError(f"there is no close code {code}; allowed: 1000 to 4999")
+                raise UsageError(f"close code is {code}; allowed: 1000 to 4999")
         for name in ("recovery_p99", "reconnect_rate"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:

@@ -54,7 +54,8 @@ class Plan:
             check_base(url)
         if self.clients < len(self.rooms):
             raise UsageError(
-                f"{self.clients} clients for {len(self.rooms)} rooms; allowed: at least one a room"
+                f"{self.clients} clients for {len(self.rooms)} rooms;"
+                " allowed: at least one per room"
             )
         for name in ("rate", "connect_rate"):
             value = getattr(self, name)
@@ -70,6 +71,6 @@ class Plan:
         limit = self.limits.reconnect_rate
         if limit is not None and most <= limit:
             raise UsageError(
-                f"clients reconnect at {most:g} a second at most, so the limit of {limit:g} cannot"
-                " be exceeded; allowed: a reconnect_rate above the limit, or inf"
+                f"clients reconnect at most {most:g} times per second, so the limit of {limit:g}"
+                " cannot be exceeded; allowed: a reconnect_rate above the limit, or inf"
             )

@@ -128,7 +128,7 @@ class Timeline:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"{file} was not written by run --timeline") from error
         if not timeline.length:
-            raise UsageError(f"{file} has no second: the run ended before its clients connected")
+            raise UsageError(f"{file} contains no data: the run ended before its clients connected")
         return timeline
 
     @classmethod

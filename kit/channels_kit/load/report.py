@@ -99,7 +99,7 @@ def _faults(outcome: Outcome) -> Iterator[str]:
         elif client.first is None:
             yield f"{_who(client)}: never joined: {_counts(client.failed_connects_detail)}"
     for name, sender in outcome.undelivered.items():
-        yield f"message {name} of {sender}: received by nobody"
+        yield f"message {name} of {sender}: received by no client"
     for name, sequences in outcome.stored_twice.items():
         yield f"message {name}: stored {len(sequences)} times, as {_numbers(sequences)}"
     for client in outcome.clients:
@@ -152,9 +152,9 @@ def _first_fault(outcome: Outcome) -> str:
     if outcome.undelivered:
         name = next(iter(outcome.undelivered))
         return (
-            f"{_of(len(outcome.undelivered), 'message')} reached nobody."
+            f"{_of(len(outcome.undelivered), 'message')} reached no client."
             f" Next: look for {name} in the application's database. If it is missing, a worker"
-            " accepted it without storing it; otherwise it was stored and not sent to the room."
+            " accepted it without storing it; otherwise it was stored but not sent to the room."
         )
     if outcome.stored_twice:
         return (

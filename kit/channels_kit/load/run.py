@@ -186,7 +186,7 @@ class Run:
         return (
             f"{connected} of {len(self.clients)} connected, {len(ledger.sendings)} sent,"
             f" {ledger.delivered} delivered, {sum(behind)} outstanding"
-            f" at {sum(map(bool, behind))} clients, {len(ledger.undelivered)} received by nobody"
+            f" at {sum(map(bool, behind))} clients, {len(ledger.undelivered)} received by no client"
         )
 
     def _outcome(self) -> Outcome:

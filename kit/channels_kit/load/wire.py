@@ -186,7 +186,7 @@ class Wire(WSListener):
         """Take a data frame that is not a whole message of text."""
         begins = frame.msg_type != _CONTINUATION
         if begins is (self._begun is not None):
-            raise ValueError("a message begins within another, or goes on that has not begun")
+            raise ValueError("a message starts inside another, or a continuation has no start")
         if self._begun is None:
             self._begun, self._is_text = bytearray(), frame.msg_type == _TEXT
         self._begun += frame.get_payload_as_memoryview()
@@ -251,9 +251,9 @@ async def connect(url: str, *, origin: str, timeout: float) -> Wire:  # noqa: AS
         if (status := _status(error.raw_header or b"")) not in (None, 101):
             headers = error.response.headers if error.response is not None else {}
             raise Refused(status, headers.get("Retry-After", "")) from error
-        raise OSError(f"answered as no WebSocket does ({type(error).__name__})") from error
+        raise OSError(f"not the answer of a WebSocket server ({type(error).__name__})") from error
     except WSError as error:
-        raise OSError(f"answered as no WebSocket does ({type(error).__name__})") from error
+        raise OSError(f"not the answer of a WebSocket server ({type(error).__name__})") from error
     finally:
         if wire is None:
             # A handshake that is given up leaves its connection open. Its transport owns the

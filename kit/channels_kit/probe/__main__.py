@@ -16,8 +16,8 @@ from channels_kit.probe.verbs import add_report_arguments, run_verb
 TOKEN_VARIABLE = "CHANNELS_KIT_PROBE_TOKEN"  # noqa: S105 - a variable's name
 
 EPILOG = f"""\
-The token comes from the environment ({TOKEN_VARIABLE}) or from --token-file; never
-from an argument, which every user of the machine could read.
+The token comes from the environment ({TOKEN_VARIABLE}) or from --token-file. It is
+never an argument, because every user of the machine can read arguments.
 Exit code: 0 proved, 1 not proved, 2 wrong usage.
 """
 
@@ -33,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     matrix = verbs.add_parser(
         "matrix",
-        help="every worker sends, every worker receives",
+        help="prove that messages from every worker arrive on every worker",
         description="Open WebSockets to every worker, send from each, account for every delivery.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -75,9 +75,9 @@ def add_matrix_arguments(matrix: argparse.ArgumentParser) -> None:
         default=[],
         type=_target,
         metavar="NAME=URL",
-        help="a worker's name and its own address; once for each",
+        help="name and URL of a worker; repeat for each worker",
     )
-    matrix.add_argument("--edge", type=_base, metavar="URL", help="the address that users have")
+    matrix.add_argument("--edge", type=_base, metavar="URL", help="URL of the edge")
     matrix.add_argument(
         "--edge-sockets",
         type=int,
@@ -95,7 +95,8 @@ def add_matrix_arguments(matrix: argparse.ArgumentParser) -> None:
     matrix.add_argument(
         "--token-file",
         metavar="FILE",
-        help="read the token there, - for standard input; several, one a line, are tried in turn",
+        help="file with the token, - for standard input; several tokens, one per line, are tried in"
+        " order",
     )
 
 
@@ -115,7 +116,7 @@ def read_token(file: str | None) -> str:
     except OSError as error:
         raise UsageError(f"--token-file: {error}") from error
     if not token.strip():
-        raise UsageError(f"no token in {source}: the workers' {TOKEN_VARIABLE} is needed")
+        raise UsageError(f"no token in {source}; use the {TOKEN_VARIABLE} of the workers")
     return " ".join(token.split())
 
 

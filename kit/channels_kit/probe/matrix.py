@@ -75,11 +75,11 @@ async def prove(
     if len(set(workers)) < len(workers):
         raise UsageError("a worker is named twice")
     if rounds < 1 or (edge_sockets is not None and edge_sockets < 1):
-        raise UsageError("rounds and sockets through the edge are at least 1")
+        raise UsageError("rounds and sockets through the edge must be at least 1")
     if not 0 < timeout < math.inf:
-        raise UsageError("the timeout is a number of seconds above 0")
+        raise UsageError("the timeout must be a number of seconds above 0")
     if not re.fullmatch(r"[!-~]+( [!-~]+)*", token):
-        raise UsageError("the token is empty, or has characters other than visible ASCII")
+        raise UsageError("the token must be visible ASCII characters, and must not be empty")
     for url in [*(target.url for target in targets), *([edge] if edge is not None else [])]:
         check_base(url)
 

@@ -102,7 +102,7 @@ def _faults(part: Part) -> Iterator[str]:
     for worker in part.unreached:
         yield f"  {worker}: not reached by any of {len(part.endpoints)} sockets"
     for worker in part.fuller:
-        yield f"  {worker}: not reached, because the others have fewer sockets (no fault)"
+        yield f"  {worker}: not reached, because the other workers have fewer sockets (not a fault)"
     for cell in part.cells():
         names = f"  {cell.sender} -> {cell.receiver}:"
         if cell.delivered < cell.expected:
@@ -124,7 +124,7 @@ def _advice(report: Report) -> str:
             return f"Next: check {endpoint.label}: {_ask(endpoint)}{redis}"
         if part.unreached:
             worker = part.unreached[0]
-            return f"Next: check that {worker} is in service, and that the edge balances over it"
+            return f"Next: check that {worker} runs, and that the upstream of the edge contains it"
     receivers = {cell.receiver for cell in report.missing_pairs}
     for part in report.parts:
         for endpoint in part.endpoints:
@@ -133,7 +133,10 @@ def _advice(report: Report) -> str:
                     f"Next: check {endpoint.label}: {_ask(endpoint)}; check that the channel"
                     " layer's Redis runs, and that every worker uses the same one"
                 )
-    return "Next: run it again; if messages still come twice or late, read the channel layer's log."
+    return (
+        "Next: run it again. If messages still arrive twice or out of order, read the channel"
+        " layer's log."
+    )
 
 
 def _ask(endpoint: Endpoint) -> str:

@@ -209,8 +209,8 @@ def _reason(response: Response) -> str:
 
 
 _HINTS = {
-    403: "; check that the token is the worker's",
+    403: "; check that the token is that of the worker",
     404: "; check that channels_kit.serving wraps the application",
-    503: "; the worker, or every worker behind the edge, takes no sockets",
+    503: "; the worker, or every worker behind the edge, refuses sockets",
     504: "; the edge got no answer from a worker",
 }

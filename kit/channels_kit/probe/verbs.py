@@ -15,7 +15,7 @@ EXIT_USAGE = 2
 def add_report_arguments(verb: argparse.ArgumentParser) -> None:
     """Give a verb that opens WebSockets the arguments that all of them have."""
     verb.add_argument("--origin", help="the Origin header (default: that of the URL)")
-    verb.add_argument("--json", type=Path, metavar="FILE", help="write everything found there")
+    verb.add_argument("--json", type=Path, metavar="FILE", help="write the complete report as JSON")
 
 
 def run_verb(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:

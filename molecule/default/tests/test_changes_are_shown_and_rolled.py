@@ -36,8 +36,8 @@ def test_a_new_limit_changes_what_depends_on_it_and_nothing_else(
     assert lowered.rc == 0, lowered.output
     base = {"Configure | Write the files"}
     app = base | {
-        "Switch | Write the units",
-        "Roll | Drain, restart and prove one after the other",
+        "Switch | Write the unit files",
+        "Roll | Drain, restart and prove the workers one by one",
     }
     redis = {
         "Configure | Write the settings of the units",

@@ -115,13 +115,13 @@ def completed(cluster: Cluster) -> Iterator[Run]:
 def test_the_next_run_completes_it(cluster: Cluster, completed: Run) -> None:
     assert completed.rc == 0, completed.output
     assert completed.changed["data1"] >= {
-        "Configure | Make the administrator's password",
-        "Configure | Check the settings and set what running instances have otherwise",
-        "Configure | Let in users by their passwords beside former ones",
-        "Redis | Restart what runs with former settings",
-        "Configure | Let the server read its files where it has former ones",
+        "Configure | Create the administrator's password",
+        "Configure | Validate the settings and apply them to running instances",
+        "Configure | Add the current passwords and keep the old ones",
+        "Redis | Restart outdated instances",
+        "Configure | Reload the server if its files are newer",
         "PostgreSQL | Restart the server",
-        "Revoke | Let nobody in by a former password",
+        "Revoke | Remove old passwords",
     }
     # No file of settings was written: they were as they should be.
     assert "Configure | Write the settings" not in completed.changed["data1"]
@@ -178,8 +178,8 @@ def test_a_process_that_is_older_than_its_limits_is_restarted(cluster: Cluster) 
     assert run.rc == 0, run.output
     assert run.changed == {
         "data1": {
-            "Configure | Compare the processes with their files",
-            "Redis | Restart what runs with former settings",
+            "Configure | Check whether the instances run with their files",
+            "Redis | Restart outdated instances",
         }
     }
     assert main_process(cluster, "redis-server@broker.service") != before

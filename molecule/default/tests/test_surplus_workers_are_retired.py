@@ -25,7 +25,7 @@ def test_a_run_stops_and_disables_it(cluster: Cluster, host_with_a_surplus_worke
     run = cluster.converge("--tags=retire")
 
     assert run.rc == 0, run.output
-    assert run.changed == {host: {"Retire | Stop and disable them"}}
+    assert run.changed == {host: {"Retire | Stop and disable these units"}}
     after = cluster.show(host, SURPLUS, *STATE)
     assert after == {"ActiveState": "inactive", "UnitFileState": "disabled"}
     assert others == {worker.name: cluster.process_of(worker) for worker in cluster.workers}
