@@ -3,7 +3,7 @@
 # Some users' PATH leaves out the administrator's programs.
 PATH=$PATH:/usr/sbin:/sbin
 
-# It is there where systemd is the service manager that runs. Tests name another one.
+# Exists if systemd is the running service manager. Tests set another directory.
 SYSTEMD_DIRECTORY=${SYSTEMD_DIRECTORY:-/run/systemd/system}
 
 say() { printf '   %s\n' "$*"; }
@@ -31,7 +31,7 @@ install_packages() {
     say "installing $what: $*"
     local log
     log=$(mktemp)
-    # The machine's lists may be too old to fetch what they name.
+    # The package lists of the machine may be outdated.
     if ! as_root sh -c "apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $*" \
         >"$log" 2>&1; then
         tail -n 20 "$log" >&2
@@ -43,16 +43,16 @@ install_packages() {
 # service_manager_runs: whether systemctl can start something here.
 service_manager_runs() { [ -d "$SYSTEMD_DIRECTORY" ]; }
 
-# What a daemon takes along of the environment: how this machine reaches the Internet, and whom it trusts.
+# Environment variables that a daemon keeps: proxies and trusted certificates.
 DAEMON_VARIABLES=(
     http_proxy https_proxy ftp_proxy all_proxy no_proxy HTTP_PROXY HTTPS_PROXY FTP_PROXY ALL_PROXY NO_PROXY
     SSL_CERT_FILE SSL_CERT_DIR CURL_CA_BUNDLE REQUESTS_CA_BUNDLE NODE_EXTRA_CA_CERTS
 )
 
-# start_daemon LOG PROGRAM [ARGUMENT ...]: starts as root a program that outlives this script, apart from
-# who starts it: standard input, output and error are its only descriptors (any other one would keep a
-# lock or a pipe for as long as the daemon runs), its directory is /, its session is its own, and
-# niceness, umask, signals and environment are those that a service manager gives.
+# start_daemon LOG PROGRAM [ARGUMENT ...]: starts a program as root that outlives this script. It keeps
+# only standard input, output and error (any other descriptor would hold a lock or a pipe while the daemon
+# runs). Its directory is /, it has its own session, and its niceness, umask, signals and environment are
+# those that a service manager sets.
 start_daemon() {
     local log=$1 program
     shift
@@ -86,8 +86,8 @@ start_daemon() {
 }
 
 # lock_cluster NAME COMMANDS: lets one command at a time change a cluster of this checkout. The lock lasts
-# until this script and the commands that it has started have ended. The file stays: who removed it
-# while somebody waits for it would let two in.
+# until this script and all commands that it started have ended. The lock file stays: if it were removed,
+# two commands could hold a lock on different files.
 lock_cluster() {
     local file=.staging/$1.lock
     mkdir -p .staging
@@ -99,7 +99,7 @@ lock_cluster() {
     printf '%s\n' "$$" >"$file"
 }
 
-# say_when_interrupted LINE ...: what Ctrl-C prints once the command that runs has ended.
+# say_when_interrupted LINE ...: the lines to print after Ctrl-C, when the running command has ended.
 say_when_interrupted() {
     interrupted=("$@")
     trap 'printf "\n"; stop_with 130 "${interrupted[@]}"' INT
@@ -117,7 +117,7 @@ phase() {
     local name=$1 start=$EPOCHREALTIME status=0
     shift
     printf '== %s\n' "$name"
-    # In a shell of its own: behind || or if, bash would go on after a command that failed.
+    # Runs in a subshell: with || or if, bash would ignore set -e within the command.
     set +e
     (
         set -e

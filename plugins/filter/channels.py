@@ -242,9 +242,9 @@ def proved_workers(
 ) -> list[Mapping[str, Any]]:
     """Return the workers that must reach each other when the roll is at a host.
 
-    Those that were ready before; those of a host that has just been started; new ones of this host,
-    which are started first; and those of hosts before it, which are rolled. Not those that were not
-    ready before the roll came to them: it may bring what mends them.
+    They are the workers that were ready before, those of hosts that were just started, the new ones
+    of this host, and those of hosts that are already rolled. Workers that were not ready before the
+    roll reaches them are left out: the new release may fix them.
 
     Args:
         workers: every worker of the cluster.

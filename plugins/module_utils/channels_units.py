@@ -305,9 +305,9 @@ def plan(state: State, units: Sequence[Unit], statuses: Mapping[str, Status]) ->
     elif state == State.REMOVED:
         failed = {name: status.active_state == "failed" for name, status in known.items()}
         made = Plan(stop=those(runs), disable=those(enabled), reset=those(failed))
-    # systemd counts its own restarts on where somebody starts a unit that it was about to start
-    # again itself: a release that mends what ended again and again would be blamed for it. So would
-    # one whose background process had ended with the Redis that this run has restarted.
+    # systemd does not reset its count of restarts if a unit is started while an automatic restart
+    # is due. The new process would then be blamed for the failures of the old one: a release that
+    # fixes a crash loop, or a background process that ended when this run restarted Redis.
     judged = set(runs) if state == State.RESTARTED else set(made.start)
     return replace(
         made,

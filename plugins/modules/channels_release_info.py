@@ -52,9 +52,9 @@ machine:
 releases:
   description:
     - "The releases, the last deployed first. Each has its name (release), whether it is current,
-      the units whose process runs it (runs), when it was made the current one by this host's clock
-      (deployed: seconds since 1970, 0 for never), when the deploy was complete by the controller's
-      clock (recorded, 0 for never), and why it is marked as bad (empty if it is not)."
+      the units that run it (runs), when it became the current one by the host's clock (deployed,
+      seconds since 1970, 0 for never), when its deploy was complete by the controller's clock
+      (recorded, 0 for never), and why it is marked as bad (empty if it is not)."
   type: list
   elements: dict
   returned: always

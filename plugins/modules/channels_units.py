@@ -121,14 +121,14 @@ EXAMPLES = r"""
         connected_to: 6379
         revision: 0123456789ab-89abcdef
 
-- name: List units that this host no longer runs
+- name: List units that are not in the inventory
   channels_units:
     state: listed
     patterns: ["channels-web@*", "channels-background@*"]
     units: "{{ wanted }}"
   register: listing
 
-- name: Stop and disable them
+- name: Stop and disable these units
   channels_units:
     state: removed
     units: "{{ listing.surplus }}"
@@ -137,7 +137,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 units:
-  description: What is known of each unit, by name.
+  description: State of each unit, by name.
   returned: always, except with O(state=listed)
   type: dict
   contains:
@@ -145,88 +145,89 @@ units:
       description: Whether a process runs or is being started.
       type: bool
     enabled:
-      description: Whether it starts with the host.
+      description: Whether it starts at boot.
       type: bool
     up_to_date:
       description: Whether the right process runs.
       type: bool
     outdated:
-      description: Whether another process runs than the right one.
+      description: Whether a process runs that is not the right one.
       type: bool
     ready:
-      description: Whether it is ready, whatever process runs. With O(state=gathered).
+      description: >-
+        Whether the running process is ready, even if it is outdated. With O(state=gathered).
       type: bool
     revision:
-      description: What its process was started with; empty where none runs.
+      description: Revision of its process; empty if none runs.
       type: str
     process:
-      description: Its main process; 0 where none runs.
+      description: ID of its main process; 0 if none runs.
       type: int
     path:
-      description: Its unit file; empty where there is none.
+      description: Path of its unit file; empty if there is none.
       type: str
     content:
-      description: What the unit file holds.
-      returned: where there is one
+      description: Content of the unit file.
+      returned: if there is one
       type: str
     phase:
       description: >-
-        How far it is, after a wait: V(draining), V(stopping), V(stopped), V(starting), V(ready) or
+        Its phase after the wait: V(draining), V(stopping), V(stopped), V(starting), V(ready) or
         V(failed).
       type: str
     sockets:
-      description: How many sockets it still has, while it drains.
+      description: Number of sockets that it still has while it drains.
       type: int
     reason:
       description: Why it is not ready.
       type: str
 surplus:
-  description: The units that the host has and that are not wanted, as O(units) takes them.
+  description: Units of the host that are not in O(units), in the format of O(units).
   returned: with O(state=listed)
   type: list
   elements: dict
   contains:
     name:
-      description: What systemd calls it.
+      description: Name of the unit in systemd.
       type: str
 unit_files:
-  description: Names of the unit files that match the patterns, templates among them.
+  description: Names of the unit files that match the patterns, including templates.
   returned: with O(state=listed)
   type: list
   elements: str
 proof:
-  description: What the proof came to.
-  returned: where it was run
+  description: Result of the proof.
+  returned: if it ran
   type: dict
   contains:
     rc:
-      description: Its exit status.
+      description: Exit status.
       type: int
     output:
-      description: What it printed.
+      description: Output.
       type: str
     seconds:
-      description: How long it took.
+      description: Duration in seconds.
       type: float
 failure:
-  description: What failed.
-  returned: where a unit failed
+  description: The failure.
+  returned: if a unit failed
   type: dict
   contains:
     unit:
       description: The unit.
       type: str
     label:
-      description: What messages call it.
+      description: Name of the unit in messages.
       type: str
     what:
-      description: What is wrong, such as V(failed) or V(is not ready).
+      description: The kind of failure, such as V(failed) or V(is not ready).
       type: str
     reason:
-      description: Why, such as V(exited with status 3).
+      description: The reason, such as V(exited with status 3).
       type: str
     journal:
-      description: The last lines of its journal.
+      description: The last journal lines of the unit.
       type: str
 """
 

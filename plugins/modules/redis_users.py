@@ -107,7 +107,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 running:
-  description: Whether the instance runs and has the wanted users in memory.
+  description: Whether the instance runs and accepted the wanted users.
   type: bool
   returned: success
 restart_required:
@@ -116,7 +116,7 @@ restart_required:
   type: bool
   returned: success
 users:
-  description: Names of the users that were changed or removed in memory.
+  description: Names of the users that were changed or removed in the running instance.
   type: list
   elements: str
   returned: success

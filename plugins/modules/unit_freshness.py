@@ -29,8 +29,8 @@ options:
     required: true
   files:
     description:
-      - Files that the main process reads at its start, and the unit's own file and drop-ins.
-      - A file that is missing is listed in RV(missing_files) and makes no unit stale.
+      - Files that the main process reads at its start, and the unit file and its drop-ins.
+      - A missing file is listed in RV(missing_files), and does not make the unit stale.
     type: list
     elements: path
     default: []
@@ -89,23 +89,23 @@ active_state:
   type: str
   returned: success
 enabled:
-  description: Whether the unit is started at boot, or by what pulls it in.
+  description: Whether the unit starts at boot, or as a dependency of another unit.
   type: bool
   returned: success
 need_daemon_reload:
   description: >-
-    Whether the unit's file or a drop-in is newer than what systemd has read, or one of O(drop_ins)
-    has not been read.
+    Whether the unit file or a drop-in changed after systemd read it, or systemd has not read one of
+    O(drop_ins).
   type: bool
   returned: success
 started_at:
   description: >-
-    When the main process of the active unit was started, in seconds since 1970; of a oneshot unit
-    that remains active, the process that ran. None where the unit is not active.
+    Start time of the main process, in seconds since 1970. For an active oneshot unit, the start
+    time of the process that ran. None if the unit is not active.
   type: float
   returned: success
 newest_file:
-  description: The file that was changed last; none where there is no file.
+  description: The file that changed last; none if there is no file.
   type: str
   returned: success
 newest_file_at:
@@ -113,30 +113,30 @@ newest_file_at:
   type: float
   returned: success
 missing_files:
-  description: Files that are not there.
+  description: Files that do not exist.
   type: list
   elements: str
   returned: success
 stale:
   description: >-
-    Whether the unit is active and was started before the newest of the files was changed. False
-    where it is not active, because it reads them at its start.
+    Whether the unit is active and started before the newest file changed. False if it is not
+    active, because it reads the files at its start.
   type: bool
   returned: success
 nofile:
   description: >-
-    The hard limit of open files that the main process has; none where it is infinite or where no
-    main process runs.
+    Hard open-file limit of the main process; none if it is infinite or if no main process runs.
   type: int
   returned: success
 nofile_granted:
   description: >-
-    The hard limit that a process of the unit gets if it is started now; C(LimitNOFILE=) of the unit
-    as systemd has read it, or less where the machine does not let systemd raise its own limit.
+    Hard open-file limit that a process of the unit would get if it started now: C(LimitNOFILE=) of
+    the unit as systemd has read it, or less if the machine does not let systemd raise its own
+    limit.
   type: int
   returned: success
 nofile_stale:
-  description: Whether the main process runs and has another limit than RV(nofile_granted).
+  description: Whether the main process has another open-file limit than RV(nofile_granted).
   type: bool
   returned: success
 """
