@@ -78,9 +78,9 @@ def release_refusal(hosts: Sequence[Host], wanted: str) -> str:
     if len(_last_deployed(hosts)) > 1:
         found = ", ".join(f"{host['host']}: {host['current']}" for host in hosts if host["current"])
         return (
-            f"The app hosts are on different releases ({found}), and no record tells which was"
-            " deployed last. Nothing changed. To bring the application as it is: make deploy."
-            " To bring one of these releases: make rollback RELEASE=..."
+            f"The app hosts are on different releases ({found}), and no record says which was"
+            " deployed last. Nothing changed. To deploy the application as it is now: make deploy."
+            " To deploy one of these releases: make rollback RELEASE=..."
         )
     why = "every earlier one is marked as bad" if wanted == "previous" else "none was deployed"
     return (

@@ -16,13 +16,12 @@ options:
   state:
     description:
       - V(installed) unpacks a release from its archives in HOME/archives, compiles it and collects
-        its static files. The release appears whole, as the last step.
-      - V(current) makes an installed release the one that starts when the host does.
+        its static files. The last step makes the release visible, so it is never incomplete.
+      - V(current) makes an installed release the one that starts at boot.
       - V(recorded) notes that the operation which made a release the current one is complete. Of
         releases on several hosts, the one with the latest O(time) was deployed last.
-      - V(bad) keeps a rollback from going back to a release.
-      - V(pruned) removes releases beyond those to keep, with their environments, archives and
-        secrets.
+      - V(bad) marks a release as bad. A rollback does not choose it.
+      - V(pruned) removes all but O(keep) releases, with their environments, archives and secrets.
     type: str
     choices: [installed, current, recorded, bad, pruned]
     required: true
@@ -60,14 +59,14 @@ EXAMPLES = r"""
     environment: ba9876543210-3.11-x86_64
     user: channels
 
-- name: Record | Note that every host runs it
+- name: Record | Record when the release was deployed
   channels_release:
     home: /srv/channels
     state: recorded
     name: 0123456789ab
     time: 1795842000
 
-- name: Prune | Remove releases that nobody goes back to
+- name: Prune | Remove old releases
   channels_release:
     home: /srv/channels
     state: pruned

@@ -65,7 +65,7 @@ options:
     type: float
     required: true
   ready_timeout:
-    description: Seconds that a unit may take to be ready after that. V(0) does not wait for it.
+    description: Seconds that a unit may take to become ready after that. V(0) does not wait for it.
     type: float
     default: 60
   canary_seconds:

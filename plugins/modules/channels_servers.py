@@ -1,14 +1,14 @@
 #!/usr/bin/python
-"""Tell which servers that the application needs do not answer."""
+"""Check which servers of the application do not answer."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: channels_servers
-short_description: Tell which servers that the application needs do not answer
+short_description: Check which servers of the application do not answer
 description:
-  - Connects from the host to Redis and PostgreSQL, and says one word in their protocol, without
-    logging in. So an outage is told from a release that is broken.
+  - Connects from the host to Redis and PostgreSQL and sends one request in their protocol, without
+    logging in. This distinguishes an outage from a broken release.
   - Changes nothing.
 options:
   servers:
@@ -18,31 +18,31 @@ options:
     required: true
     suboptions:
       name:
-        description: What messages call it.
+        description: Name of the server in messages.
         type: str
         required: true
       protocol:
-        description: What it speaks.
+        description: Protocol of the server.
         type: str
         choices: [redis, postgresql]
         required: true
       address:
-        description: Its name or address. A server without one is left out.
+        description: Host name or address. A server without one is skipped.
         type: str
         required: true
       port:
-        description: Its port.
+        description: Port.
         type: int
         required: true
   timeout:
-    description: Seconds that the servers may take, those that are just starting among them.
+    description: Seconds to wait for an answer. Covers servers that are just starting.
     type: float
     default: 10
 author: Channels Kit
 """
 
 EXAMPLES = r"""
-- name: Look | Ask the servers
+- name: Look | Check the servers
   channels_servers:
     servers:
       - name: channel layer

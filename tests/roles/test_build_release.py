@@ -320,7 +320,7 @@ def test_git_lfs_pointers_are_refused_by_name(
         build()
     said = capsys.readouterr().err
     assert said.splitlines() == [
-        "Git LFS has not brought these files of the application, but pointers to them:",
+        "These files of the application are Git LFS pointers, not the files themselves:",
         "  static/font.woff",
         "  static/logo.png",
         "Run: git lfs install && git lfs pull",

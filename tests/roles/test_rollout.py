@@ -601,7 +601,7 @@ def test_a_release_is_not_blamed_for_an_outage(cases: dict[str, Done], name: str
     assert f"channels_roll app1 {UNITS_SAID}" in done.record, "put back all the same"
     assert not [line for line in done.record if " bad " in line]
     last = done.run.output.rpartition("TASK [")[2]
-    assert "Not the fault of the release, which was not marked as bad:" in last
+    assert "The release is not the cause, and was not marked as bad:" in last
     assert why in last
     assert "Put back: app1, app2." in last
 

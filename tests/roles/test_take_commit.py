@@ -193,7 +193,7 @@ def test_submodules_of_the_application_are_refused_by_name(
     assert result.returncode == 1
     commit = repository.git("rev-parse", "main")
     assert result.stderr.splitlines()[0] == (
-        f"Commit {commit[:12]} has git submodules, which REF= cannot bring: src/vendor/form lib"
+        f"Commit {commit[:12]} has git submodules, which REF= does not support: src/vendor/form lib"
     )
     assert not repository.output.exists()
     assert repository.take("main", exclude="*.pyc,vendor").returncode == 0

@@ -40,9 +40,9 @@ def test_a_new_limit_changes_what_depends_on_it_and_nothing_else(
         "Roll | Drain, restart and prove the workers one by one",
     }
     redis = {
-        "Configure | Write the settings of the units",
-        "Configure | Compare the processes with their files",
-        "Redis | Restart what runs with former settings",
+        "Configure | Write the units' drop-ins",
+        "Configure | Check whether the instances run with their files",
+        "Redis | Restart outdated instances",
     }
     nginx = {
         "Nginx | Write the configuration",

@@ -69,7 +69,7 @@ def test_an_outage_in_the_middle_stops_the_roll_and_marks_nothing(
             "deploy", "--", "-e", f"channels_source={application}", "-e", hooks, *HURRY
         )
         assert run.rc != 0
-        assert "Not the fault of the release, which was not marked as bad:" in run.output
+        assert "The release is not the cause, and was not marked as bad:" in run.output
         assert "no answer from channel layer (" in run.output
         assert "Put back: " in run.output
         assert "Delivery NOT verified" in run.output

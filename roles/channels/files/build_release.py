@@ -89,7 +89,7 @@ def gaps(application: Path, excludes: Sequence[str]) -> list[str]:
     ]
     said = []
     if pointers:
-        said = ["Git LFS has not brought these files of the application, but pointers to them:"]
+        said = ["These files of the application are Git LFS pointers, not the files themselves:"]
         said += [*pointers, "Run: git lfs install && git lfs pull"]
     if absent:
         said += ["These git submodules of the application are not checked out:", *absent]

@@ -71,7 +71,7 @@ def main() -> int:
         found = submodules(top, commit, application.relative_to(top), arguments.exclude.split(","))
         if found:
             print(
-                f"Commit {commit[:12]} has git submodules, which REF= cannot bring:"
+                f"Commit {commit[:12]} has git submodules, which REF= does not support:"
                 f" {', '.join(found)}\n"
                 "Check the commit out with its submodules, and deploy without REF=.",
                 file=sys.stderr,
