@@ -200,7 +200,7 @@ def streaming(server: str, tmp_path: Path) -> Iterator[Worker]:
 
 
 async def test_a_drain_tells_streams_and_waits_for_requests(
-    streaming: Worker, release: Release
+    server: str, streaming: Worker, release: Release
 ) -> None:
     worker = streaming
     connection, events = await asyncio.to_thread(stream_of, worker, "/stream/")
@@ -208,7 +208,9 @@ async def test_a_drain_tells_streams_and_waits_for_requests(
     await said(worker, "slow: begun")
     reader, writer = await asyncio.open_connection("127.0.0.1", worker.port)
     writer.write(b"POST /upload/ HTTP/1.1\r\nHost: app1\r\nContent-Length: 10\r\n\r\nfirst")
-    await said(worker, "upload: begun")
+    if server != "daphne":
+        # That one reads a body to its end before it tells the application.
+        await said(worker, "upload: begun")
     client = await opened(worker, "/still/")
     draining = asyncio.create_task(drained(worker))
     # Sockets do not wait for a stream.
@@ -221,7 +223,8 @@ async def test_a_drain_tells_streams_and_waits_for_requests(
     assert not draining.done()
     release()
     assert (await asking)[1] == b"the application's own"
-    assert not draining.done()
+    if server != "daphne":
+        assert not draining.done()
     writer.write(b"again")
     assert (await reader.read()).endswith(b"\r\n\r\n10")
     writer.close()
@@ -241,6 +244,8 @@ async def test_a_stream_that_does_not_listen_ends_as_well(streaming: Worker) -> 
 
 async def test_a_stream_that_begins_in_a_drain_holds_up_no_end(streaming: Worker) -> None:
     worker = streaming
+    # The wrapper takes the signal from its first call on.
+    await asyncio.to_thread(get, worker, "/-/live")
     worker.popen.send_signal(drain.DRAIN_SIGNAL)
     await said(worker, "draining: 0 sockets")
     connection, events = await asyncio.to_thread(stream_of, worker, "/stream/")
