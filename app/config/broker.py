@@ -12,25 +12,25 @@ from kombu.transport import redis
 logger = logging.getLogger(__name__)
 
 
-class QoS(redis.QoS):  # type: ignore[misc]
+class QoS(redis.QoS):
     """Leaves what cannot be given back to the visibility timeout."""
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
         """Give back what is in hand, where the broker can take it."""
         try:
-            super().restore_unacked_once(stderr)
+            super().restore_unacked_once(stderr)  # type: ignore[no-untyped-call]
         except Exception as error:
             # The class only: the text of an error may hold a URL with a password.
             logger.warning("could not give tasks back: %s", type(error).__name__)
 
 
-class Channel(redis.Channel):  # type: ignore[misc]
+class Channel(redis.Channel):
     """A channel of such a connection."""
 
     QoS = QoS
 
 
-class Transport(redis.Transport):  # type: ignore[misc]
+class Transport(redis.Transport):
     """Redis; to be named in CELERY_BROKER_TRANSPORT."""
 
     Channel = Channel

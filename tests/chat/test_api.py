@@ -180,7 +180,7 @@ def test_a_key_can_be_exchanged_without_ending_a_token(
 
 
 async def test_a_token_opens_a_socket(sockets: Sockets, ada: User, bob: User) -> None:
-    token, _ = tokens.issue(ada.pk)
+    token, _ = await database_sync_to_async(tokens.issue)(ada.pk)
     # With the session of another: the token counts.
     socket = await sockets.make(f"/ws/chat/lobby/?token={token}", bob)
     assert (await socket.connect())["type"] == "websocket.accept"
@@ -201,7 +201,7 @@ async def test_a_token_is_in_no_log(
     sockets: Sockets, client: Client, ada: User, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    good, _ = tokens.issue(ada.pk)
+    good, _ = await database_sync_to_async(tokens.issue)(ada.pk)
     wrong = forge(ada, OTHER_KEY)
     for token in (good, wrong):
         socket = await sockets.make(f"/ws/chat/lobby/?token={token}")
@@ -400,14 +400,14 @@ def test_one_that_fails_holds_up_no_other(
     for text in ("bad", "good"):
         post(client, LOBBY, {"message": text, "delay": 1})
     LaterMessage.objects.update(due_at=ago(seconds=1))
-    say = later.post
+    say = vars(later)["post"]
 
     def fail(room: Room, person: Person, text: str, **options: Any) -> Any:
         if text == "bad":
             raise LookupError("of no interest")
         return say(room, person, text, **options)
 
-    monkeypatch.setattr(later, "post", fail)
+    monkeypatch.setattr("chat.later.post", fail)
     later.deliver()
     assert Message.objects.get().text == "good"
     # It is not forgotten.
