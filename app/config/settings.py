@@ -127,6 +127,10 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     # broker restarted. No task takes as long, and none waits in a worker for its time to come:
     # what is to be done later is a row in the database (chat.later).
     "visibility_timeout": 30,
+    # Seconds; of these looks every tenth is one. The default is a look in 100 s.
+    "unacked_restore_interval": 1,
+    # A worker that is killed while it looks keeps the others from it for so long.
+    "unacked_mutex_expire": 20,
     "socket_connect_timeout": 5,
     # A broker that takes the connection and never answers is away, too.
     "socket_timeout": 5,
