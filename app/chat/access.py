@@ -1,4 +1,4 @@
-"""The end of sockets whose person may stay no longer: no more in one room, or nowhere."""
+"""The end of sockets whose person may stay in a room no longer."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -8,8 +8,7 @@ from asgiref.sync import async_to_sync
 from django.db import transaction
 
 from chat import layer
-from chat.models import Presence, Room
-from chat.protocol import CloseCode
+from chat.models import Room
 
 
 def end_for_others(room: Room) -> None:
@@ -21,21 +20,6 @@ def end_in_room(room: Room) -> None:
     """Close all sockets in a room that is deleted, once that is committed."""
     event = _closed_event((), "The room has been deleted.")
     layer.tell_on_commit(layer.room_group(room.name), event)
-
-
-def end_everywhere(user_id: int) -> None:
-    """Close all sockets of a user who may log in no more, once that is committed."""
-    event = {
-        "type": "person.refused",
-        "user": user_id,
-        "code": CloseCode.LOGIN_REQUIRED.value,
-        "reason": "Your account is not active.",
-    }
-    names = Presence.objects.filter(user_id=user_id).values_list("room__name", flat=True)
-    with transaction.atomic():
-        for name in names.distinct():
-            layer.tell_on_commit(layer.room_group(name), event)
-        layer.tell_on_commit(layer.user_group(user_id), event)
 
 
 def _end_for_others(room_id: int) -> None:

@@ -6,7 +6,16 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 
-from chat.models import Image, Message, Order, Presence, ReadPosition, Room, WorkerInstance
+from chat.models import (
+    Image,
+    LaterMessage,
+    Message,
+    Order,
+    Presence,
+    ReadPosition,
+    Room,
+    WorkerInstance,
+)
 from chat.orders import set_status
 
 # ModelAdmin is generic in its type stubs only: at run time it takes no type arguments.
@@ -44,6 +53,15 @@ class MessageAdmin(ReadOnlyAdmin):
     list_select_related = ("room", "user")
     search_fields = ("text", "user__username")
     ordering = ("-sent_at",)
+
+
+@admin.register(LaterMessage)
+class LaterMessageAdmin(ReadOnlyAdmin):
+    """Messages whose time has not come; one that is removed here is not said."""
+
+    list_display = ("room", "user", "text", "due_at")
+    list_select_related = ("room", "user")
+    ordering = ("due_at",)
 
 
 @admin.register(Image)

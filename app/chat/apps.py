@@ -8,4 +8,6 @@ class ChatConfig(AppConfig):
 
     def ready(self) -> None:
         """Listen for changes to users and members."""
-        from chat import signals  # noqa: F401
+        from chat import authenticated, signals  # noqa: F401
+
+        authenticated.connect_signals()

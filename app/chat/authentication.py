@@ -18,16 +18,22 @@ from django.http import parse_cookie
 from django.utils.crypto import constant_time_compare
 
 from chat import tokens
+from chat.authenticated import Credential
 from chat.people import Person
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Found = tuple[Person | None, Credential | None]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+NOBODY: Found = (None, None)
 
 
 class SocketAuthentication:
     """Puts the person who opens a socket into ``scope["user"]``, None where there is none.
+
+    What they opened it with is in ``scope["credential"]``, for ``AuthenticatedSocketMixin``.
 
     This stands in for Channels' ``AuthMiddlewareStack``, for two reasons. That one keeps the
     session, the user, the cookies and all headers in the scope for as long as the socket is open,
@@ -52,10 +58,10 @@ class SocketAuthentication:
         scope["headers"] = []
         scope["query_string"] = urlencode(query).encode("latin-1")
         if token is not None:
-            person = await database_sync_to_async(_person_of_token)(token)
+            found = await database_sync_to_async(_of_token)(token)
         else:
-            person = await database_sync_to_async(_person_of_session)(cookies)
-        scope["user"] = person
+            found = await database_sync_to_async(_of_session)(cookies)
+        scope["user"], scope["credential"] = found
         del cookies, query, token
         await self._application(scope, receive, send)
 
@@ -67,14 +73,15 @@ def _cookies(scope: Scope) -> dict[str, str]:
     return {}
 
 
-def _person_of_token(token: str) -> Person | None:
+def _of_token(token: str) -> Found:
     try:
-        return tokens.verify(token)
+        user, expires_at = tokens.user_of(token)
     except tokens.InvalidToken:
-        return None
+        return NOBODY
+    return _person(user), Credential.of(user, expires_at=expires_at)
 
 
-def _person_of_session(cookies: dict[str, str]) -> Person | None:
+def _of_session(cookies: dict[str, str]) -> Found:
     """Return whose session it is, as ``django.contrib.auth.get_user`` finds out."""
     session = import_module(settings.SESSION_ENGINE).SessionStore(
         cookies.get(settings.SESSION_COOKIE_NAME)
@@ -83,16 +90,20 @@ def _person_of_session(cookies: dict[str, str]) -> Person | None:
         user_id = get_user_model()._meta.pk.to_python(session[SESSION_KEY])
         backend_path = session[BACKEND_SESSION_KEY]
     except KeyError:
-        return None
+        return NOBODY
     if backend_path not in settings.AUTHENTICATION_BACKENDS:
-        return None
+        return NOBODY
     # Returns no user who is not active.
     user = load_backend(backend_path).get_user(user_id)
     if user is None:
-        return None
+        return NOBODY
     # The hash of the user's password, by which a new password ends the sessions of the old one.
     session_hash = session.get(HASH_SESSION_KEY, "")
     valid = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
     if not any(constant_time_compare(session_hash, candidate) for candidate in valid):
-        return None
+        return NOBODY
+    return _person(user), Credential.of(user, session_key=session.session_key)
+
+
+def _person(user: Any) -> Person:
     return Person(user.pk, user.get_username())

@@ -13,6 +13,7 @@ from channels.generic.websocket import (  # type: ignore[import-untyped]
 from django.conf import settings
 
 from chat import images, layer, post, protocol, reading
+from chat.authenticated import AuthenticatedSocketMixin
 from chat.local_rooms import LocalRooms
 from chat.models import Room
 from chat.people import Person
@@ -22,13 +23,14 @@ from chat.rate import FrameRate
 logger = logging.getLogger(__name__)
 
 
-class PersonConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
+class PersonConsumer(AuthenticatedSocketMixin, AsyncWebsocketConsumer):  # type: ignore[misc]
     """One socket of one person: what all kinds of sockets have in common.
 
     A kind of socket says in ``enter`` what happens first and in ``act`` what a frame does.
     """
 
     person: Person
+    ended_code = CloseCode.LOGIN_REQUIRED.value
     # Empty until ``enter`` lets the person in; then they have to be let out.
     group = ""
 
@@ -84,11 +86,15 @@ class PersonConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         """
         if message["type"].startswith("websocket."):
             await super().dispatch(message)
-        else:
+        elif not self.ended:
             await getattr(self, message["type"].replace(".", "_"))(message)
 
     async def person_refused(self, event: dict[str, Any]) -> None:
-        """Close the socket if it is of the person who may stay no longer."""
+        """Close the socket if it is of the person who may stay no longer.
+
+        Workers of the former release tell of it so, beside which this one runs while it is rolled
+        out.
+        """
         if event["user"] == self.person.id:
             await self._end(CloseCode(event["code"]), event["reason"])
 

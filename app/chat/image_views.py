@@ -1,5 +1,3 @@
-from datetime import timedelta
-
 from asgiref.sync import async_to_sync
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -7,12 +5,10 @@ from django.shortcuts import get_object_or_404
 from django.utils import timezone
 from django.views.decorators.http import require_safe
 
+from chat.later import THUMBNAIL_PATIENCE
 from chat.layer import ask_for_thumbnail
 from chat.models import Image, Room
 from chat.views import user_of
-
-THUMBNAIL_PATIENCE = timedelta(seconds=10)
-"""How old an image is before a thumbnail that is missing counts as lost."""
 
 
 @require_safe

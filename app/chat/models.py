@@ -75,6 +75,20 @@ class Message(models.Model):
         return f"{self.room_id}#{self.sequence}"
 
 
+class LaterMessage(models.Model):
+    """A message that is to be said when its time has come: a promise that no restart loses."""
+
+    room = models.ForeignKey(Room, on_delete=models.CASCADE)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE)
+    text = models.TextField()
+    client_id = models.CharField(max_length=64)
+    # By the database's clock: the hosts' own may differ.
+    due_at = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return f"{self.room_id} at {self.due_at}"
+
+
 class Image(models.Model):
     """The image of a message.
 
@@ -90,6 +104,8 @@ class Image(models.Model):
     height = models.PositiveIntegerField()
     # Of the same content type; made later, by another process.
     thumbnail = models.BinaryField(null=True)
+    # How often the making of the thumbnail has begun: it is not tried for ever.
+    thumbnail_attempts = models.PositiveSmallIntegerField(default=0, db_default=0)
     # What a history needs to know without loading the thumbnail itself.
     has_thumbnail = models.GeneratedField(
         expression=ExpressionWrapper(

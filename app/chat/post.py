@@ -4,10 +4,12 @@ import json
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from asgiref.sync import async_to_sync
 from django.conf import settings
+from django.db import transaction
 from django.urls import reverse
 
 from chat import layer
@@ -35,7 +37,7 @@ class Posted:
 def post(
     room: Room, person: Person, text: str, *, client_id: str | None = None, worker: str = ""
 ) -> MessageBody:
-    """Store a message and tell the room, from synchronous code; return the message.
+    """Store a message and tell the room on commit, from synchronous code; return the message.
 
     Args:
         room: where it is said.
@@ -49,7 +51,7 @@ def post(
     """
     posted = store(room, person, text, client_id=client_id, worker=worker)
     if posted.is_new:
-        async_to_sync(tell)(posted.body)
+        transaction.on_commit(partial(async_to_sync(tell), posted.body))
     return posted.body
 
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from django.contrib.auth.models import User
-from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete
+from django.db.models.signals import m2m_changed, post_delete, post_save
 from django.dispatch import receiver
 
 from chat import access
@@ -31,15 +31,3 @@ def _members_changed(instance: Room | User, action: str, pk_set: set[int] | None
     else:
         for room in Room.objects.filter(pk__in=pk_set) if pk_set else instance.rooms.all():
             access.end_for_others(room)
-
-
-@receiver(post_save, sender=User)
-def _user_saved(instance: User, created: bool, **_: Any) -> None:
-    if not created and not instance.is_active:
-        access.end_everywhere(instance.pk)
-
-
-@receiver(pre_delete, sender=User)
-def _user_is_deleted(instance: User, **_: Any) -> None:
-    # Before it, because after it nobody knows where the user was.
-    access.end_everywhere(instance.pk)

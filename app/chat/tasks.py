@@ -4,6 +4,7 @@ from celery import shared_task  # type: ignore[import-untyped]
 from django.contrib.auth.models import User
 from django.db import OperationalError
 
+from chat import later
 from chat.models import Room
 from chat.people import Person
 from chat.post import post
@@ -17,7 +18,8 @@ logger = logging.getLogger(__name__)
 def post_later(room_id: int, user_id: int, text: str, client_id: str) -> None:
     """Say something in a room, once, however often the task runs.
 
-    What its sender may no longer say is dropped.
+    For what workers of the former release have queued; now a message for later is a row of the
+    database. What its sender may no longer say is dropped.
     """
     try:
         user = User.objects.get(pk=user_id, is_active=True)
@@ -25,3 +27,15 @@ def post_later(room_id: int, user_id: int, text: str, client_id: str) -> None:
         post(room, Person(user.pk, user.get_username()), text, client_id=client_id)
     except (User.DoesNotExist, Room.DoesNotExist):
         logger.warning("user %d may not enter room %d any more: message dropped", user_id, room_id)
+
+
+@shared_task(ignore_result=True)  # type: ignore[untyped-decorator]
+def deliver_later_messages() -> None:
+    """Say the messages whose time has come."""
+    later.deliver()
+
+
+@shared_task(ignore_result=True)  # type: ignore[untyped-decorator]
+def ask_for_lost_thumbnails() -> None:
+    """Ask again for thumbnails that should be there."""
+    later.ask_for_lost_thumbnails()

@@ -4,6 +4,7 @@ from typing import Any
 
 from channels.consumer import AsyncConsumer  # type: ignore[import-untyped]
 from channels.db import database_sync_to_async  # type: ignore[import-untyped]
+from django.db.models import F
 
 from chat import layer
 from chat.images import make_thumbnail
@@ -44,6 +45,8 @@ async def _make(image_id: int) -> None:
 def _load(image_id: int) -> bytes | None:
     """Return the file of an image that is there and has no thumbnail."""
     images = Image.objects.filter(pk=image_id, has_thumbnail=False)
+    # Before it is tried: a process that it kills counts as well.
+    images.update(thumbnail_attempts=F("thumbnail_attempts") + 1)
     content = images.values_list("content", flat=True).first()
     return None if content is None else bytes(content)
 

@@ -1,15 +1,19 @@
 """JSON Web Tokens: what a client without a session shows instead of one.
 
+A token carries a stamp of its user's password, so that a new password ends it.
+
 The first key signs and all keys verify, so that a key can be exchanged without ending a token. They
 are not SECRET_KEY: who learns one cannot forge a session, and either can be exchanged alone.
 """
 
+import hmac
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
 import jwt
 from django.conf import settings
 from django.contrib.auth.models import User
+from django.utils.crypto import constant_time_compare
 
 from chat.people import Person
 
@@ -24,11 +28,16 @@ class InvalidToken(Exception):  # noqa: N818 - a thing that is shown, not a faul
 
 
 def issue(user_id: int) -> tuple[str, datetime]:
-    """Return a token for a user, and when it expires."""
+    """Return a token for a user, and when it expires. Uses the database and blocks."""
     issued_at = datetime.now(UTC).replace(microsecond=0)
     expires_at = issued_at + timedelta(seconds=settings.JWT_LIFETIME)
-    claims = {"sub": str(user_id), "iat": issued_at, "exp": expires_at}
     key = settings.JWT_KEY
+    claims = {
+        "sub": str(user_id),
+        "iat": issued_at,
+        "exp": expires_at,
+        "pwd": _stamp(User.objects.get(pk=user_id), key),
+    }
     token = jwt.encode(claims, key, algorithm=ALGORITHM, headers={"kid": _key_id(key)})
     return token, expires_at
 
@@ -39,23 +48,42 @@ def verify(token: str) -> Person:
     Uses the database and blocks.
 
     Raises:
-        InvalidToken: it is not one of ours, has expired, or its user is not active.
+        InvalidToken: it is not one of ours, has expired, is from before its user's password, or its
+            user is not active.
     """
+    user, _ = user_of(token)
+    return Person(user.pk, user.get_username())
+
+
+def user_of(token: str) -> tuple[User, float]:
+    """Return whose token it is, and when it expires in seconds since 1970; else as ``verify``."""
     keys = {_key_id(key): key for key in (settings.JWT_KEY, *settings.JWT_KEY_FALLBACKS)}
     try:
+        key = keys[jwt.get_unverified_header(token)["kid"]]
         claims = jwt.decode(
             token,
-            keys[jwt.get_unverified_header(token)["kid"]],
+            key,
             # Pinned: what the token itself says of it is the forger's choice.
             algorithms=[ALGORITHM],
             options={"require": ["exp", "iat", "sub"]},
             leeway=LEEWAY,
         )
         user = User.objects.get(pk=int(claims["sub"]), is_active=True)
+        # Workers of the former release, beside which this one runs while it is rolled out, issue
+        # tokens without a stamp. Nobody else can.
+        stamp = claims.get("pwd")
+        if stamp is not None and not constant_time_compare(str(stamp), _stamp(user, key)):
+            raise InvalidToken
     except (jwt.InvalidTokenError, KeyError, ValueError, OverflowError, User.DoesNotExist):
         # Without its cause: that one may repeat the token.
         raise InvalidToken from None
-    return Person(user.pk, user.get_username())
+    return user, float(claims["exp"])
+
+
+def _stamp(user: User, key: str) -> str:
+    """Return what changes with a user's password, and says nothing of it."""
+    # By the key of the token, not by SECRET_KEY: that one may be exchanged meanwhile.
+    return hmac.new(key.encode(), f"password {user.password}".encode(), sha256).hexdigest()[:16]
 
 
 def _key_id(key: str) -> str:

@@ -117,10 +117,20 @@ AUTH_PASSWORD_VALIDATORS = [
 
 CELERY_BROKER_URL = _env.broker("BROKER_URL")
 CELERY_TASK_ALWAYS_EAGER = not CELERY_BROKER_URL
+if CELERY_BROKER_URL.startswith("redis:"):
+    CELERY_BROKER_TRANSPORT = "config.broker:Transport"
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+# For ever; the default gives up after 100 times.
+CELERY_BROKER_CONNECTION_MAX_RETRIES = None
 CELERY_BROKER_TRANSPORT_OPTIONS = {
-    # A task that is not acknowledged in this time is run again: above the longest delay, 3600 s.
-    "visibility_timeout": 2 * 3600,
+    # A task that is not acknowledged in this time is run again: its worker was killed, or the
+    # broker restarted. No task takes as long, and none waits in a worker for its time to come:
+    # what is to be done later is a row in the database (chat.later).
+    "visibility_timeout": 30,
+    # Seconds; of these looks every tenth is one. The default is a look in 100 s.
+    "unacked_restore_interval": 1,
+    # A worker that is killed while it looks keeps the others from it for so long.
+    "unacked_mutex_expire": 20,
     "socket_connect_timeout": 5,
     # A broker that takes the connection and never answers is away, too.
     "socket_timeout": 5,

@@ -7,6 +7,7 @@ connected_to, replaced_process. What runs is what that module returns as ``units
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -271,6 +272,26 @@ def proved_workers(
     return proved
 
 
+def command_failure(result: Mapping[str, Any], secrets: Sequence[str]) -> str:
+    """Return why a command has failed, without the secrets that it was given.
+
+    Args:
+        result: what the command module returns.
+        secrets: what the command may repeat.
+    """
+    if "rc" not in result:
+        # It was not run; msg then says why, and repeats nothing of it.
+        return f"was not run: {result.get('msg', 'no output')}"
+    said = str(result.get("stderr") or result.get("stdout") or "")
+    # The longest first: one may be a part of another.
+    for secret in sorted({str(each) for each in secrets if str(each)}, key=len, reverse=True):
+        for spelling in {secret, json.dumps(secret)[1:-1], repr(secret)[1:-1]}:
+            said = said.replace(spelling, "(not shown)")
+    # Of a traceback the last line says what has happened.
+    lines = [line.rstrip() for line in said.splitlines() if line.strip()][-3:]
+    return f"exited with status {result['rc']}: {' '.join(lines) or 'no output'}"
+
+
 class FilterModule:
     """What Ansible asks for filters."""
 
@@ -278,6 +299,7 @@ class FilterModule:
         """Return the filters by name."""
         return {
             "channels_absent": absent,
+            "channels_command_failure": command_failure,
             "channels_causes": causes,
             "channels_former_files": former_files,
             "channels_former_units": former_units,

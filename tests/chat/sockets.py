@@ -114,12 +114,14 @@ class Sockets:
         origin: bytes | None = b"http://testserver",
         *,
         worker: Worker | None = None,
+        client: Client | None = None,
     ) -> Socket:
-        """Return a socket that has not sent its handshake."""
+        """Return a socket that has not sent its handshake, of a user or of a browser's session."""
         headers = [(b"origin", origin)] if origin else []
         if user:
             client = Client()
             await database_sync_to_async(client.force_login)(user)
+        if client:
             session = client.cookies[settings.SESSION_COOKIE_NAME].value
             headers.append((b"cookie", f"{settings.SESSION_COOKIE_NAME}={session}".encode()))
         socket = Socket(worker.application if worker else application, target, headers)

@@ -12,10 +12,10 @@ from django.urls import reverse
 from django.utils import timezone
 
 from chat.history import MessageHistory, NewImage
-from chat.models import Order, Presence, ReadPosition, Room, WorkerInstance
+from chat.models import LaterMessage, Order, Presence, ReadPosition, Room, WorkerInstance
 
 MODELS = list(apps.get_app_config("chat").get_models())
-READ_ONLY = ["message", "image", "readposition", "workerinstance", "presence"]
+READ_ONLY = ["message", "latermessage", "image", "readposition", "workerinstance", "presence"]
 
 
 @pytest.fixture
@@ -27,6 +27,9 @@ def root(client: Client, lobby: Room, ada: User) -> Client:
     Presence.objects.create(instance=worker, room=lobby, user=ada)
     ReadPosition.objects.create(room=lobby, user=ada, sequence=1)
     Order.objects.create(user=ada, title="Tea")
+    LaterMessage.objects.create(
+        room=lobby, user=ada, text="later", client_id="mine", due_at=timezone.now()
+    )
     client.force_login(User.objects.create_superuser("root"))
     return client
 

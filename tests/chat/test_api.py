@@ -9,16 +9,16 @@ from typing import Any
 
 import jwt
 import pytest
-from celery.result import EagerResult  # type: ignore[import-untyped]
 from channels.db import database_sync_to_async  # type: ignore[import-untyped]
 from django.contrib.auth.models import User
 from django.test import Client
 from pytest_django.fixtures import Settings
 
-from chat import tokens
+from chat import later, tokens
 from chat.history import MessageHistory
-from chat.models import Message, Room
-from chat.tasks import post_later
+from chat.models import LaterMessage, Message, Room
+from chat.people import Person
+from chat.tasks import deliver_later_messages, post_later
 from config.celery import app as celery_app
 from tests.chat.sockets import Sockets
 
@@ -180,7 +180,7 @@ def test_a_key_can_be_exchanged_without_ending_a_token(
 
 
 async def test_a_token_opens_a_socket(sockets: Sockets, ada: User, bob: User) -> None:
-    token, _ = tokens.issue(ada.pk)
+    token, _ = await database_sync_to_async(tokens.issue)(ada.pk)
     # With the session of another: the token counts.
     socket = await sockets.make(f"/ws/chat/lobby/?token={token}", bob)
     assert (await socket.connect())["type"] == "websocket.accept"
@@ -201,7 +201,7 @@ async def test_a_token_is_in_no_log(
     sockets: Sockets, client: Client, ada: User, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    good, _ = tokens.issue(ada.pk)
+    good, _ = await database_sync_to_async(tokens.issue)(ada.pk)
     wrong = forge(ada, OTHER_KEY)
     for token in (good, wrong):
         socket = await sockets.make(f"/ws/chat/lobby/?token={token}")
@@ -358,33 +358,68 @@ def test_a_token_needs_no_csrf_token_to_write(lobby: Room, ada: User) -> None:
 
 
 @pytest.fixture
-def queue(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Return what is queued; nothing of it is run."""
-    queued: list[dict[str, Any]] = []
-
-    def put(**options: Any) -> EagerResult:
-        queued.append(options)
-        return EagerResult("a-task", None, "PENDING")
-
-    monkeypatch.setattr(post_later, "apply_async", put)
-    return queued
+def with_broker(settings: Settings) -> None:
+    """Have what is for later wait until somebody looks for it."""
+    settings.CELERY_TASK_ALWAYS_EAGER = False
 
 
-def test_a_delayed_message_is_queued(
-    client: Client, lobby: Room, ada: User, queue: list[dict[str, Any]]
-) -> None:
+@pytest.mark.usefixtures("with_broker", "no_broker")
+def test_a_delayed_message_is_kept_in_the_database(client: Client, lobby: Room, ada: User) -> None:
+    """With the broker away, too."""
     client.force_login(ada)
     response = post(client, LOBBY, {"message": "hello", "delay": 3600})
     assert response.status_code == 202
-    assert response.json() == {"task": "a-task"}
+    promised = LaterMessage.objects.get()
+    assert response.json() == {"task": str(promised.pk)}
+    assert timedelta(minutes=59) < promised.due_at - datetime.now(UTC) < timedelta(minutes=61)
+    deliver_later_messages()
     assert not Message.objects.exists()
-    (queued,) = queue
-    assert queued["countdown"] == 3600
-    # As the queue brings it; twice, as it may.
+    LaterMessage.objects.update(due_at=ago(seconds=1))
+    # Twice, as it may run.
     for _ in range(2):
-        post_later(*json.loads(json.dumps(queued["args"])))
+        deliver_later_messages()
     message = Message.objects.get()
     assert (message.text, message.user, message.room) == ("hello", ada, lobby)
+    assert not LaterMessage.objects.exists()
+
+
+@pytest.mark.usefixtures("with_broker")
+def test_a_promise_that_is_given_twice_is_one(client: Client, lobby: Room, ada: User) -> None:
+    client.force_login(ada)
+    content = {"message": "hello", "client_id": "mine", "delay": 3600}
+    answers = [post(client, LOBBY, content).json() for _ in range(2)]
+    assert answers[0] == answers[1]
+    assert LaterMessage.objects.count() == 1
+
+
+@pytest.mark.usefixtures("with_broker")
+def test_one_that_fails_holds_up_no_other(
+    client: Client, lobby: Room, ada: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.force_login(ada)
+    for text in ("bad", "good"):
+        post(client, LOBBY, {"message": text, "delay": 1})
+    LaterMessage.objects.update(due_at=ago(seconds=1))
+    say = vars(later)["post"]
+
+    def fail(room: Room, person: Person, text: str, **options: Any) -> Any:
+        if text == "bad":
+            raise LookupError("of no interest")
+        return say(room, person, text, **options)
+
+    monkeypatch.setattr("chat.later.post", fail)
+    later.deliver()
+    assert Message.objects.get().text == "good"
+    # It is not forgotten.
+    monkeypatch.undo()
+    later.deliver()
+    assert [message.text for message in Message.objects.order_by("pk")] == ["good", "bad"]
+
+
+def test_a_delayed_message_of_a_former_release_is_said_once(lobby: Room, ada: User) -> None:
+    for _ in range(2):
+        post_later(lobby.pk, ada.pk, "hello", "mine")
+    assert Message.objects.get().text == "hello"
 
 
 def test_a_delayed_message_keeps_its_client_id(client: Client, lobby: Room, ada: User) -> None:
@@ -407,15 +442,6 @@ def no_broker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(celery_app, "_pool", None)
 
 
-@pytest.mark.usefixtures("no_broker")
-def test_without_a_broker_no_message_is_delayed(client: Client, lobby: Room, ada: User) -> None:
-    client.force_login(ada)
-    response = post(client, LOBBY, {"message": "hello", "delay": 1})
-    assert response.status_code == 503
-    assert response.json() == {"code": "unavailable", "error": "Messages cannot be delayed now."}
-    assert post(client, LOBBY, {"message": "hello"}).status_code == 201
-
-
 @pytest.mark.parametrize("change", ["deactivate", "delete the room", "remove the member"])
 def test_a_delayed_message_of_who_may_say_it_no_longer_is_dropped(
     lobby: Room, ada: User, change: str, caplog: pytest.LogCaptureFixture
@@ -431,6 +457,26 @@ def test_a_delayed_message_of_who_may_say_it_no_longer_is_dropped(
     post_later(lobby_id, ada.pk, "hello", "mine")
     assert not Message.objects.exists()
     assert "message dropped" in caplog.text
+
+
+@pytest.mark.parametrize("change", ["deactivate", "delete the room", "remove the member"])
+@pytest.mark.usefixtures("with_broker")
+def test_a_promise_to_who_may_say_it_no_longer_is_dropped(
+    client: Client, lobby: Room, ada: User, change: str
+) -> None:
+    client.force_login(ada)
+    assert post(client, LOBBY, {"message": "hello", "delay": 1}).status_code == 202
+    match change:
+        case "deactivate":
+            User.objects.update(is_active=False)
+        case "delete the room":
+            lobby.delete()
+        case "remove the member":
+            Room.objects.update(is_private=True)
+    LaterMessage.objects.update(due_at=ago(seconds=1))
+    later.deliver()
+    assert not Message.objects.exists()
+    assert not LaterMessage.objects.exists()
 
 
 @pytest.mark.usefixtures("deleted_meanwhile")

@@ -1,3 +1,5 @@
+import asyncio
+from datetime import timedelta
 from io import BytesIO
 from typing import Any
 
@@ -5,11 +7,14 @@ import PIL.Image
 import pytest
 from asgiref.testing import ApplicationCommunicator
 from channels.db import database_sync_to_async  # type: ignore[import-untyped]
+from channels.layers import get_channel_layer  # type: ignore[import-untyped]
 from django.contrib.auth.models import User
+from django.utils import timezone
 
 from chat import images
 from chat.history import MessageHistory, NewImage
-from chat.models import Image, Room
+from chat.models import Image, Message, Room
+from chat.tasks import ask_for_lost_thumbnails
 from config.asgi import application
 from tests.chat.sockets import Sockets
 
@@ -24,6 +29,13 @@ class Thumbnails:
 
     async def make(self, image_id: int) -> None:
         await self._application.send_input({"type": "image.thumbnail", "image": image_id})
+
+    async def settle(self) -> None:
+        """Wait until everything that was asked for so far has been tried."""
+        while not self._application.input_queue.empty():  # noqa: ASYNC110 - no event
+            await asyncio.sleep(0.01)
+        # The one in hand: nothing tells of it from outside but that nothing comes any more.
+        await self._application.receive_nothing(timeout=0.3)
 
     async def end(self) -> None:
         self._application.stop(exceptions=False)
@@ -102,3 +114,29 @@ async def test_a_thumbnail_that_is_there_is_not_made_again(sockets: Sockets, ada
     assert (await socket.receive_until("image"))["sequence"] == 2
     await worker.end()
     assert (await database_sync_to_async(Image.objects.get)(pk=first.pk)).thumbnail == b"made"
+
+
+@pytest.mark.usefixtures("in_memory")
+async def test_a_request_that_the_layer_has_lost_is_made_again(sockets: Sockets, ada: User) -> None:
+    """Without anybody who views the image; not for ever where it cannot be made."""
+    lost = await database_sync_to_async(store)(ada, png())
+    young = await database_sync_to_async(store)(ada, png())
+    broken = await database_sync_to_async(store)(ada)
+    hopeless = [lost.message_id, broken.message_id]
+    old = timezone.now() - timedelta(minutes=1)
+    await database_sync_to_async(Message.objects.filter(pk__in=hopeless).update)(sent_at=old)
+    worker = Thumbnails()
+    asked: list[int] = []
+    for _ in range(7):
+        await database_sync_to_async(ask_for_lost_thumbnails)()
+        layer = get_channel_layer()
+        while not layer.channels.get("thumbnails", asyncio.Queue()).empty():
+            event = await layer.receive("thumbnails")
+            asked.append(event["image"])
+            await worker.make(event["image"])
+        await worker.settle()
+    await worker.end()
+    assert asked == [lost.pk, *[broken.pk] * 5]
+    made = await database_sync_to_async(Image.objects.filter(has_thumbnail=True).count)()
+    assert made == 1
+    assert young.pk not in asked

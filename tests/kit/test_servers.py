@@ -4,9 +4,10 @@ import asyncio
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from http.client import HTTPConnection, HTTPResponse
+from http.client import HTTPConnection, HTTPResponse, IncompleteRead
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,107 @@ async def test_a_request_in_flight_is_waited_for(worker: Worker, release: Releas
     assert response.headers.get_all("Connection") == ["close"]
     assert await draining == 0
     assert await stopped(worker) in (0, -signal.SIGTERM)
+
+
+def stream_of(worker: Worker, path: str) -> tuple[HTTPConnection, HTTPResponse]:
+    """Open a streaming response, of which something has come."""
+    connection = HTTPConnection("127.0.0.1", worker.port, timeout=LONG)
+    connection.request("GET", path)
+    response = connection.getresponse()
+    assert response.readline() == b"data: 1\n"
+    return connection, response
+
+
+def rest_of(response: HTTPResponse) -> bytes:
+    """Return what comes of a stream until its end, which has to come promptly."""
+    deadline = time.monotonic() + PROMPTLY
+    content = b""
+    while time.monotonic() < deadline:
+        piece = response.read1()
+        if not piece:
+            return content
+        content += piece
+    raise AssertionError("the stream goes on")
+
+
+@pytest.fixture
+def streaming(server: str, tmp_path: Path) -> Iterator[Worker]:
+    """A worker whose streams have half a second."""
+    environment = {
+        "SERVED_RELEASE": os.fspath(tmp_path / "release"),
+        "CHANNELS_KIT_STREAM_GRACE": "0.5",
+    }
+    with Worker("app1:8001", environment, server, grace=LONG) as worker:
+        assert worker.port
+        yield worker
+
+
+async def test_a_drain_tells_streams_and_waits_for_requests(
+    server: str, streaming: Worker, release: Release
+) -> None:
+    worker = streaming
+    connection, events = await asyncio.to_thread(stream_of, worker, "/stream/")
+    asking = asyncio.create_task(asyncio.to_thread(get, worker, "/slow/"))
+    await said(worker, "slow: begun")
+    reader, writer = await asyncio.open_connection("127.0.0.1", worker.port)
+    writer.write(b"POST /upload/ HTTP/1.1\r\nHost: app1\r\nContent-Length: 10\r\n\r\nfirst")
+    if server != "daphne":
+        # That one reads a body to its end before it tells the application.
+        await said(worker, "upload: begun")
+    client = await opened(worker, "/still/")
+    draining = asyncio.create_task(drained(worker))
+    # Sockets do not wait for a stream.
+    assert await close_of(client) == CLOSE
+    # The client has the stream to its end, and connects again.
+    with closing(connection):
+        assert (await asyncio.to_thread(rest_of, events)).endswith(b"data: 1\n\n")
+    await said(worker, "stream: http.disconnect")
+    # What has no answer yet is not told, and comes to its end.
+    assert not draining.done()
+    release()
+    assert (await asking)[1] == b"the application's own"
+    if server != "daphne":
+        assert not draining.done()
+    writer.write(b"again")
+    assert (await reader.read()).endswith(b"\r\n\r\n10")
+    writer.close()
+    assert await draining == 0
+    assert await stopped(worker) in (0, -signal.SIGTERM)
+    assert "Traceback" not in "".join(worker.output)
+
+
+async def test_a_stream_that_does_not_listen_ends_as_well(streaming: Worker) -> None:
+    worker = streaming
+    connection, events = await asyncio.to_thread(stream_of, worker, "/stream/deaf/")
+    with closing(connection):
+        assert await drained(worker) == 0
+        assert (await asyncio.to_thread(rest_of, events)).endswith(b"data: 1\n\n")
+    assert await stopped(worker) in (0, -signal.SIGTERM)
+
+
+async def test_a_stream_that_begins_in_a_drain_holds_up_no_end(streaming: Worker) -> None:
+    worker = streaming
+    # The wrapper takes the signal from its first call on.
+    await asyncio.to_thread(get, worker, "/-/live")
+    worker.popen.send_signal(drain.DRAIN_SIGNAL)
+    await said(worker, "draining: 0 sockets")
+    connection, events = await asyncio.to_thread(stream_of, worker, "/stream/")
+    with closing(connection):
+        stopping = asyncio.create_task(stopped(worker))
+        await asyncio.to_thread(rest_of, events)
+        assert await stopping in (0, -signal.SIGTERM)
+
+
+async def test_an_unfinished_stream_is_seen_to_be_unfinished(streaming: Worker) -> None:
+    """A file that is cut looks cut; only events have no end that could be missed."""
+    worker = streaming
+    connection, events = await asyncio.to_thread(stream_of, worker, "/stream/csv/")
+    with closing(connection):
+        assert await drained(worker) == 0
+        stopping = asyncio.create_task(stopped(worker))
+        with pytest.raises((IncompleteRead, ConnectionError)):
+            await asyncio.to_thread(rest_of, events)
+        assert await stopping in (0, -signal.SIGTERM)
 
 
 async def test_sigterm_waits_for_a_request_in_flight(worker: Worker, release: Release) -> None:

@@ -34,6 +34,7 @@ def test_every_variable_is_read() -> None:
             "CHANNELS_KIT_MAX_SOCKETS": "2500",
             "CHANNELS_KIT_DRAIN_PACE": "12.5",
             "CHANNELS_KIT_DRAIN_WINDOW": "30",
+            "CHANNELS_KIT_STREAM_GRACE": "8",
         }
     ) == ServingSettings(
         application="config.asgi:application",
@@ -45,6 +46,7 @@ def test_every_variable_is_read() -> None:
         max_sockets=2500,
         drain_pace=12.5,
         drain_window=30.0,
+        stream_grace=8.0,
     )
 
 

@@ -60,6 +60,7 @@ BAD: dict[str, list[Any]] = {
     "channels_secret_key_fallbacks": [[f"{SECRET}-short"], [f"{SECRET},with,commas,long,enough"]],
     "channels_source": ["/nowhere", "/etc/passwd"],
     "channels_stop_timeout": [4, 3601],
+    "channels_stream_grace": [0, 3601],
     "channels_websocket_max_size": [65535, 134217729],
     "cluster_address": ["app1.example.org", "10.0.0.1/24"],
     "cluster_background_channels": [["two words"], ["a@b"]],

@@ -20,6 +20,7 @@ READY_TIMEOUT = "CHANNELS_KIT_READY_TIMEOUT"
 MAX_SOCKETS = "CHANNELS_KIT_MAX_SOCKETS"
 DRAIN_PACE = "CHANNELS_KIT_DRAIN_PACE"
 DRAIN_WINDOW = "CHANNELS_KIT_DRAIN_WINDOW"
+STREAM_GRACE = "CHANNELS_KIT_STREAM_GRACE"
 
 _APPLICATION_ALLOWED = "module:attribute, for example config.asgi:application"
 
@@ -52,6 +53,7 @@ class ServingSettings:
         max_sockets: WebSockets above which more are refused, so that another worker takes them.
         drain_pace: WebSockets that a worker which drains closes per second, on average.
         drain_window: seconds in which it has closed all of them, faster where it must.
+        stream_grace: seconds that a streaming HTTP response may go on in a drain.
     """
 
     application: str
@@ -63,6 +65,7 @@ class ServingSettings:
     max_sockets: int = 10_000
     drain_pace: float = 50.0
     drain_window: float = 60.0
+    stream_grace: float = 5.0
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "ServingSettings":
@@ -81,6 +84,7 @@ class ServingSettings:
             max_sockets=_max_sockets(environment),
             drain_pace=_number(environment, DRAIN_PACE, cls.drain_pace, "sockets a second"),
             drain_window=_seconds(environment, DRAIN_WINDOW, cls.drain_window),
+            stream_grace=_seconds(environment, STREAM_GRACE, cls.stream_grace),
         )
 
 

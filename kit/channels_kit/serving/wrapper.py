@@ -9,10 +9,11 @@ from channels_kit.serving.consumer import ProbeConsumer
 from channels_kit.serving.drain import DRAIN_SIGNAL
 from channels_kit.serving.metrics import Metrics
 from channels_kit.serving.readiness import check_readiness
+from channels_kit.serving.requests import Requests
 from channels_kit.serving.responses import refuse, respond, respond_with
 from channels_kit.serving.settings import ServingSettings
 from channels_kit.serving.sockets import Sockets
-from channels_kit.serving.types import ASGIApplication, Message, Receive, Scope, Send
+from channels_kit.serving.types import ASGIApplication, Receive, Scope, Send
 
 
 class Serving:
@@ -27,9 +28,7 @@ class Serving:
         self.application = application
         self.settings = settings
         self.sockets = Sockets(settings)
-        # HTTP requests that the application has in hand, but for those that came when the drain
-        # had begun: nginx sends more until the end, and no drain would come to one.
-        self.requests = 0
+        self.requests = Requests(settings, self.sockets)
         # None until the first call, before which there is no event loop.
         self.metrics: Metrics | None = None
 
@@ -53,26 +52,19 @@ class Serving:
         """Begin what takes a running event loop."""
         # A loop outside the main thread takes no signals: a test's, or a development server's.
         with suppress(ValueError, RuntimeError, NotImplementedError):
-            asyncio.get_running_loop().add_signal_handler(DRAIN_SIGNAL, self.sockets.drain)
+            asyncio.get_running_loop().add_signal_handler(DRAIN_SIGNAL, self.drain)
         return Metrics(self.sockets, self.settings.ready_timeout)
 
+    def drain(self) -> None:
+        """End what this worker has open; a second call changes nothing."""
+        if not self.sockets.draining:
+            self.sockets.drain()
+            self.requests.end_streams()
+
     async def request(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Have the application answer an HTTP request, the last of its connection in a drain."""
-
-        async def send_last(message: Message) -> None:
-            if message["type"] == "http.response.start" and self.sockets.draining:
-                # nginx keeps connections to send more on them.
-                headers = [*message.get("headers", []), (b"connection", b"close")]
-                message = {**message, "headers": headers}
-            await send(message)
-
+        """Have the application answer an HTTP request."""
         self.sockets.meet_edge(scope)
-        counted = not self.sockets.draining
-        self.requests += counted
-        try:
-            await self.application(scope, receive, send_last)
-        finally:
-            self.requests -= counted
+        await self.requests.serve(self.application, scope, receive, send)
 
     async def answer(self, scope: Scope, send: Send, metrics: Metrics) -> None:
         """Answer an HTTP request to one of the wrapper's own paths."""
@@ -128,5 +120,5 @@ class Serving:
             "revision": self.settings.revision,
             "draining": self.sockets.draining,
             "sockets": len(self.sockets),
-            "requests": self.requests,
+            "requests": len(self.requests),
         }

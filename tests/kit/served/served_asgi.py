@@ -20,7 +20,11 @@ LARGE = 16 * 2**20
 
 
 async def application(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-    if scope["type"] == "http":
+    if scope["type"] == "http" and scope["path"].startswith("/stream/"):
+        await stream(scope, receive, send)
+    elif scope["type"] == "http" and scope["path"] == "/upload/":
+        await upload(receive, send)
+    elif scope["type"] == "http":
         await answer(scope, send)
     elif scope["type"] == "websocket":
         await SOCKETS.get(scope["path"], mute)(scope, receive, send)
@@ -37,6 +41,41 @@ async def answer(scope: dict[str, Any], send: Send) -> None:
         body = bytes(LARGE)
     elif scope["path"] == "/client/":
         body = repr((scope["client"][0], scope["scheme"])).encode()
+    headers = [(b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def stream(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    """Sends server-sent events, or other chunks, until it is told that its client has gone."""
+    kind = b"text/csv" if scope["path"] == "/stream/csv/" else b"text/event-stream"
+    headers = [(b"content-type", kind)]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    sending = asyncio.create_task(send_events(send))
+    if scope["path"] == "/stream/deaf/":
+        # It never asks whether its client is still there.
+        await sending
+    while (event := await receive())["type"] != "http.disconnect":
+        pass
+    sending.cancel()
+    logger.warning("stream: %s", event["type"])
+
+
+async def send_events(send: Send) -> None:
+    while True:
+        await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True})
+        await asyncio.sleep(0.05)
+
+
+async def upload(receive: Receive, send: Send) -> None:
+    """Answers with the length of what was sent."""
+    length = 0
+    logger.warning("upload: begun")
+    while (event := await receive())["type"] == "http.request":
+        length += len(event.get("body", b""))
+        if not event.get("more_body", False):
+            break
+    body = str(length).encode()
     headers = [(b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})

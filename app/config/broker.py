@@ -1,0 +1,36 @@
+"""The broker as Celery sees it: Redis, which may be away when a worker's connection ends.
+
+A worker gives back what it has in hand when its connection ends. Where Redis itself has gone,
+kombu (5.7) fails on that with an error nobody expects, and Celery's main process ends with it.
+"""
+
+import logging
+from typing import Any
+
+from kombu.transport import redis
+
+logger = logging.getLogger(__name__)
+
+
+class QoS(redis.QoS):
+    """Leaves what cannot be given back to the visibility timeout."""
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        """Give back what is in hand, where the broker can take it."""
+        try:
+            super().restore_unacked_once(stderr)  # type: ignore[no-untyped-call]
+        except Exception as error:
+            # The class only: the text of an error may hold a URL with a password.
+            logger.warning("could not give tasks back: %s", type(error).__name__)
+
+
+class Channel(redis.Channel):
+    """A channel of such a connection."""
+
+    QoS = QoS
+
+
+class Transport(redis.Transport):
+    """Redis; to be named in CELERY_BROKER_TRANSPORT."""
+
+    Channel = Channel
