@@ -150,7 +150,7 @@ def test_tasks_in_hand_are_done_within_a_minute(
         "from chat.models import Room; from chat.tasks import post_later;"
         "from django.contrib.auth.models import User;"
         "r = Room.objects.get(name='lobby').pk; u = User.objects.get(username='ada').pk;"
-        f"[post_later.apply_async(args=[r, u, f'{prefix} {{n}}', f'{prefix}{{n}}'], countdown=8)"
+        f"[post_later.apply_async(args=[r, u, f'{prefix} {{n}}', f'{prefix}{{n}}'], countdown=20)"
         f" for n in range({NUMBER})]",
     )
     eventually(
