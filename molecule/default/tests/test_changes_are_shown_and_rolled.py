@@ -34,7 +34,7 @@ def test_a_new_limit_changes_what_depends_on_it_and_nothing_else(
     cluster: Cluster, lowered: Run
 ) -> None:
     assert lowered.rc == 0, lowered.output
-    base = {"Configure | Write the files"}
+    base = {"Configure | Write the configuration files"}
     app = base | {
         "Switch | Write the unit files",
         "Roll | Drain, restart and prove the workers one by one",

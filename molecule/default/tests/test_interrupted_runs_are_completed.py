@@ -169,7 +169,9 @@ def drop_in(cluster: Cluster, host: str, unit: str, content: str) -> Iterator[Ca
     on.check_output("systemctl daemon-reload")
 
     def remove() -> None:
-        on.check_output(f"rm --recursive --force {directory}")
+        # The role's own drop-in may be beside it.
+        on.check_output(f"rm --force {directory}/test.conf")
+        on.check_output(f"rmdir --ignore-fail-on-non-empty {directory}")
 
     try:
         yield remove
