@@ -267,6 +267,8 @@ class ActionModule(ActionBase):
                     "beside": [unit for unit in beside if unit not in units],
                     "timeout": timeout,
                     "fail_on_timeout": fail_on_timeout,
+                    # Whoever does not wait for units has a reason why they cannot be ready.
+                    "fail_on_exit": self.options["ready_timeout"] > 0,
                     "hold": hold,
                     "proof": [] if hold else self.proof_of(turn),
                 },

@@ -86,6 +86,12 @@ options:
       - Set it to V(false) to check again later.
     type: bool
     default: true
+  fail_on_exit:
+    description:
+      - Whether it is a failure if a new process exits.
+      - Set it to V(false) during an outage. systemd starts the process again.
+    type: bool
+    default: true
   hold:
     description:
       - With O(state=watched), seconds for which the units must stay ready. They must be ready at
@@ -280,6 +286,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "patterns": {"type": "list", "elements": "str", "default": []},
     "timeout": {"type": "float", "default": 0.0},
     "fail_on_timeout": {"type": "bool", "default": True},
+    "fail_on_exit": {"type": "bool", "default": True},
     "hold": {"type": "float", "default": 0.0},
     "proof": {"type": "list", "elements": "str", "default": []},
 }
@@ -514,6 +521,14 @@ def listing(host: Host, patterns: list[str], wanted: set[str]) -> dict[str, Any]
     return {"surplus": surplus, "unit_files": sorted(files)}
 
 
+def judged_units(state: State, made: Plan, fail_on_exit: bool) -> set[str] | None:
+    """Return the units of which a process must not exit; None for all."""
+    if not fail_on_exit:
+        return set()
+    # With a start, others may have ended long ago, and are as good as any now.
+    return set(made.start) if state == State.STARTED else None
+
+
 def bring(host: Host, state: State, parameters: Mapping[str, Any], check: bool) -> dict[str, Any]:
     """Bring units to a state, and return the answer."""
     every = [Unit.from_option(each) for each in parameters["units"]]
@@ -538,8 +553,7 @@ def bring(host: Host, state: State, parameters: Mapping[str, Any], check: bool) 
                 now=time.monotonic(),
                 timeout=timeout,
                 hold=parameters["hold"],
-                # Others may have ended long ago, and are as good as any now.
-                fresh=set(made.start) if state == State.STARTED else None,
+                fresh=judged_units(state, made, parameters["fail_on_exit"]),
                 former={name: statuses[name].last_process for name in [*made.start, *made.restart]},
             )
             wait(host, watch)

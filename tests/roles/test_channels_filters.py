@@ -222,7 +222,8 @@ def test_what_is_no_fault_of_the_release(hostvars: Tree, causes: list[str]) -> N
 
 
 def test_what_is_not_as_before_is_named() -> None:
-    former = [{"name": WEB1, "label": "app1:8001", "revision": "old-1"}]
+    worker = {"name": WEB1, "label": "app1:8001", "revision": "old-1", "url": "http://10.0.0.1:8001"}
+    former = [worker]
     before = {WEB1: found()}
 
     def differing(lenient: bool = False, **now: Any) -> list[str]:
@@ -237,6 +238,11 @@ def test_what_is_not_as_before_is_named() -> None:
     assert channels.not_as_before(former, before, gone, True) == ["app1:8001 does not run"]
     other = {WEB1: found(up_to_date=False, revision="new-1")}
     assert channels.not_as_before(former, before, other, True) == ["app1:8001 runs new-1"]
+    # In an outage, a background process that has exited is systemd's to start again.
+    background = [{key: value for key, value in worker.items() if key != "url"}]
+    assert channels.not_as_before(background, before, gone, True) == []
+    assert channels.not_as_before(background, before, gone) == ["app1:8001 does not run"]
+    assert channels.not_as_before(background, before, other, True) == ["app1:8001 runs new-1"]
 
 
 def test_workers_that_a_roll_proves_are_counted_without_background_units() -> None:

@@ -103,7 +103,7 @@ class Host:
         while hold and self.now < held and self.phases(awaited) == end:
             self.now += 0.5
         for each in names + beside:
-            if self.phase(each) == "failed":
+            if self.phase(each) == "failed" and module_args["fail_on_exit"]:
                 return failure(each, "failed", self.lives[each].failure)
         for each in awaited:
             if {self.phase(each)} != end and (hold or module_args["fail_on_timeout"]):
@@ -447,6 +447,7 @@ def test_without_a_ready_timeout_workers_are_put_back_that_do_not_get_ready(
     """As in an outage: each runs what it ran, one after the other."""
     for port in (8001, 8002):
         host.lives[f"channels-web@{port}"] = Life(draining=20, starting=10_000, sockets=100)
+    host.lives["channels-celery"] = Life(fails_after=0, failure="exited with status 1")
     answer = roll([worker(8001), worker(8002), CELERY], proof=None, ready_timeout=0)
     assert answer.get("failed", False) is False
     assert host.done == [
