@@ -222,7 +222,12 @@ def test_what_is_no_fault_of_the_release(hostvars: Tree, causes: list[str]) -> N
 
 
 def test_what_is_not_as_before_is_named() -> None:
-    worker = {"name": WEB1, "label": "app1:8001", "revision": "old-1", "url": "http://10.0.0.1:8001"}
+    worker = {
+        "name": WEB1,
+        "label": "app1:8001",
+        "revision": "old-1",
+        "url": "http://10.0.0.1:8001",
+    }
     former = [worker]
     before = {WEB1: found()}
 

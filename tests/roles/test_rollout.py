@@ -797,5 +797,5 @@ def test_what_is_no_app_host_is_neither_drained_nor_passed_over(
 ) -> None:
     done = cases[name]
     assert done.run.code != 0
-    assert f"HOST='{said}' is not an app host. App hosts: app1 app2" in done.run.output
+    assert f"HOST='{said}' is not an app host of this run. App hosts: app1 app2" in done.run.output
     assert done.record == []

@@ -147,7 +147,7 @@ def test_what_changes_the_cluster_takes_the_lock_first_and_releases_it_last(play
                 found.append(Path(path).name if path else play["hosts"])
         return found
 
-    plays = [play for play in imported(ROOT / playbook) if play != "localhost"]
+    plays = [play for play in imported(ROOT / playbook) if play not in ("localhost", "all")]
     assert plays[0] == "lock.yml"
     assert plays[-1] == "release_lock.yml"
 
@@ -167,3 +167,28 @@ def test_every_notified_handler_is_there() -> None:
                 names = task.get("notify", [])
                 notified.update([names] if isinstance(names, str) else names)
         assert notified == handlers, role.name
+
+
+@pytest.mark.parametrize("verb", ["verify", "releases", "unlock"])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-i", "inventories/prodcution"], "Completely failed to parse inventory source"),
+        (["--limit", "lb1"], "No app host is selected; nothing was done. Selected: lb1."),
+    ],
+    ids=["misspelt inventory", "no app host"],
+)
+def test_a_run_that_looks_at_nothing_is_no_success(
+    verb: str, arguments: list[str], said: str, tmp_path: Path
+) -> None:
+    inventory = tmp_path / "hosts.yml"
+    inventory.write_text("channels: {hosts: {app1: }}\nnginx: {hosts: {lb1: }}\n")
+    result = subprocess.run(
+        [ROOT / "scripts/ansible-playbook", "-i", inventory, *arguments, f"playbooks/{verb}.yml"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert result.returncode != 0
+    assert said in result.stdout + result.stderr
