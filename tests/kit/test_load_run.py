@@ -643,6 +643,18 @@ async def test_the_state_is_reported_again_and_again(
     )
 
 
+async def test_the_state_is_reported_when_clients_are_away_and_when_all_are_back(
+    url: str, rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "STATUS_INTERVAL", 1000)
+    monkeypatch.setattr(run, "CHECK_INTERVAL", 0.001)
+    rooms.cuts = {5}
+    recorder = Recorder()
+    await run_load(plan(url), progress=recorder)
+    states = [each.partition(" status: ")[2] for each in recorder.phases if " status: " in each]
+    assert [state.startswith("3 of 3 connected") for state in states] == [False, True]
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -19,7 +19,7 @@ CHECK_INTERVAL = 0.1
 """Seconds between two looks at whether a phase is over."""
 
 STATUS_INTERVAL = 5.0
-"""Seconds between two lines of status."""
+"""Seconds between two lines of status, but for one when all become connected or cease to be so."""
 
 QUIET = 1.0
 """Seconds after the last delivery in which duplicates can still come."""
@@ -38,7 +38,8 @@ async def run_load(
         plan: which clients send how much, and where.
         stop: set to stop connecting, or sending; the grace period follows the sending.
         end: set to end the grace period, too.
-        progress: receives the phases, and the state every 5 s.
+        progress: receives the phases, and the state every 5 s and when all clients are connected or
+            no longer are.
 
     Returns:
         What was found: `outcome.ok`. Clients that fail are part of it and raise nothing.
@@ -91,8 +92,9 @@ class Run:
         # When it ended, before the clients disconnected.
         self.ended_at = 0.0
         self.by_second: tuple[Second, ...] = ()
-        # When the next line of status is due.
+        # When the next line of status is due, and whether all were connected at the last one.
         self._status_at = 0.0
+        self._complete = False
 
     async def run(self) -> Outcome:
         """Run the plan; return what was found."""
@@ -165,7 +167,7 @@ class Run:
     async def _wait(self, deadline: float, over: Callable[[], bool]) -> None:
         """Return when `over` says so or at the deadline; report the status when it is due."""
         while not over() and (now := monotonic()) < deadline:
-            if now >= self._status_at:
+            if now >= self._status_at or self._all_connected != self._complete:
                 self._phase(f"status: {self._state}")
             await asyncio.sleep(min(CHECK_INTERVAL, deadline - now))
 
@@ -173,6 +175,11 @@ class Run:
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         self.progress.phase(f"{at} {text}")
         self._status_at = monotonic() + STATUS_INTERVAL
+        self._complete = self._all_connected
+
+    @property
+    def _all_connected(self) -> bool:
+        return all(client.connected for client in self.clients)
 
     @property
     def _all_recovered(self) -> bool:
