@@ -19,6 +19,24 @@ All queries of a process share one thread, so one that waits for an unreachable 
 socket of the process; libpq's own limit is about two minutes.
 """
 
+DEAD_PEER = {
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15000,
+}
+"""How libpq tells a database host that has lost its power: seconds; milliseconds for the last one.
+
+Such a host closes no connection. Without these, a query waits 15 minutes for it, and whoever reads
+two hours, or until long after the host is back.
+"""
+
+LAYER_TIMEOUT = 15
+"""Seconds without an answer after which a connection to the layer is given up.
+
+Longer than the layer's longest command, which waits 5 s for a message.
+"""
+
 LAYER_CAPACITY = 2000
 """Messages that wait in Redis for a process; beyond them the layer drops new ones, at INFO only.
 
@@ -132,7 +150,8 @@ class Environment:
             raise ImproperlyConfigured(f"{name} names no database; allowed is {allowed}.")
         if scheme != "sqlite":
             options = database.setdefault("OPTIONS", {})
-            options.setdefault("connect_timeout", CONNECT_TIMEOUT)
+            for option, value in {"connect_timeout": CONNECT_TIMEOUT, **DEAD_PEER}.items():
+                options.setdefault(option, value)
             # Every request has a thread of its own, and would have its own connection.
             options["pool"] = {
                 "min_size": 0,
@@ -151,7 +170,16 @@ class Environment:
             return {"BACKEND": "channels.layers.InMemoryChannelLayer"}
         return {
             "BACKEND": "channels_redis.core.RedisChannelLayer",
-            "CONFIG": {"hosts": [url], "capacity": LAYER_CAPACITY},
+            "CONFIG": {
+                "hosts": [
+                    {
+                        "address": url,
+                        "socket_connect_timeout": CONNECT_TIMEOUT,
+                        "socket_timeout": LAYER_TIMEOUT,
+                    }
+                ],
+                "capacity": LAYER_CAPACITY,
+            },
         }
 
     def broker(self, name: str) -> str:

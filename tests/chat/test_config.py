@@ -1,5 +1,6 @@
 import logging
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -52,14 +53,24 @@ def test_database_postgres() -> None:
     assert database["CONN_HEALTH_CHECKS"] is True
     pool = database["OPTIONS"].pop("pool")
     assert (pool["min_size"], pool["max_size"]) == (0, 7)
-    assert database["OPTIONS"] == {"connect_timeout": 5, "sslmode": "require"}
+    assert database["OPTIONS"] == {
+        "connect_timeout": 5,
+        "keepalives_count": 3,
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "sslmode": "require",
+        "tcp_user_timeout": 15000,
+    }
 
 
 def test_channel_layer() -> None:
     url = "redis://layer:p%40ss@redis1:6380/0"
     assert Environment({"V": url}).channel_layer("V") == {
         "BACKEND": "channels_redis.core.RedisChannelLayer",
-        "CONFIG": {"hosts": [url], "capacity": 2000},
+        "CONFIG": {
+            "hosts": [{"address": url, "socket_connect_timeout": 5, "socket_timeout": 15}],
+            "capacity": 2000,
+        },
     }
     assert Environment({}).channel_layer("V") == {"BACKEND": "channels.layers.InMemoryChannelLayer"}
 
@@ -135,6 +146,28 @@ def test_serving_needs_a_key_for_tokens() -> None:
 
 def test_development_needs_no_keys() -> None:
     assert serve(DJANGO_DEBUG="1").returncode == 0
+
+
+def test_django_finds_nothing_to_warn_of_but_what_the_edge_does() -> None:
+    checked = subprocess.run(
+        [sys.executable, "manage.py", "check", "--deploy"],
+        cwd=APP,
+        env={
+            "PATH": os.environ["PATH"],
+            "SECRET_KEY": "0123456789abcdefghijklmnopqrstuvwxyz" * 2,
+            "JWT_KEY": "y" * 32,
+            "ALLOWED_HOSTS": "chat.example",
+            "SECURE_COOKIES": "1",
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    # W004: Strict-Transport-Security. W008: the redirect from http.
+    assert set(re.findall(r"security\.[A-Z]\d+", checked.stderr)) == {
+        "security.W004",
+        "security.W008",
+    }, checked.stderr
 
 
 def test_number() -> None:
