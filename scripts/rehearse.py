@@ -5,8 +5,8 @@ that restarts, another value for every secret. The clients' ledgers say what it 
 came twice or out of order, how their connections ended, how long they were away, and how many came
 back in one second. Ends with 0 where nothing was lost and every connection ended with 1012.
 
-The steps kill-worker, kill-host and kill-all are accidents and no operations: they are run when
-they are named, and then a connection may end in any way.
+The steps kill-worker, kill-host, kill-all and chaos are accidents and no operations: they are run
+when they are named, and then a connection may end in any way.
 
 The reports, and a plot of the sockets of every worker over time, are in .rehearsal/.
 """
@@ -24,11 +24,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+import chaos
 import commands
 from commands import ROOT
 
@@ -38,7 +40,7 @@ CREDENTIALS = DIRECTORY / "credentials.json"
 PYTHON = sys.executable
 OPERATE = ROOT / "scripts" / "operate"
 SERVICE_RESTART = 1012
-ACCIDENTS = {"kill-worker", "kill-host", "kill-all"}
+ACCIDENTS = {"kill-worker", "kill-host", "kill-all", "chaos"}
 
 
 class RehearsalError(Exception):
@@ -184,6 +186,29 @@ class Rehearsal:
         playbook = ROOT / "scripts/ansible-playbook"
         run("verified", playbook, "-i", INVENTORY, "playbooks/verify.yml")
 
+    def cause_chaos(self) -> None:
+        """Cause every accident of chaos.py."""
+
+        def ssh(host: str, command: str) -> str:
+            try:
+                return run(f"chaos on {host}", *cluster("ssh", host, command))
+            except RehearsalError as error:
+                raise OSError(str(error)) from None
+
+        made = self.generated()
+        chaos.Chaos(
+            ssh,
+            self.generated("hosts"),
+            chaos.Api(
+                f"http://127.0.0.1:{made['staging_edge_port']}",
+                made["channels_users"],
+                "rehearsal-1",
+            ),
+            connected_since,
+            DIRECTORY / "chaos.md",
+        ).run()
+        print("\n     ", end="")
+
     def rotate_every_secret(self) -> None:
         """Give every secret another value, the signing keys in two runs.
 
@@ -236,8 +261,14 @@ def start_load(rehearsal: Rehearsal, options: argparse.Namespace) -> subprocess.
         *("--adapter", "chat.load_adapter:RoomAdapter", "--credentials", str(CREDENTIALS)),
         *("--clients", str(options.clients), "--rate", str(options.rate), "--duration", "36000"),
         *("--connect-rate", "50", "--reconnect-rate", "inf"),
-        *(() if set(options.steps) & ACCIDENTS else ("--expect-codes", str(SERVICE_RESTART))),
-        *("--max-recovery-p99", str(options.max_away)),
+        *(
+            ()
+            if set(options.steps) & ACCIDENTS
+            else (
+                *("--expect-codes", str(SERVICE_RESTART)),
+                *("--max-recovery-p99", str(options.max_away)),
+            )
+        ),
         *("--timeline", str(DIRECTORY / "timeline.json"), "--json", str(DIRECTORY / "load.json")),
     ]
     with (DIRECTORY / "load.log").open("w") as log:
@@ -287,6 +318,18 @@ def wait_until_connected(clients: subprocess.Popen[str]) -> None:
     raise RehearsalError(f"not all clients connected within 300 s; see {log}")
 
 
+def connected_since() -> float | None:
+    """Return since when all clients have been connected, in seconds of the epoch, if they are."""
+    since = None
+    for line in (DIRECTORY / "load.log").read_text().splitlines():
+        if said := re.match(r"(\S+) .*?(\d+) of (\d+) connected", line):
+            if said[2] != said[3]:
+                since = None
+            elif since is None:
+                since = datetime.fromisoformat(said[1]).timestamp()
+    return since
+
+
 def remove() -> None:
     """Remove the cluster, and say how where that fails."""
     if not (INVENTORY / "hosts.yml").exists():
@@ -316,7 +359,7 @@ def main() -> int:
     try:
         with commands.locked("rehearsal", "make rehearse"):
             return rehearse(parser, options)
-    except RehearsalError as error:
+    except (RehearsalError, chaos.NotBackError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
 
@@ -335,6 +378,7 @@ def rehearse(parser: argparse.ArgumentParser, options: argparse.Namespace) -> in
         "rotate": rehearsal.rotate_every_secret,
         "kill-worker": lambda: rehearsal.kill(("app1", "channels-web@8001")),
         "kill-host": lambda: rehearsal.kill(("app1", "channels-web@*")),
+        "chaos": rehearsal.cause_chaos,
         "kill-all": lambda: rehearsal.kill(("app1", "channels-web@*"), ("app2", "channels-web@*")),
     }
     unknown = set(options.steps) - set(steps)

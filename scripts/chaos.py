@@ -1,0 +1,320 @@
+"""The accidents of scripts/rehearse.py: what breaks by itself must be back by itself.
+
+Every service is killed, services and hosts are restarted, one after the other and all at once, and
+the address of the data host comes late. Before each accident delayed messages are accepted. After
+it, three questions are asked from outside until each has its answer, without an operator: does
+every service run and is delivery proved, are all clients connected, have the delayed messages come,
+each once?
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.request import ProxyHandler, Request, build_opener
+
+import commands
+
+# The services of the cluster; of the others a host's own distribution takes care.
+SERVICES = ("channels-*.service", "nginx.service", "redis-server@*.service", "postgresql@*.service")
+RESTARTED = ("redis-server@layer.service", "redis-server@broker.service", "postgresql@*.service")
+DOCKER = commands.ROOT / "scripts" / "staging" / "docker"
+
+DELAYED = 3
+"""Messages that are accepted before an accident."""
+DELAY = 5
+"""Seconds after which they are due."""
+PATIENCE = 300.0
+"""Seconds after which an accident is one that needs an operator."""
+ABSENCE = 20.0
+"""Seconds without the address: services are started again meanwhile, and fail."""
+
+PATTERNS = " ".join(f"'{pattern}'" for pattern in SERVICES)
+SHOW = f"systemctl show --property=Id,SubState,MainPID {PATTERNS}"
+
+
+class NotBackError(Exception):
+    """An accident after which something was not back by itself; printed without a traceback."""
+
+
+@dataclass(frozen=True)
+class Accident:
+    """Something that happens to a cluster.
+
+    Attributes:
+        what: happens, for the table.
+        cause: let it happen; returns when that is over, and the time begins.
+        killed: the services that must run in another process afterwards, with their host.
+    """
+
+    what: str
+    cause: Callable[[], None]
+    killed: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """Seconds from the end of an accident until something was so again."""
+
+    what: str
+    serving: float
+    connected: float
+    late: float
+
+
+class Api:
+    """The application's HTTP API, asked through the edge.
+
+    Args:
+        url: the edge's.
+        users: the passwords by user.
+        room: where delayed messages are said.
+    """
+
+    def __init__(self, url: str, users: Mapping[str, str], room: str) -> None:
+        self.url, self.room = url, room
+        self.open = build_opener(ProxyHandler({})).open
+        self.user, self.password = next(iter(users.items()))
+
+    def ask(self, path: str, content: object = None, token: str = "") -> dict[str, Any]:
+        """Return the answer to a GET, or to a POST where there is content.
+
+        Raises:
+            OSError: there was none, or an error.
+        """
+        headers = {"Content-Type": "application/json"}
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        data = None if content is None else json.dumps(content).encode()
+        request = Request(self.url + path, data, headers)  # noqa: S310 - the edge, by http
+        try:
+            with self.open(request, timeout=10) as response:
+                found: dict[str, Any] = json.load(response)
+                return found
+        except (HTTPException, ValueError) as error:
+            raise OSError(f"{path}: {type(error).__name__}") from None
+
+    def token(self) -> str:
+        """Return a new token: an old one may expire meanwhile."""
+        names = {"username": self.user, "password": self.password}
+        return str(self.ask("/api/token/", names)["token"])
+
+    def accept(self, count: int, delay: int) -> tuple[dict[str, float], int]:
+        """Have delayed messages accepted; return when each is due, and the room's number before."""
+        token, path = self.token(), f"/api/rooms/{self.room}/messages/"
+        before = int(self.ask(f"{path}?after=0", token=token)["sequence"])
+        due = {}
+        for _ in range(count):
+            name = uuid.uuid4().hex
+            message = {"message": "delayed", "client_id": name, "delay": delay}
+            self.ask(path, message, token)
+            due[name] = time.monotonic() + delay
+        return due, before
+
+    def count(self, names: Mapping[str, object], after: int) -> dict[str, int]:
+        """Return how often each message came after a number of the room."""
+        token, found = self.token(), dict.fromkeys(names, 0)
+        while True:
+            path = f"/api/rooms/{self.room}/messages/?after={after}"
+            page = self.ask(path, token=token)["messages"]
+            for message in page:
+                if message["client_id"] in found:
+                    found[message["client_id"]] += 1
+            if not page:
+                return found
+            after = page[-1]["sequence"]
+
+
+@dataclass
+class Chaos:
+    """Causes accidents, and measures how long until all is back.
+
+    Attributes:
+        ssh: run a command on a host; raises OSError where that fails.
+        hosts: `staging_container` and `ansible_host`, an address, of each host.
+        api: the application's.
+        connected_since: since when, in seconds of the epoch, all clients have been connected.
+        report: where the table is written after each accident.
+    """
+
+    ssh: Callable[[str, str], str]
+    hosts: Mapping[str, Mapping[str, str]]
+    api: Api
+    connected_since: Callable[[], float | None]
+    report: Path
+    recoveries: list[Recovery] = field(default_factory=list)
+
+    def running(self) -> dict[tuple[str, str], str]:
+        """Return the process of each service that runs, by host and name."""
+        found = {}
+        for host in self.hosts:
+            for block in self.ssh(host, SHOW).strip().split("\n\n"):
+                shown = dict(line.split("=", 1) for line in block.splitlines())
+                if shown.get("SubState") == "running":
+                    found[host, shown["Id"]] = shown["MainPID"]
+        return found
+
+    def accidents(self) -> Iterator[Accident]:
+        """Yield every accident: services, then hosts, then all of them."""
+        services = tuple(self.running())
+        data = next(host for host, unit in services if unit == RESTARTED[0])
+        for host, unit in services:
+            yield Accident(
+                f"`{unit}` on {host} killed",
+                lambda host=host, unit=unit: self.kill(host, unit),  # type: ignore[misc]
+                ((host, unit),),
+            )
+        for pattern in RESTARTED:
+            yield Accident(
+                f"`{pattern}` on {data} restarted",
+                lambda pattern=pattern: self.restart(data, pattern),  # type: ignore[misc]
+            )
+        yield Accident("every service of every host killed", self.kill_all, services)
+        for host in self.hosts:
+            yield Accident(f"{host} rebooted", lambda host=host: self.reboot(host))  # type: ignore[misc]
+        for host in self.hosts:
+            yield Accident(f"{host} without power", lambda host=host: self.power(host))  # type: ignore[misc]
+        yield Accident("all hosts without power, and on at once", lambda: self.power(*self.hosts))
+        yield Accident(
+            f"{data} boots, its address comes {ABSENCE:.0f} s late", lambda: self.late(data)
+        )
+
+    def kill(self, host: str, unit: str) -> None:
+        """Kill every process of a service."""
+        self.ssh(host, f"sudo systemctl kill --signal=KILL '{unit}'")
+
+    def kill_all(self) -> None:
+        """Kill every service of every host."""
+        for host in self.hosts:
+            self.ssh(host, f"sudo systemctl kill --signal=KILL {PATTERNS}")
+
+    def restart(self, host: str, unit: str) -> None:
+        """Restart a service as an upgrade of its package does."""
+        self.ssh(host, f"sudo systemctl restart '{unit}'")
+
+    def reboot(self, host: str) -> None:
+        """Shut a host down in order, and start it."""
+        container = self.hosts[host]["staging_container"]
+        docker("stop", "--time", "120", container)
+        docker("start", container)
+
+    def power(self, *hosts: str) -> None:
+        """Take hosts away at once, and start them together."""
+        containers = [self.hosts[host]["staging_container"] for host in hosts]
+        docker("kill", *containers)
+        docker("start", *containers)
+
+    def late(self, host: str) -> None:
+        """Boot a host whose address comes when its services have been started."""
+        container = self.hosts[host]["staging_container"]
+        network, address = container.removesuffix(f"-{host}"), self.hosts[host]["ansible_host"]
+        docker("kill", container)
+        docker("network", "disconnect", network, container)
+        docker("start", container)
+        time.sleep(ABSENCE)
+        docker("network", "connect", "--ip", address, network, container)
+
+    def run(self) -> None:
+        """Cause every accident, and wait after each until all is back.
+
+        Raises:
+            NotBackError: something was not, or a delayed message came twice.
+        """
+        for accident in self.accidents():
+            self.recoveries.append(self.recover_from(accident))
+            self.report.write_text(table(self.recoveries))
+
+    def recover_from(self, accident: Accident) -> Recovery:
+        """Cause an accident, and measure how long until all is back."""
+        print(f"\n     {accident.what} ...", end=" ", flush=True)
+        before = self.running()
+        due, number = self.api.accept(DELAYED, DELAY)
+        accident.cause()
+        began, began_at = time.monotonic(), time.time()
+
+        def until(what: str, is_so: Callable[[], bool]) -> float:
+            while time.monotonic() < began + PATIENCE:
+                with contextlib.suppress(OSError):
+                    if is_so():
+                        return time.monotonic()
+                time.sleep(0.1)
+            raise NotBackError(f"{accident.what}. Not within {PATIENCE:.0f} s: {what}.")
+
+        def all_run() -> bool:
+            now = self.running()
+            return all(
+                service in now and (service not in accident.killed or now[service] != process)
+                for service, process in before.items()
+            )
+
+        def delayed_came() -> bool:
+            return all(self.api.count(due, number).values())
+
+        until("all services run", all_run)
+        serving = until("delivery is proved", self.proved)
+        came = until("the delayed messages came", delayed_came)
+        until("all clients are connected", lambda: self.connected_since() is not None)
+        connected = (self.connected_since() or time.time()) - began_at
+        twice = [name for name, count in self.api.count(due, number).items() if count != 1]
+        if twice:
+            raise NotBackError(f"{accident.what}: {len(twice)} delayed messages came twice.")
+        recovery = Recovery(
+            accident.what,
+            serving - began,
+            # Clients that nothing was taken from have been connected since before.
+            max(0.0, connected),
+            max(0.0, came - max(due.values())),
+        )
+        print(
+            f"served after {recovery.serving:.1f} s, all clients connected after"
+            f" {recovery.connected:.1f} s, delayed messages {recovery.late:.1f} s late",
+            end=" ",
+            flush=True,
+        )
+        return recovery
+
+    def proved(self) -> bool:
+        """Return whether every worker reaches every worker."""
+        workers = [
+            (host, unit.removeprefix("channels-web@").removesuffix(".service"))
+            for host, unit in self.running()
+            if unit.startswith("channels-web@")
+        ]
+        arguments = " ".join(
+            f"--worker={host}:{port}=http://{self.hosts[host]['ansible_host']}:{port}"
+            for host, port in workers
+        )
+        self.ssh(workers[0][0], f"sudo channels-prove current {arguments}")
+        return True
+
+
+def docker(*arguments: str) -> None:
+    """Run the engine's client.
+
+    Raises:
+        NotBackError: it failed.
+    """
+    result = commands.run([DOCKER, *arguments], merge=True)
+    if result.returncode:
+        raise NotBackError(f"docker {arguments[0]} failed: {result.stdout.strip()}")
+
+
+def table(recoveries: list[Recovery]) -> str:
+    """Return the recoveries as a table of Markdown."""
+    lines = [
+        "| accident | served and proved after, s | all clients connected after, s"
+        " | delayed messages late by, s |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {each.what} | {each.serving:.1f} | {each.connected:.1f} | {each.late:.1f} |"
+        for each in recoveries
+    ]
+    return "\n".join(lines) + "\n"
