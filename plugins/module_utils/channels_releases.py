@@ -174,12 +174,16 @@ class Releases:
             return False
         new = final.with_name(f".{name}")
         shutil.rmtree(new, ignore_errors=True)  # what an interrupted run has left
-        new.mkdir(parents=True)
+        # The application's user reads what root unpacks, also where root's own umask is 077.
+        umask = os.umask(0o022)
         try:
+            new.mkdir(parents=True)
             self._fill(new, name, environment, user)
         except Exception:
             shutil.rmtree(new, ignore_errors=True)  # the disk may be full
             raise
+        finally:
+            os.umask(umask)
         new.rename(final)
         return True
 

@@ -154,6 +154,23 @@ def test_a_release_is_unpacked_with_its_packages(host: Host) -> None:
     assert not host.releases.install(A, "env", USER), "it is there"
 
 
+def test_the_application_reads_its_release_whatever_umask_root_has(host: Host) -> None:
+    host.bring(A, RELEASE_FILES)
+    host.bring("env", PACKAGES)
+    before = os.umask(0o077)
+    try:
+        host.releases.install(A, "env", USER)
+    finally:
+        assert os.umask(before) == 0o077
+    unreadable = [
+        path
+        for kind in ("releases", "environments")
+        for path in (host.home / kind).rglob("*")
+        if not path.is_symlink() and not path.stat().st_mode & (0o001 if path.is_dir() else 0o004)
+    ]
+    assert unreadable == []
+
+
 def test_a_release_of_the_same_packages_shares_them(host: Host) -> None:
     for name in (A, B):
         host.bring(name, RELEASE_FILES)
