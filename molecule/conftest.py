@@ -15,6 +15,8 @@ from playwright.sync_api import Browser, expect, sync_playwright
 CLUSTER = pytest.StashKey[Cluster]()
 DEFAULT_SCENARIO = Path(__file__).parent / "default"
 BEGAN = pytest.StashKey[float]()
+FAILURES = Path(__file__).parents[1] / ".staging" / "failed-host-tests.txt"
+"""The failures, for scripts/test: Molecule prints much after the words of pytest."""
 
 
 @pytest.fixture(scope="session")
@@ -56,3 +58,16 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
         for host, journal in cluster.journals(since=item.stash[BEGAN] - 1):
             report.sections.append((f"journal of {host} since the test began", journal))
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Keep the failures, each with the first lines of its reason."""
+    stats = terminalreporter.stats
+    failures = []
+    for report in (*stats.get("failed", ()), *stats.get("error", ())):
+        crash = getattr(report.longrepr, "reprcrash", None)
+        reason = crash.message if crash else str(report.longrepr)
+        lines = [line[:300] for line in reason.splitlines()[:8]]
+        failures.append("\n     ".join([report.nodeid, *lines]) + "\n")
+    FAILURES.parent.mkdir(exist_ok=True)
+    FAILURES.write_text("".join(failures))
