@@ -13,8 +13,10 @@ import contextlib
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -36,8 +38,9 @@ PATIENCE = 300.0
 ABSENCE = 20.0
 """Seconds without the address: services are started again meanwhile, and fail."""
 
-PATTERNS = " ".join(f"'{pattern}'" for pattern in SERVICES)
-SHOW = f"systemctl show --property=Id,SubState,MainPID {PATTERNS}"
+SHOW = "systemctl show --property=Id,SubState,MainPID " + " ".join(
+    f"'{pattern}'" for pattern in SERVICES
+)
 
 
 class NotBackError(Exception):
@@ -64,7 +67,8 @@ class Recovery:
     """Seconds from the end of an accident until something was so again."""
 
     what: str
-    serving: float
+    running: float
+    proved: float
     connected: float
     late: float
 
@@ -107,7 +111,10 @@ class Api:
         return str(self.ask("/api/token/", names)["token"])
 
     def accept(self, count: int, delay: int) -> tuple[dict[str, float], int]:
-        """Have delayed messages accepted; return when each is due, and the room's number before."""
+        """Have delayed messages accepted; return when each is due, and the room's number before.
+
+        Times are seconds of the epoch, here and in `said`: hosts on this machine have its clock.
+        """
         token, path = self.token(), f"/api/rooms/{self.room}/messages/"
         before = int(self.ask(f"{path}?after=0", token=token)["sequence"])
         due = {}
@@ -115,18 +122,19 @@ class Api:
             name = uuid.uuid4().hex
             message = {"message": "delayed", "client_id": name, "delay": delay}
             self.ask(path, message, token)
-            due[name] = time.monotonic() + delay
+            due[name] = time.time() + delay
         return due, before
 
-    def count(self, names: Mapping[str, object], after: int) -> dict[str, int]:
-        """Return how often each message came after a number of the room."""
-        token, found = self.token(), dict.fromkeys(names, 0)
+    def said(self, names: Iterable[str], after: int) -> dict[str, list[float]]:
+        """Return when each message was said, among those after a number of the room."""
+        token = self.token()
+        found: dict[str, list[float]] = {name: [] for name in names}
         while True:
             path = f"/api/rooms/{self.room}/messages/?after={after}"
             page = self.ask(path, token=token)["messages"]
             for message in page:
-                if message["client_id"] in found:
-                    found[message["client_id"]] += 1
+                if (name := message.get("client_id")) in found:
+                    found[name].append(datetime.fromisoformat(message["sent_at"]).timestamp())
             if not page:
                 return found
             after = page[-1]["sequence"]
@@ -176,7 +184,9 @@ class Chaos:
                 f"`{pattern}` on {data} restarted",
                 lambda pattern=pattern: self.restart(data, pattern),  # type: ignore[misc]
             )
-        yield Accident("every service of every host killed", self.kill_all, services)
+        yield Accident(
+            "every service of every host killed", lambda: self.kill_all(services), services
+        )
         for host in self.hosts:
             yield Accident(f"{host} rebooted", lambda host=host: self.reboot(host))  # type: ignore[misc]
         for host in self.hosts:
@@ -190,10 +200,11 @@ class Chaos:
         """Kill every process of a service."""
         self.ssh(host, f"sudo systemctl kill --signal=KILL '{unit}'")
 
-    def kill_all(self) -> None:
-        """Kill every service of every host."""
+    def kill_all(self, services: Iterable[tuple[str, str]]) -> None:
+        """Kill services, all of a host at once."""
         for host in self.hosts:
-            self.ssh(host, f"sudo systemctl kill --signal=KILL {PATTERNS}")
+            units = " ".join(f"'{unit}'" for on, unit in services if on == host)
+            self.ssh(host, f"sudo systemctl kill --signal=KILL {units}")
 
     def restart(self, host: str, unit: str) -> None:
         """Restart a service as an upgrade of its package does."""
@@ -235,15 +246,18 @@ class Chaos:
         """Cause an accident, and measure how long until all is back."""
         print(f"\n     {accident.what} ...", end=" ", flush=True)
         before = self.running()
-        due, number = self.api.accept(DELAYED, DELAY)
-        accident.cause()
-        began, began_at = time.monotonic(), time.time()
+        try:
+            due, number = self.api.accept(DELAYED, DELAY)
+            accident.cause()
+        except OSError as error:
+            raise NotBackError(f"{accident.what}. Could not be caused: {error}") from None
+        began = time.time()
 
         def until(what: str, is_so: Callable[[], bool]) -> float:
-            while time.monotonic() < began + PATIENCE:
+            while time.time() < began + PATIENCE:
                 with contextlib.suppress(OSError):
                     if is_so():
-                        return time.monotonic()
+                        return time.time() - began
                 time.sleep(0.1)
             raise NotBackError(f"{accident.what}. Not within {PATIENCE:.0f} s: {what}.")
 
@@ -254,27 +268,32 @@ class Chaos:
                 for service, process in before.items()
             )
 
-        def delayed_came() -> bool:
-            return all(self.api.count(due, number).values())
-
-        until("all services run", all_run)
-        serving = until("delivery is proved", self.proved)
-        came = until("the delayed messages came", delayed_came)
-        until("all clients are connected", lambda: self.connected_since() is not None)
-        connected = (self.connected_since() or time.time()) - began_at
-        twice = [name for name, count in self.api.count(due, number).items() if count != 1]
-        if twice:
-            raise NotBackError(f"{accident.what}: {len(twice)} delayed messages came twice.")
+        with ThreadPoolExecutor() as pool:
+            waits = [
+                pool.submit(until, what, is_so)
+                for what, is_so in (
+                    ("all services run", all_run),
+                    ("delivery is proved", self.proved),
+                    ("all clients are connected", lambda: self.connected_since() is not None),
+                    ("the delayed messages came", lambda: all(self.api.said(due, number).values())),
+                )
+            ]
+            running, proved, *_ = [wait.result() for wait in waits]
+        said = self.api.said(due, number)
+        if any(len(times) > 1 for times in said.values()):
+            raise NotBackError(f"{accident.what}. A delayed message came twice.")
         recovery = Recovery(
             accident.what,
-            serving - began,
-            # Clients that nothing was taken from have been connected since before.
-            max(0.0, connected),
-            max(0.0, came - max(due.values())),
+            running,
+            proved,
+            # Clients that lost nothing have been connected since before.
+            max(0.0, (self.connected_since() or time.time()) - began),
+            max(0.0, *(times[0] - due[name] for name, times in said.items())),
         )
         print(
-            f"served after {recovery.serving:.1f} s, all clients connected after"
-            f" {recovery.connected:.1f} s, delayed messages {recovery.late:.1f} s late",
+            f"services run after {recovery.running:.1f} s, delivery proved after"
+            f" {recovery.proved:.1f} s, all clients connected after {recovery.connected:.1f} s,"
+            f" delayed messages {recovery.late:.1f} s late",
             end=" ",
             flush=True,
         )
@@ -309,12 +328,13 @@ def docker(*arguments: str) -> None:
 def table(recoveries: list[Recovery]) -> str:
     """Return the recoveries as a table of Markdown."""
     lines = [
-        "| accident | served and proved after, s | all clients connected after, s"
-        " | delayed messages late by, s |",
-        "|---|---|---|---|",
+        "| accident | services run after, s | delivery proved after, s"
+        " | all clients connected after, s | delayed messages late by, s |",
+        "|---|---|---|---|---|",
     ]
     lines += [
-        f"| {each.what} | {each.serving:.1f} | {each.connected:.1f} | {each.late:.1f} |"
+        f"| {each.what} | {each.running:.1f} | {each.proved:.1f} | {each.connected:.1f}"
+        f" | {each.late:.1f} |"
         for each in recoveries
     ]
     return "\n".join(lines) + "\n"
