@@ -1,6 +1,7 @@
 """Ansible action: check every variable of every host before anything is changed.
 
-For each host it reads ``meta/argument_specs.yml`` of the roles that run there (types, choices, what
+Hosts in none of the groups of ``by_group`` belong to somebody else: their variables are not read.
+For each other host it reads ``meta/argument_specs.yml`` of the roles that run there (types, choices, what
 is required), then the rules of ``meta/preflight.yml``: ``variable``, ``that`` (an expression that
 must hold) and ``allowed`` (in words). All problems are reported at once, each with the variable,
 its value and what is allowed; secrets are not shown.
@@ -32,6 +33,9 @@ TYPES = {
 }
 # Variables of the role cluster that may differ between hosts.
 PER_HOST = {"cluster_address", "cluster_nofile", "cluster_workers"}
+# Prefixes that no role of somebody else has. Exporters and other roles for nginx, PostgreSQL and
+# Redis have the prefixes of the kit's roles: redis_exporter_port is no mistake.
+OWN_PREFIXES = ("channels_", "cluster_")
 NOT_SET = "not set"
 
 # The Python type that a value must have: nothing converts it before a template uses it.
@@ -99,7 +103,12 @@ class ActionModule(ActionBase):
             if not groups.get(group):
                 problem = f"the group {group} is empty; allowed: at least one host"
                 hosts_by_problem[problem].append("inventory")
-        for host in groups["all"]:
+        hosts = [
+            host
+            for host in groups["all"]
+            if any(host in groups.get(group, ()) for group in by_group)
+        ]
+        for host in hosts:
             names = [
                 *every,
                 *(
@@ -112,7 +121,7 @@ class ActionModule(ActionBase):
             for problem in self.problems(host, [roles[name] for name in names], roles, task_vars):
                 hosts_by_problem[problem].append(host)
 
-        for problem in self.disagreements(groups["all"], roles["cluster"], task_vars["hostvars"]):
+        for problem in self.disagreements(hosts, roles["cluster"], task_vars["hostvars"]):
             hosts_by_problem[problem].append("inventory")
 
         if hosts_by_problem:
@@ -192,7 +201,11 @@ class ActionModule(ActionBase):
         prefixes = tuple(f"{name}_" for name in known)
         for name in given:
             if name.startswith(prefixes) and name not in options:
-                near = difflib.get_close_matches(name, options, n=1, cutoff=0.8)
+                is_own = name.startswith(OWN_PREFIXES)
+                # Another role's variable is not one or two letters from one of the kit's.
+                near = difflib.get_close_matches(name, options, n=1, cutoff=0.8 if is_own else 0.9)
+                if not near and not is_own:
+                    continue
                 role_name = name.split("_")[0]
                 hint = (
                     f"did you mean {near[0]}?"

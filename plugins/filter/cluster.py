@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from ansible.inventory.manager import InventoryManager, split_host_pattern
+from ansible.parsing.dataloader import DataLoader
+
 
 def cluster_addresses(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> list[str]:
     """Return each host's address as the others reach it; one without is preflight's to refuse."""
@@ -55,6 +58,23 @@ def in_userinfo(text: str) -> str:
     return quote(text, safe="")
 
 
+def unmatched(limit: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the parts of ``--limit`` that match no host and no group; Ansible only warns of them.
+
+    Args:
+        limit: what stands behind ``--limit``: names, groups, patterns, with ``!`` or ``&`` in front.
+        groups: the hosts of every group of the inventory.
+    """
+    inventory = InventoryManager(loader=DataLoader(), parse=False)
+    for group, hosts in groups.items():
+        inventory.add_group(group)
+        for host in hosts:
+            inventory.add_host(host, group)
+    # @FILE is a list that Ansible wrote after a failed run.
+    terms = [term for term in split_host_pattern(limit) if not term.startswith("@")]
+    return [term for term in terms if not inventory.get_hosts(term.lstrip("!&"))]
+
+
 class FilterModule:
     """What Ansible asks for filters."""
 
@@ -64,6 +84,7 @@ class FilterModule:
             "cluster_addresses": cluster_addresses,
             "cluster_in_url": in_url,
             "cluster_in_userinfo": in_userinfo,
+            "cluster_unmatched": unmatched,
             "cluster_web_workers": cluster_web_workers,
             "cluster_worker_arguments": worker_arguments,
         }
