@@ -150,6 +150,7 @@ def by_rule(turn: int) -> Tree:
     """Every variable that has a rule is one of its bad examples, on a host of its role."""
     hosts, groups = one_of_each()
     hosts["plain"] = {}
+    groups["nginx"].append("plain")
     for role, variable in RULES:
         hosts[HOST_OF[role]][variable] = BAD[variable][turn]
     return inventory(hosts, groups)
@@ -159,6 +160,7 @@ def by_type() -> Tree:
     """Every variable of every role is of another type than it should be."""
     hosts, groups = one_of_each()
     hosts["plain"] = {}
+    groups["nginx"].append("plain")
     for role in ROLE_NAMES:
         wrong = {name: not_of_type(option) for name, option in options(role).items()}
         hosts[HOST_OF[role]].update(wrong)
@@ -201,6 +203,7 @@ QUOTED = {
 def loose() -> Tree:
     hosts, groups = one_of_each()
     hosts["plain"] = {}
+    groups["nginx"].append("plain")
     for variable, value in {**LINE_ENDS, **QUOTED}.items():
         hosts[HOST_OF[variable.split("_")[0]]][variable] = value
     return inventory(hosts, groups)
@@ -210,7 +213,9 @@ def assorted() -> Tree:
     """What people get wrong."""
     hosts, groups = one_of_each()
     del groups["nginx"]
-    hosts["lb1"] = {"redis_maxcients": 100}
+    # In no group of the kit: somebody else's.
+    hosts["lb1"] = {"redis_maxclients": "many", "cluster_nofile": 1, "cluster_anything": 1}
+    hosts["db1"] = {"redis_maxcients": 100, "redis_exporter_password": SECRET}
     hosts["app1"] = {
         "channels_scret_key": SECRET,
         "channels_hooks": {"before_restart": ["/nowhere/tasks.yml"]},
@@ -417,7 +422,7 @@ def test_a_drain_that_takes_longer_than_anybody_waits_is_refused(runs: dict[str,
 
 def test_a_problem_of_many_hosts_is_said_once(runs: dict[str, Run]) -> None:
     assert runs["assorted"].output.count("cluster_address is not set") == 2  # and Ansible again
-    assert re.search(r"^(\w+, ){4}\w+: cluster_address is not set", runs["assorted"].output, re.M)
+    assert re.search(r"^(\w+, ){3}\w+: cluster_address is not set", runs["assorted"].output, re.M)
 
 
 def test_a_rule_about_a_value_of_the_wrong_type_does_not_say_it_again(
@@ -425,6 +430,18 @@ def test_a_rule_about_a_value_of_the_wrong_type_does_not_say_it_again(
 ) -> None:
     assert "cannot be checked" not in runs["assorted"].output
     assert "cannot be checked" not in runs["by_type"].output
+
+
+def test_a_host_in_none_of_the_groups_is_left_alone(runs: dict[str, Run]) -> None:
+    """It needs no cluster_address, and may have any variable."""
+    assert "lb1" not in runs["assorted"].output
+
+
+def test_a_variable_of_another_role_may_have_the_prefix_of_one_of_the_kits(
+    runs: dict[str, Run],
+) -> None:
+    """Exporters do. Beside one of the kit's that it could be a slip of, it is refused."""
+    assert "redis_exporter_password" not in runs["assorted"].output
 
 
 def test_a_group_that_must_not_be_empty_is_named(runs: dict[str, Run]) -> None:
@@ -440,7 +457,7 @@ def test_a_misspelt_variable_is_named_with_the_one_that_was_meant(runs: dict[str
         "did you mean channels_secret_key?"
     )
     # On a host of another role, too.
-    assert said["lb1", "redis_maxcients"].endswith("did you mean redis_maxclients?")
+    assert said["db1", "redis_maxcients"].endswith("did you mean redis_maxclients?")
     assert said["app1", UNLIKE].endswith("see roles/channels/meta/argument_specs.yml")
     assert ("app1", "chanels_source") not in said
 
