@@ -7,6 +7,7 @@ plain run is what its own work costs: configuration, services, migrations, worke
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import statistics
 import sys
@@ -42,6 +43,12 @@ def cluster(*arguments: str, stdin: str | None = None) -> str:
     return result.stdout
 
 
+def read_groups() -> dict[str, list[str]]:
+    """Return the hosts of each of the kit's groups."""
+    groups: dict[str, list[str]] = json.loads(cluster("groups"))
+    return groups
+
+
 def fresh_hosts() -> None:
     """Make the hosts anew."""
     cluster("down")
@@ -67,22 +74,22 @@ def plain(requirements: str) -> float:
     fresh_hosts()
     every_host = read("roles/base/defaults/main.yml")["base_packages"]
     by_group = read("roles/cluster/defaults/main.yml")["cluster_packages"]
-    groups = read("inventories/staging/hosts.yml")
-    hosts = {host for group in groups.values() for host in group["hosts"]}
+    groups = read_groups()
+    hosts = {host for members in groups.values() for host in members}
 
     def install(host: str) -> None:
         packages = list(every_host)
         for group, members in groups.items():
-            if host in members["hosts"]:
+            if host in members:
                 packages += by_group.get(group, [])
-        if host in groups["channels"]["hosts"]:
+        if host in groups["channels"]:
             # site.yml brings its Python packages along; plain pip needs a place for them.
             packages.append("python3-venv")
         script = (
             "set -e; export DEBIAN_FRONTEND=noninteractive; apt-get update -qq;"
             f" apt-get install -qq --yes --no-install-recommends {' '.join(packages)} </dev/null"
         )
-        if host in groups["channels"]["hosts"]:
+        if host in groups["channels"]:
             script += (
                 "; python3 -m venv /opt/venv; cat > /opt/requirements.txt;"
                 " /opt/venv/bin/pip install --quiet --no-cache-dir"
@@ -108,17 +115,19 @@ def main() -> int:
 def measure(rounds: int) -> int:
     """Measure; return the status to end with."""
     INVENTORY.mkdir(parents=True, exist_ok=True)
-    for name in ("hosts.yml", "group_vars"):
-        link = INVENTORY / name
-        link.unlink(missing_ok=True)
-        link.symlink_to(ROOT / "inventories" / "staging" / name)
+    for path in (ROOT / "inventories" / "staging").iterdir():
+        link = INVENTORY / path.name
+        # That one is the benchmark's own.
+        if link.name != "generated.yml":
+            link.unlink(missing_ok=True)
+            link.symlink_to(path)
     converged, plainly = [], []
     try:
         commands.end_on_signals()
         for number in range(1, rounds + 1):
             converged.append(converge())
             print(f"round {number} of {rounds}: site.yml {converged[-1]:.1f} s", flush=True)
-            app_host = next(iter(read("inventories/staging/hosts.yml")["channels"]["hosts"]))
+            app_host = read_groups()["channels"][0]
             requirements = cluster("ssh", app_host, "cat /srv/channels/current/requirements.txt")
             plainly.append(plain(requirements))
             print(f"round {number} of {rounds}: apt-get and pip {plainly[-1]:.1f} s", flush=True)

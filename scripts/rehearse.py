@@ -36,6 +36,8 @@ from commands import ROOT
 
 DIRECTORY = ROOT / ".rehearsal"
 INVENTORY = DIRECTORY / "inventory"
+STAGING = ROOT / "inventories" / "staging"
+GENERATED = "generated.yml"
 CREDENTIALS = DIRECTORY / "credentials.json"
 PYTHON = sys.executable
 OPERATE = ROOT / "scripts" / "operate"
@@ -76,7 +78,8 @@ class Rehearsal:
 
     def __init__(self, server: str) -> None:
         self.settings: dict[str, Any] = {"channels_server": server}
-        self.hosts = yaml.safe_load((ROOT / "inventories/staging/hosts.yml").read_text())
+        # App hosts beside those of the staging inventory.
+        self.more_hosts: list[str] = []
         self.application = DIRECTORY / "app"
         shutil.rmtree(DIRECTORY / "app", ignore_errors=True)
         shutil.copytree(
@@ -90,17 +93,28 @@ class Rehearsal:
         self.clients: subprocess.Popen[str]
 
     def write_inventory(self) -> None:
-        """Write what the inventory says now."""
+        """Write what the inventory says now: the staging inventory, and what differs."""
+        INVENTORY.mkdir(parents=True, exist_ok=True)
+        for path in INVENTORY.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name != GENERATED:
+                path.unlink()
+        ignored = shutil.ignore_patterns(GENERATED)
+        shutil.copytree(STAGING, INVENTORY, ignore=ignored, dirs_exist_ok=True)
         variables = INVENTORY / "group_vars" / "all"
         variables.mkdir(parents=True, exist_ok=True)
-        source = ROOT / "inventories/staging/group_vars/all/cluster.yml"
-        (variables / "cluster.yml").write_text(source.read_text())
-        (variables / "rehearsal.yml").write_text(yaml.safe_dump(self.settings))
-        (INVENTORY / "hosts.yml").write_text(yaml.safe_dump(self.hosts))
+        # Ansible would read the directory and not the file.
+        if (file := variables.with_suffix(".yml")).exists():
+            file.replace(variables / file.name)
+        # Of files of the same directory, the last one counts.
+        (variables / "zz-rehearsal.yml").write_text(yaml.safe_dump(self.settings))
+        more = {"channels": {"hosts": dict.fromkeys(self.more_hosts)}}
+        (INVENTORY / "rehearsal.yml").write_text(yaml.safe_dump(more))
 
     def generated(self, part: str = "vars") -> dict[str, Any]:
         """Return what was generated for this cluster: secrets, users, the edge's port; or hosts."""
-        content = yaml.safe_load((INVENTORY / "generated.yml").read_text())
+        content = yaml.safe_load((INVENTORY / GENERATED).read_text())
         found: dict[str, Any] = content["all"][part]
         return found
 
@@ -147,14 +161,14 @@ class Rehearsal:
 
     def add_and_remove_a_host(self) -> None:
         """Two app hosts, three, two."""
-        self.hosts["channels"]["hosts"]["app3"] = None
+        self.more_hosts = ["app3"]
         self.write_inventory()
         with timed("add a host"):
             run("third host", *cluster("up"))
             self.converge("a host more")
         with timed("remove a host"):
             run("drain app3", OPERATE, INVENTORY, "drain", "app3")
-            del self.hosts["channels"]["hosts"]["app3"]
+            self.more_hosts = []
             self.converge("a host less")
             run("third host removed", *cluster("up"))
 
@@ -332,7 +346,7 @@ def connected_since() -> float | None:
 
 def remove() -> None:
     """Remove the cluster, and say how where that fails."""
-    if not (INVENTORY / "hosts.yml").exists():
+    if not INVENTORY.exists():
         return
     with timed("remove the cluster"):
         result = commands.run(cluster("down"), merge=True)

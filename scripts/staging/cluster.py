@@ -1,8 +1,9 @@
 """A staging cluster on this machine: for every host of an inventory a container with systemd.
 
-The hosts are found in the inventory's ``hosts.yml``. What belongs to this cluster alone (addresses,
-the key that opens the hosts, secrets, demonstration users) goes into ``generated.yml`` beside it,
-so that ``ansible-playbook -i INVENTORY site.yml`` reaches the hosts over SSH like any server.
+Ansible itself reads the inventory, a directory: every kind of file that it takes is taken here. Hosts in
+none of the kit's groups get no container. What belongs to this cluster alone (addresses, the key that
+opens the hosts, secrets, demonstration users) goes into ``generated.yml`` in that directory, so that
+``ansible-playbook -i INVENTORY site.yml`` reaches the hosts over SSH like any server.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -30,6 +32,7 @@ STATE = ROOT / ".staging"
 LABEL = "channels-kit.cluster"
 DEFAULT_EDGE_PORT = 8080
 EDGE_GROUP = "nginx"
+KIT_GROUPS = (EDGE_GROUP, "channels", "postgres", "redis")
 EDGE_HOST_PORT = 80
 
 # Variables of the roles that have no default: made up once for this cluster.
@@ -49,6 +52,29 @@ NO_CLUSTER = "No staging cluster is running. Start one: make up"
 
 class StagingError(Exception):
     """A message for the operator; printed without a traceback."""
+
+
+def read_groups(inventory: Path) -> dict[str, list[str]]:
+    """Return the hosts of every group of an inventory, with those of its children, in its order.
+
+    Raises:
+        StagingError: Ansible cannot read it.
+    """
+    if not inventory.is_dir():
+        raise StagingError(f"Not an inventory: {inventory} is not a directory.")
+    os.environ.setdefault("ANSIBLE_CONFIG", str(ROOT / "ansible.cfg"))
+    # Here, because it takes half a second, and most verbs need no inventory.
+    from ansible.errors import AnsibleError
+    from ansible.inventory.manager import InventoryManager
+    from ansible.parsing.dataloader import DataLoader
+
+    try:
+        manager = InventoryManager(loader=DataLoader(), sources=[str(inventory)])
+    except AnsibleError as error:
+        raise StagingError(f"Ansible cannot read the inventory {inventory}:\n{error}") from None
+    # Ansible's strings remember where they were read.
+    found = manager.get_groups_dict()
+    return {str(group): [str(host) for host in hosts] for group, hosts in found.items()}
 
 
 def docker(*arguments: str, check: bool = True) -> str:
@@ -92,17 +118,24 @@ class Cluster:
         self.inventory = inventory
         self.state = STATE / name
         self.generated = inventory / "generated.yml"
-        if not (inventory / "hosts.yml").is_file():
-            raise StagingError(f"Not an inventory: {inventory} has no hosts.yml.")
-        groups: dict[str, Any] = yaml.safe_load((inventory / "hosts.yml").read_text())
-        self.host_names = sorted(
-            {host for group in groups.values() for host in group["hosts"] or ()}
-        )
-        self.edge = next(iter(groups[EDGE_GROUP]["hosts"] or ()), None)
-        if self.edge is None:
-            raise StagingError(
-                f"The group {EDGE_GROUP} in {inventory / 'hosts.yml'} has no host. Add one."
-            )
+
+    @cached_property
+    def groups(self) -> dict[str, list[str]]:
+        """The hosts of each of the kit's groups. Read when needed: `down` works without it."""
+        groups = read_groups(self.inventory)
+        if not groups.get(EDGE_GROUP):
+            raise StagingError(f"The group {EDGE_GROUP} in {self.inventory} has no host. Add one.")
+        return {group: groups.get(group, []) for group in KIT_GROUPS}
+
+    @property
+    def host_names(self) -> list[str]:
+        """The hosts that get a container, sorted."""
+        return sorted({host for hosts in self.groups.values() for host in hosts})
+
+    @property
+    def edge(self) -> str:
+        """The host that is published on this machine."""
+        return self.groups[EDGE_GROUP][0]
 
     def variables(self) -> dict[str, Any]:
         """Return the variables of generated.yml; none where there is no cluster."""
@@ -356,7 +389,8 @@ class Cluster:
         label = f"label={LABEL}={self.name}"
         if networks := docker("network", "ls", "--quiet", "--filter", label).split():
             docker("network", "rm", *networks)
-        self.generated.unlink(missing_ok=True)
+        if self.inventory.is_dir():
+            self.generated.unlink(missing_ok=True)
         # And nothing beside it: a lock of .staging may be held.
         if self.state.exists():
             shutil.rmtree(self.state)
@@ -395,9 +429,11 @@ class Cluster:
 
     def ssh(self, host: str, command: list[str]) -> NoReturn:
         """Become a shell on a host, or a command there."""
-        if host not in self.host_names:
+        # The inventory may have changed since the hosts were made.
+        names = sorted(self.generated_hosts()) or self.host_names
+        if host not in names:
             raise StagingError(
-                f"HOST={host!r} is not a host of this cluster. Hosts: {', '.join(self.host_names)}"
+                f"HOST={host!r} is not a host of this cluster. Hosts: {', '.join(names)}"
             )
         if not self.generated.exists():
             raise StagingError(NO_CLUSTER)
@@ -458,7 +494,7 @@ def main() -> int:
     up = verbs.add_parser("up", help="create missing hosts and write the inventory")
     up.add_argument("--edge-port", type=int, choices=range(65536), metavar="PORT")
     up.add_argument("--release", default="bookworm", choices=["bookworm", "trixie"])
-    for verb in ("down", "status", "credentials", "url"):
+    for verb in ("down", "groups", "status", "credentials", "url"):
         verbs.add_parser(verb)
     logs = verbs.add_parser("logs")
     logs.add_argument("host")
@@ -477,6 +513,8 @@ def main() -> int:
                 cluster.down()
             case "status":
                 cluster.status()
+            case "groups":
+                print(json.dumps(cluster.groups))
             case "credentials":
                 cluster.credentials()
             case "url":

@@ -1,7 +1,9 @@
 """scripts/staging/cluster.py without an engine: what it wants, writes and refuses."""
 
 import importlib.util
+import json
 import os
+import shutil
 import socket
 import stat
 import sys
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.roles.house import ROLE_NAMES, ROOT, options
+from tests.roles.house import ROLE_NAMES, ROLES, ROOT, options, read_yaml
 
 PROGRAM = ROOT / "scripts" / "staging" / "cluster.py"
 HOSTS = """---
@@ -30,9 +32,75 @@ redis:
   hosts:
     data1:
 """
+# The same hosts, in other words and files.
+SAME: dict[str, dict[str, str]] = {
+    "all at the root": {
+        "hosts.yml": """
+all:
+  children:
+    nginx: {hosts: {lb1: }}
+    channels: {hosts: {app1: , app2: }}
+    postgres: {hosts: {data1: }}
+    redis: {hosts: {data1: }}
+"""
+    },
+    "children of groups": {
+        "hosts.yml": """
+all:
+  children:
+    edges: {children: {nginx: {hosts: {lb1: }}}}
+    channels: {children: {blue: {hosts: {app1: }}, green: {children: {new: {hosts: {app2: }}}}}}
+    data: {hosts: {data1: {note: "1"}}}
+    postgres: {children: {data: }}
+    redis: {children: {data: }}
+"""
+    },
+    "ranges": {
+        "hosts.yml": """
+nginx: {hosts: {"lb[1:1]": }}
+channels: {hosts: {"app[1:2]": {note: "{{ no_such }}"}}}
+postgres: {hosts: {data1: }}
+redis: {hosts: {data1: }}
+"""
+    },
+    "an ini file": {
+        "hosts": """
+[nginx]
+lb1
+[channels]
+app[1:2] note=1
+[data]
+data1
+[postgres:children]
+data
+[redis:children]
+data
+[monitoring]
+mon1
+"""
+    },
+    "several files": {
+        "10-edge.yaml": "nginx: {hosts: {lb1: }}",
+        "20-apps": "[channels]\napp2\n",
+        "30-apps.yml": "channels: {hosts: {app1: }}",
+        "data.json": '{"postgres": {"hosts": {"data1": {}}}, "redis": {"hosts": {"data1": {}}}}',
+        "host_vars/app1.yml": "cluster_workers: 3",
+        "group_vars/all/vault.yml": "a: !vault |\n  $ANSIBLE_VAULT;1.1;AES256\n  3030\n",
+        "group_vars/channels.yml": "note: {a: 1}",
+    },
+    "hosts of somebody else": {
+        "hosts.yml": HOSTS
+        + "monitoring: {hosts: {mon1: {ansible_host: 192.0.2.1}}}\nall: {hosts: {localhost: }}\n"
+    },
+}
 NO_CLUSTER = "No staging cluster is running. Start one: make up"
 DOCKER = """#!/bin/sh
 echo "$*" >> "{calls}"
+"""
+
+# For an engine that has a container of the cluster.
+CONTAINER = """
+case "$1" in ps) echo '{"name": "one-app1", "state": "exited", "definition": ""}' ;; esac
 """
 
 Calls = Callable[[], list[str]]
@@ -149,12 +217,112 @@ def test_two_checkouts_and_two_clusters_have_different_names(
     assert all(name.startswith("channels-kit-") for name in names)
 
 
+# How the inventory is written
+
+
+def write_files(inventory: Path, files: dict[str, str]) -> None:
+    (inventory / "hosts.yml").unlink()
+    for name, text in files.items():
+        (inventory / name).parent.mkdir(parents=True, exist_ok=True)
+        (inventory / name).write_text(text)
+
+
+@pytest.mark.parametrize("files", SAME.values(), ids=SAME)
+def test_it_does_not_matter_how_the_inventory_is_written(
+    program: Any, cluster: Any, inventory: Path, files: dict[str, str]
+) -> None:
+    """Ansible reads it. Hosts in none of the kit's groups get no container, and no variable."""
+    wanted = cluster.wanted(*WANTED)
+    write_files(inventory, files)
+    again = program.Cluster(inventory, "tested")
+    assert again.wanted(*WANTED) == wanted
+    assert again.edge == "lb1"
+    assert again.groups == {
+        "nginx": ["lb1"],
+        "channels": again.groups["channels"],
+        "postgres": ["data1"],
+        "redis": ["data1"],
+    }
+    assert sorted(again.groups["channels"]) == ["app1", "app2"]
+    assert set(write(again)["hosts"]) == {"app1", "app2", "data1", "lb1"}
+    # And with what was generated beside it.
+    assert program.Cluster(inventory, "tested").wanted(*WANTED) == wanted
+
+
+def test_an_inventory_that_is_a_program_is_asked(
+    program: Any, cluster: Any, inventory: Path
+) -> None:
+    wanted = cluster.wanted(*WANTED)
+    groups = {"nginx": ["lb1"], "channels": ["app1", "app2"], "redis": ["data1"]}
+    answer = json.dumps({name: {"hosts": hosts} for name, hosts in groups.items()})
+    write_files(inventory, {"hosts": f"#!/bin/sh\necho '{answer}'\n"})
+    (inventory / "hosts").chmod(0o755)
+    assert program.Cluster(inventory, "tested").wanted(*WANTED) == wanted
+
+
+def test_the_groups_are_those_that_get_roles(program: Any) -> None:
+    (task,) = read_yaml(ROLES / "cluster" / "tasks" / "preflight.yml")
+    assert set(program.KIT_GROUPS) == set(task["preflight"]["by_group"])
+
+
+@pytest.mark.parametrize(
+    "files",
+    [{"hosts.yml": "nginx: [\n"}, {"hosts.yml": "nginx: {hosts: [lb1]}"}, {"hosts": "[nginx\n"}, {}],
+    ids=["no yaml", "a list", "no ini", "empty"],
+)
+def test_a_broken_inventory_is_named_and_does_not_keep_the_cluster_from_being_removed(
+    program: Any,
+    cluster: Any,
+    inventory: Path,
+    calls: Calls,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    files: dict[str, str],
+) -> None:
+    write(cluster)
+    write_files(inventory, files)
+    given = ("--inventory", str(inventory), "--name", "tested")
+    assert main(program, monkeypatch, *given, "up") == 1
+    printed = capsys.readouterr().err
+    assert str(inventory) in printed
+    assert "Traceback" not in printed
+    docker = tmp_path / "bin" / "docker"
+    docker.write_text(docker.read_text() + CONTAINER)
+    # What is there is shown all the same.
+    for verb in ("status", "credentials", "url"):
+        assert main(program, monkeypatch, *given, verb) == 0
+    assert main(program, monkeypatch, *given, "ssh", "ap1") == 1
+    assert "Hosts: app1, app2, data1, lb1" in capsys.readouterr().err
+    assert main(program, monkeypatch, *given, "down") == 0
+    assert "rm --force --volumes one-app1" in calls()
+    assert not cluster.generated.exists()
+
+
+def test_a_cluster_whose_inventory_is_gone_is_removed(
+    program: Any,
+    cluster: Any,
+    inventory: Path,
+    calls: Calls,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    docker = tmp_path / "bin" / "docker"
+    docker.write_text(docker.read_text() + CONTAINER)
+    shutil.rmtree(inventory)
+    given = ("--inventory", str(inventory), "--name", "tested")
+    assert main(program, monkeypatch, *given, "down") == 0
+    inventory.touch()
+    assert main(program, monkeypatch, *given, "down") == 0
+    assert calls().count("rm --force --volumes one-app1") == 2
+
+
 @pytest.mark.parametrize("hosts", ["    lb1:\n", "{}"])
 def test_an_inventory_without_an_edge_is_refused(program: Any, inventory: Path, hosts: str) -> None:
     text = HOSTS.replace("  hosts:\n    lb1:\n", "  hosts: {}\n" if hosts == "{}" else "  hosts:\n")
     (inventory / "hosts.yml").write_text(text)
-    with pytest.raises(program.StagingError, match=r"The group nginx in .*hosts.yml has no host"):
-        program.Cluster(inventory, "tested")
+    with pytest.raises(program.StagingError, match=r"The group nginx in .* has no host"):
+        program.Cluster(inventory, "tested").wanted(*WANTED)
 
 
 # What is written

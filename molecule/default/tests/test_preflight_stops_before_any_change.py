@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import yaml
+from cluster import KIT_GROUPS, read_groups
 from harness.ansible import Run
 from harness.cluster import Cluster
 
@@ -16,7 +17,8 @@ def variant(cluster: Cluster, tmp_path: Path) -> Callable[[Edit], Path]:
     """Make an inventory that differs from the cluster's."""
 
     def make(edit: Edit) -> Path:
-        hosts = yaml.safe_load((cluster.inventory / "hosts.yml").read_text())
+        groups = read_groups(cluster.inventory)
+        hosts = {group: {"hosts": dict.fromkeys(groups[group])} for group in KIT_GROUPS}
         generated = yaml.safe_load((cluster.inventory / "generated.yml").read_text())
         edit(hosts, generated["all"])
         (tmp_path / "hosts.yml").write_text(yaml.safe_dump(hosts))
