@@ -229,6 +229,32 @@ def test_ctrl_c_gives_the_lock_back_and_says_what_to_do(desk: Desk) -> None:
     assert errors.endswith("Run the same command again: it completes what this one left.\n")
 
 
+@pytest.mark.parametrize(
+    ("without", "limit"),
+    [
+        ("app1", "all,!app1"),
+        ("app1,app2", "all,!app1,!app2"),
+        (" app1, app2 ", "all,!app1,!app2"),
+        ("app1 app2,", "all,!app1,!app2"),
+        ("app*", "all,!app*"),
+        ("", None),
+        (" , ", None),
+    ],
+)
+def test_hosts_that_are_down_are_left_out(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, without: str, limit: str | None
+) -> None:
+    """Also when the lock is released after a failure. What runs is shown of every host."""
+    monkeypatch.setenv("WITHOUT", without)
+    desk.fails("playbooks/deploy.yml")
+    desk.run("staging", "deploy")
+    deploy, unlock, releases = desk.calls()
+    for call in (deploy, unlock):
+        found = dict(zip(call.words, call.words[1:], strict=False)).get("--limit")
+        assert found == limit
+    assert "--limit" not in releases.words
+
+
 def test_an_unknown_verb_is_answered_with_the_usage(desk: Desk) -> None:
     result = desk.run("staging", "depoly")
     assert result.returncode == 2
