@@ -204,7 +204,7 @@ def hosts_of(role: Role) -> str:
     if f"'{role.name}' in group_names" in site or f"hosts: {role.name}\n" in site:
         return f"`site.yml` runs the role on the hosts of the group `{role.name}`."
     if f"name: {role.name}\n" in site or f"['{role.name}']" in site:
-        return "`site.yml` runs the role on every host."
+        return "`site.yml` runs the role on every host of the cluster."
     return "The other roles depend on this role. No play runs it directly."
 
 

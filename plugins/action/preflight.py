@@ -1,10 +1,10 @@
 """Ansible action: check every variable of every host before anything is changed.
 
 Hosts in none of the groups of ``by_group`` belong to somebody else: their variables are not read.
-For each other host it reads ``meta/argument_specs.yml`` of the roles that run there (types, choices, what
-is required), then the rules of ``meta/preflight.yml``: ``variable``, ``that`` (an expression that
-must hold) and ``allowed`` (in words). All problems are reported at once, each with the variable,
-its value and what is allowed; secrets are not shown.
+For each other host it reads ``meta/argument_specs.yml`` of the roles that run there (types,
+choices, what is required), then the rules of ``meta/preflight.yml``: ``variable``, ``that`` (an
+expression that must hold) and ``allowed`` (in words). All problems are reported at once, each with
+the variable, its value and what is allowed; secrets are not shown.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Ansible callback: let no run that did nothing end as a success.
 
-Ansible ends with 0 where a run has no task to do, as with a misspelt ``--start-at-task``. No task can
-refuse that. What the playbooks can refuse is in ``playbooks/app_hosts.yml``.
+Ansible ends with 0 where a run has no task to do, as with a misspelt ``--start-at-task``. No task
+can refuse that. What the playbooks can refuse is in ``playbooks/app_hosts.yml``.
 """
 
 from __future__ import annotations

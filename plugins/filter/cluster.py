@@ -62,7 +62,7 @@ def unmatched(limit: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
     """Return the parts of ``--limit`` that match no host and no group; Ansible only warns of them.
 
     Args:
-        limit: what stands behind ``--limit``: names, groups, patterns, with ``!`` or ``&`` in front.
+        limit: the value of ``--limit``: names, groups and patterns, some with ``!`` or ``&``.
         groups: the hosts of every group of the inventory.
     """
     inventory = InventoryManager(loader=DataLoader(), parse=False)

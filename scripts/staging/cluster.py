@@ -1,9 +1,10 @@
 """A staging cluster on this machine: for every host of an inventory a container with systemd.
 
-Ansible itself reads the inventory, a directory: every kind of file that it takes is taken here. Hosts in
-none of the kit's groups get no container. What belongs to this cluster alone (addresses, the key that
-opens the hosts, secrets, demonstration users) goes into ``generated.yml`` in that directory, so that
-``ansible-playbook -i INVENTORY site.yml`` reaches the hosts over SSH like any server.
+Ansible itself reads the inventory, a directory: every kind of file that it takes is taken here.
+Hosts in none of the kit's groups get no container. What belongs to this cluster alone (addresses,
+the key that opens the hosts, secrets, demonstration users) goes into ``generated.yml`` in that
+directory, so that ``ansible-playbook -i INVENTORY site.yml`` reaches the hosts over SSH like any
+server.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ def test_a_role_in_the_loop_over_every_host_is_named_as_such(shop: Path) -> None
         "- hosts: all\n  loop: \"{{ ['shop'] + ['bank'] | intersect(group_names) }}\"\n"
     )
     assert write(shop).returncode == 0
-    assert "`site.yml` runs the role on every host." in shop.read_text()
+    assert "`site.yml` runs the role on every host of the cluster." in shop.read_text()
 
 
 def test_a_second_run_changes_nothing(shop: Path) -> None:

@@ -195,7 +195,7 @@ def test_an_inventory_without_hosts_of_the_kit_is_no_success(
 def test_no_host_of_somebody_else_is_in_a_play_that_does_something() -> None:
     """Only plays that check what is selected are of all hosts, and those also of the controller."""
     checks = {"preflight.yml", "app_hosts.yml", "which_host.yml"}
-    found = {}
+    found: dict[str, set[str]] = {}
     for file in PLAYBOOKS:
         for play in read_yaml(file):
             if "hosts" in play:

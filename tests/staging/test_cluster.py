@@ -267,7 +267,12 @@ def test_the_groups_are_those_that_get_roles(program: Any) -> None:
 
 @pytest.mark.parametrize(
     "files",
-    [{"hosts.yml": "nginx: [\n"}, {"hosts.yml": "nginx: {hosts: [lb1]}"}, {"hosts": "[nginx\n"}, {}],
+    [
+        {"hosts.yml": "nginx: [\n"},
+        {"hosts.yml": "nginx: {hosts: [lb1]}"},
+        {"hosts": "[nginx\n"},
+        {},
+    ],
     ids=["no yaml", "a list", "no ini", "empty"],
 )
 def test_a_broken_inventory_is_named_and_does_not_keep_the_cluster_from_being_removed(
