@@ -57,14 +57,20 @@ class Desk:
     home: Path
     mitogen: str
 
-    def start(self, verb: str, *arguments: str, hosts: Tree | None = None) -> Any:
+    def start(
+        self,
+        verb: str,
+        *arguments: str,
+        hosts: Tree | None = None,
+        more: dict[str, str] | None = None,
+    ) -> Any:
         self.home.mkdir(exist_ok=True)
         file = self.home / "hosts.yml"
         file.write_text(yaml.safe_dump(inventory() if hosts is None else hosts))
         return subprocess.Popen(
             [ROOT / "scripts/ansible-playbook", "-i", file, VERBS.get(verb, verb), *arguments],
             cwd=ROOT,
-            env=environment(self.home, CHANNELS_KIT_MITOGEN=self.mitogen),
+            env=environment(self.home, CHANNELS_KIT_MITOGEN=self.mitogen, **(more or {})),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -131,16 +137,17 @@ def test_a_limit_of_app_hosts_goes_on_to_them(plain: Desk, verb: str, limit: str
 def test_a_limit_without_an_app_host_is_no_success(plain: Desk, verb: str) -> None:
     done = plain.run(verb, "--limit", "mon1")
     assert done.code == 2
-    assert (
-        "No app host is selected; nothing was done. Selected: mon1. Select at least one. "
-        "App hosts of the inventory: app1 app2"
-    ) in said(done)
+    kind, hosts = "app host", "app1 app2"
+    # It has something to do on the others, and undrain ends with it.
+    if verb == "site":
+        kind, hosts = "host of the cluster", "lb1 app1 app2 data1"
+    message = f"No {kind} is selected; nothing was done. Selected: mon1. Select at least one: "
+    assert message + hosts in said(done)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--limit", "data1,lb1"), "No app host is selected; nothing was done. Selected: "),
         (("--limit", "channels,!app1,!app2"), "leaves us with no hosts to target"),
         (
             ("--limit", "app1,!ap2,lb9"),
@@ -183,10 +190,86 @@ def test_an_inventory_without_hosts_of_the_kit_is_no_success(
 ) -> None:
     done = plain.run(verb, hosts=hosts)
     assert done.code == 2
-    wanted = "No app host is selected; nothing was done."
+    wanted = "No app host is selected; nothing was done. Selected: "
     if verb in CHECKED:
         wanted = "the group channels is empty; allowed: at least one host"
     assert wanted in said(done)
+
+
+# The lock
+
+LOCK = """
+import os
+from pathlib import Path
+
+from ansible.plugins.action import ActionBase
+
+
+class ActionModule(ActionBase):
+    def run(self, tmp=None, task_vars=None):
+        host = self._task.delegate_to or task_vars["inventory_hostname"]
+        with Path(os.environ["RECORD"]).open("a") as record:
+            asked = self._task.args
+            record.write(f"{host} {asked['state']} {asked.get('result', '')}\\n")
+        refused = self._task.args["state"] == "present" and host == os.environ["LOCKED"]
+        return {"changed": False, "refused": refused, "msg": "Locked by ann."}
+"""
+
+
+def locking(desk: Desk, tmp_path: Path, limit: str, locked: str = "") -> tuple[Run, list[str]]:
+    """Take and release the lock; return what was asked of which app host."""
+    actions, record = tmp_path / "actions", tmp_path / "record"
+    actions.mkdir()
+    (actions / "channels_lock.py").write_text(LOCK)
+    record.touch()
+    playbook = tmp_path / "lock.yml"
+    parts = [
+        {"name": name, "ansible.builtin.import_playbook": str(ROOT / "playbooks" / f"{name}.yml")}
+        for name in ("lock", "release_lock")
+    ]
+    playbook.write_text(yaml.safe_dump(parts))
+    process = desk.start(
+        str(playbook),
+        f"--limit={limit}",
+        more={
+            "ANSIBLE_ACTION_PLUGINS": f"{actions}:{ROOT / 'plugins/action'}",
+            "RECORD": str(record),
+            "LOCKED": locked,
+        },
+    )
+    done = finish(process)
+    return done, [line.strip() for line in record.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("limit", ["data1", "lb1,data1,mon1"])
+def test_a_run_without_app_hosts_takes_the_lock_there_all_the_same(
+    desk: Desk, tmp_path: Path, limit: str
+) -> None:
+    done, record = locking(desk, tmp_path, limit)
+    assert done.code == 0, done.output
+    assert record == ["app1 present", "app2 present", "app1 absent ok", "app2 absent ok"]
+
+
+def test_a_lock_that_an_app_host_refuses_is_given_back(desk: Desk, tmp_path: Path) -> None:
+    done, record = locking(desk, tmp_path, "data1", locked="app2")
+    assert done.code == 2
+    assert "Locked by ann." in done.output
+    both = ["app1 present", "app2 present"]
+    assert record == [*both, "app1 absent refused", "app2 absent refused"]
+
+
+def test_a_run_with_an_app_host_takes_the_lock_once(desk: Desk, tmp_path: Path) -> None:
+    done, record = locking(desk, tmp_path, "app1,data1")
+    assert done.code == 0, done.output
+    assert record == ["app1 present", "app1 absent ok"]
+
+
+def test_app_hosts_that_do_not_answer_keep_no_data_host_from_its_run(desk: Desk) -> None:
+    """The lock is on those that answer."""
+    done = desk.run("site", "--limit", "data1")
+    assert "TASK [Hosts | Run the roles of the host's groups]" in done.output
+    assert done.code == 4
+    assert "unreachable=1" in recap(done)["data1"]
 
 
 # Whose hosts they are
@@ -201,7 +284,13 @@ def test_no_host_of_somebody_else_is_in_a_play_that_does_something() -> None:
             if "hosts" in play:
                 found.setdefault(play["hosts"], set()).add(file.name)
     assert found.pop("localhost:all") == checks
-    assert found.pop(KIT) == {"site.yml", "rollout.yml", "finish.yml"}
+    assert found.pop(KIT) == {
+        "site.yml",
+        "rollout.yml",
+        "finish.yml",
+        "lock.yml",
+        "release_lock.yml",
+    }
     one = "{{ drain_host | default('none') }}"
     assert set(found) == {"channels", "nginx", "channels:nginx", "postgres:redis", one}
 
