@@ -74,11 +74,8 @@ REFUSED: list[tuple[Any, list[Any]]] = [
     (redis_size, ["1mb", "256 mb", "99999999999gb", "10%", "-1", ""]),
     (redis_instances, [{}, {"layer": INSTANCE}, instances(port=80), instances(port="6379")]),
     (redis_instances, [instances(port=6380), instances(password="short"), instances(settings=[])]),
-    (
-        redis_instances,
-        (redis_instances, [instances(settings={"save": text}) for text in ("", '"a', "a\nb")]),
-        (redis_instances, [instances(settings={"save": None}), instances(settings={"save": []})]),
-    ),
+    (redis_instances, [instances(settings={"save": text}) for text in ("", '"a', "a\nb")]),
+    (redis_instances, [instances(settings={"save": None}), instances(settings={"save": []})]),
     (redis_instances, [instances(settings={name: "1"}) for name in ("port", "bind", "a b", "A")]),
     (redis_instances, [{**instances(), "a/b": {**INSTANCE, "port": 7000}}]),
     (redis_instances, [{**instances(), "more": {}}, {**instances(), "more": None}]),
