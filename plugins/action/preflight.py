@@ -40,8 +40,8 @@ NOT_SET = "not set"
 # The end of the description of an option that an inventory must not set.
 DERIVED = "Derived; do not set."
 # It stands in units, in nginx.conf and in the arguments of the proof, which allows 100 characters
-# together with a port or a channel of the layer.
-HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
+# together with a port.
+HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,93}")
 
 # The Python type that a value must have: nothing converts it before a template uses it.
 SHAPES: Mapping[str, Any] = {
@@ -196,7 +196,7 @@ class ActionModule(ActionBase):
     ) -> Iterator[str]:
         """Yield the problems of a host's variables."""
         if not HOST_NAME.fullmatch(host):
-            allowed = "up to 64 letters, digits, dots, underscores, colons and dashes"
+            allowed = "up to 94 letters, digits, dots, underscores, colons and dashes"
             yield f"the host's name in the inventory is {host!r}; allowed: {allowed}"
         hostvars = task_vars["hostvars"]
         given = hostvars.raw_get(host)

@@ -527,7 +527,7 @@ def lines(run: Run) -> list[str]:
         "app1: cluster_database_connections is set, but it is derived from other variables; "
         "remove it",
         "two words: the host's name in the inventory is 'two words'; "
-        "allowed: up to 64 letters, digits, dots, underscores, colons and dashes",
+        "allowed: up to 94 letters, digits, dots, underscores, colons and dashes",
     ],
 )
 def test_values_that_do_not_go_together_are_refused(runs: dict[str, Run], said: str) -> None:

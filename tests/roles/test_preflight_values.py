@@ -763,6 +763,11 @@ def test_nginx_takes_what_passed_alone(house: House, edge: Callable[..., str], n
             assert edge(**{name: value}) == "", value
 
 
+def test_nginx_takes_a_snippet_that_sets_the_size_of_names(edge: Callable[..., str]) -> None:
+    """As people had to before the kit did: nginx refuses a directive that stands there twice."""
+    assert edge(nginx_http_snippet="server_names_hash_bucket_size 128;") == ""
+
+
 @pytest.mark.parametrize("name", ["cluster_workers", "cluster_workers_per_host"])
 def test_nginx_takes_as_many_workers_as_passed(
     house: House, edge: Callable[..., str], name: str
