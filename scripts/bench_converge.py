@@ -72,7 +72,7 @@ def converge() -> float:
 def plain(requirements: str) -> float:
     """Return the seconds that apt-get and pip take on fresh hosts, for the same packages."""
     fresh_hosts()
-    every_host = read("roles/base/defaults/main.yml")["base_packages"]
+    every_host = read("roles/base/vars/main.yml")["_base_required_packages"]
     by_group = read("roles/cluster/defaults/main.yml")["cluster_packages"]
     groups = read_groups()
     hosts = {host for members in groups.values() for host in members}

@@ -3,14 +3,17 @@
 Hosts in none of the groups of ``by_group`` belong to somebody else: their variables are not read.
 For each other host it reads ``meta/argument_specs.yml`` of the roles that run there (types,
 choices, what is required), then the rules of ``meta/preflight.yml``: ``variable``, ``that`` (an
-expression that must hold) and ``allowed`` (in words). All problems are reported at once, each with
-the variable, its value and what is allowed; secrets are not shown.
+expression that must hold) and ``allowed`` (in words), then the ports that the roles take on the
+host (``meta/ports.yml``). All problems are reported at once, each with the variable, its value and
+what is allowed; secrets are not shown.
 """
 
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import itertools
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -38,6 +41,12 @@ PER_HOST = {"cluster_address", "cluster_nofile", "cluster_workers"}
 OWN_PREFIXES = ("channels_", "cluster_")
 NOT_SET = "not set"
 
+# The end of the description of an option that an inventory must not set.
+DERIVED = "Derived; do not set."
+# It stands in units, in nginx.conf and in the arguments of the proof, which allows 100 characters
+# together with a port.
+HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,93}")
+
 # The Python type that a value must have: nothing converts it before a template uses it.
 SHAPES: Mapping[str, Any] = {
     "str": (str, int, float),
@@ -60,6 +69,7 @@ class Role:
     private: Mapping[str, Any]
     options: Mapping[str, Mapping[str, Any]]
     rules: tuple[Mapping[str, str], ...]
+    ports: tuple[Mapping[str, Any], ...]
 
 
 def in_words(option: Mapping[str, Any]) -> str:
@@ -72,9 +82,42 @@ def in_words(option: Mapping[str, Any]) -> str:
     return words
 
 
+def has_shape(value: Any, shape: str, secret: bool) -> bool:
+    """Return whether a value is of a type as templates use it."""
+    if isinstance(value, bool):
+        return shape == "bool"
+    # YAML reads 0123 as 83 and 12:30 as 750: as a number, a secret may be another one.
+    if secret and shape == "str":
+        return isinstance(value, str)
+    return isinstance(value, SHAPES[shape])
+
+
 def shown(value: Any, option: Mapping[str, Any]) -> str:
     """Return a value as a problem may show it."""
     return "(a secret, not shown)" if option.get("no_log") else repr(value)
+
+
+def ports_of(entry: Mapping[str, Any], templar: Any) -> Iterator[tuple[int, str]]:
+    """Yield the ports that a service takes, each with the variable that sets it."""
+    try:
+        ports = templar.template(entry["ports"])
+    except AnsibleError:
+        # They come from a variable that is wrong, and that one is reported.
+        return
+    yield from ((int(port), entry["variable"]) for port in ports)
+
+
+def port_conflicts(taken: list[tuple[int, str]]) -> Iterator[str]:
+    """Yield the ports of a host that two services take."""
+    first: dict[int, str] = {}
+    found: dict[tuple[str, str], int] = {}
+    for port, variable in taken:
+        other = first.setdefault(port, variable)
+        if other != variable:
+            found.setdefault((variable, other), port)
+    for (variable, other), port in found.items():
+        allowed = "a port that no other service on the host uses"
+        yield f"{variable} takes port {port}, which {other} takes as well; allowed: {allowed}"
 
 
 class ActionModule(ActionBase):
@@ -154,12 +197,16 @@ class ActionModule(ActionBase):
                 for name, option in entry["options"].items()
             },
             rules=tuple(read("meta/preflight.yml") or ()),
+            ports=tuple(read("meta/ports.yml") or ()),
         )
 
     def problems(
         self, host: str, roles: list[Role], known: Mapping[str, Role], task_vars: Mapping[str, Any]
     ) -> Iterator[str]:
         """Yield the problems of a host's variables."""
+        if not HOST_NAME.fullmatch(host):
+            allowed = "up to 94 letters, digits, dots, underscores, colons and dashes"
+            yield f"the host's name in the inventory is {host!r}; allowed: {allowed}"
         hostvars = task_vars["hostvars"]
         given = hostvars.raw_get(host)
         shared = {
@@ -170,20 +217,25 @@ class ActionModule(ActionBase):
         cluster = known["cluster"].defaults
         options = {name: each for role in known.values() for name, each in role.options.items()}
         bad: set[str] = set()
+        refused: set[str] = set()
+        taken: list[tuple[int, str]] = []
         for role in roles:
             variables = {**cluster, **role.defaults, **given, **role.private, **shared, **own}
             variables["role_path"] = str(role.path)
             templar = self._templar.copy_with_new_env(available_variables=variables)
             # Required variables first: others are derived from them.
-            for name in sorted(role.options, key=lambda name: not options[name].get("required")):
+            # Those of other roles that this role reads have rules here.
+            others = [rule["variable"] for rule in role.rules if rule["variable"] in variables]
+            names = dict.fromkeys([*role.options, *others])
+            for name in sorted(names, key=lambda name: not options[name].get("required")):
                 problem = self.problem_of(name, options[name], variables, templar, bad)
                 if problem:
                     bad.add(name)
                     yield problem
             for rule in role.rules:
                 name = rule["variable"]
-                # One problem for each variable: its type was wrong.
-                if name in bad:
+                # One problem for each mistake: the type of this one or of another one was wrong.
+                if bad.intersection(re.findall(r"\w+", rule["that"])):
                     continue
                 if name not in variables:
                     bad.add(name)
@@ -192,12 +244,22 @@ class ActionModule(ActionBase):
                 try:
                     if not templar.evaluate_conditional(rule["that"]):
                         value = shown(templar.template(variables[name]), options[name])
+                        refused.add(name)
                         yield f"{name} is {value}; allowed: {rule['allowed']}"
                 except AnsibleError as error:
                     # A rule that uses a wrong variable cannot be evaluated; that one is reported.
                     if not any(other in rule["that"] for other in bad):
                         yield f"{name} cannot be checked: {error.message}"
 
+            for entry in role.ports:
+                if entry["variable"] not in bad | refused:
+                    taken += ports_of(entry, templar)
+        yield from port_conflicts(taken)
+
+        for name in given:
+            derived = name in options and options[name]["description"].endswith(DERIVED)
+            if derived and name not in bad:
+                yield f"{name} is set, but it is derived from other variables; remove it"
         prefixes = tuple(f"{name}_" for name in known)
         for name in given:
             if name.startswith(prefixes) and name not in options:
@@ -215,8 +277,12 @@ class ActionModule(ActionBase):
                 yield f"{name} is not a variable of the role {role_name}; {hint}"
 
     def disagreements(self, hosts: list[str], cluster: Role, hostvars: Any) -> Iterator[str]:
-        """Yield the shared variables whose values differ between hosts."""
+        """Yield the shared variables whose values differ between hosts, and addresses that do not.
+
+        Every host needs an address of its own, and one that others reach.
+        """
         given = {host: hostvars.raw_get(host) for host in hosts}
+        yield from self.shared_addresses(given)
         for name in sorted(cluster.options.keys() - PER_HOST):
             hosts_by_value: dict[str, list[str]] = defaultdict(list)
             for host in hosts:
@@ -230,6 +296,28 @@ class ActionModule(ActionBase):
                 )
                 allowed = "the same value on every host; set it for the group all"
                 yield f"{name} is {values}; allowed: {allowed}"
+
+    def shared_addresses(self, given: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+        """Yield the addresses that several hosts have, and those of a host alone among several."""
+        hosts_by_address: dict[Any, list[str]] = defaultdict(list)
+        for host, variables in given.items():
+            templar = self._templar.copy_with_new_env(
+                available_variables={**variables, "inventory_hostname": host}
+            )
+            try:
+                address = ipaddress.ip_address(templar.template(variables["cluster_address"]))
+            except (AnsibleError, KeyError, ValueError):
+                # Reported for the host.
+                continue
+            hosts_by_address[address].append(host)
+        for address, hosts in hosts_by_address.items():
+            if len(hosts) > 1:
+                allowed = "an address of its own for every host"
+            elif address.is_loopback and len(given) > 1:
+                allowed = "an address at which the other hosts reach the host"
+            else:
+                continue
+            yield f"cluster_address is {str(address)!r} on {', '.join(hosts)}; allowed: {allowed}"
 
     def problem_of(
         self,
@@ -253,9 +341,14 @@ class ActionModule(ActionBase):
             return f"{name} is empty; allowed: {allowed}"
         spec = {key: option[key] for key in ("type", "elements", "choices") if key in option}
         converts = not ArgumentSpecValidator({name: spec}).validate({name: value}).error_messages
-        if converts and isinstance(value, SHAPES[option.get("type", "str")]):
-            return None
+        shape, secret = option.get("type", "str"), bool(option.get("no_log"))
+        if converts and has_shape(value, shape, secret):
+            elements = option.get("elements")
+            if elements is None or all(has_shape(each, elements, secret) for each in value):
+                return None
+        if secret and converts and not isinstance(value, (str, Mapping, list)):
+            return f"{name} is not a string; allowed: {allowed} (put numbers in quotes)"
         # The validator converts ('30' to 30, 'a,b' to a list), but templates get the raw value.
-        quoted = converts and option.get("type") in ("int", "float", "bool")
+        quoted = converts and isinstance(value, str) and shape in ("int", "float", "bool")
         hint = f" (pass it without quotes: -e '{{\"{name}\": {value}}}')" if quoted else ""
         return f"{name} is {shown(value, option)}; allowed: {allowed}{hint}"

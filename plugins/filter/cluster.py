@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -13,7 +14,9 @@ from ansible.parsing.dataloader import DataLoader
 def cluster_addresses(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> list[str]:
     """Return each host's address as the others reach it; one without is preflight's to refuse."""
     return [
-        hostvars[host]["cluster_address"] for host in hosts if "cluster_address" in hostvars[host]
+        canonical(hostvars[host]["cluster_address"])
+        for host in hosts
+        if "cluster_address" in hostvars[host]
     ]
 
 
@@ -23,7 +26,7 @@ def cluster_web_workers(
     """Return every worker: one a port, ports in a row, as many as its host is set to run."""
     workers = []
     for host in hosts:
-        address = hostvars[host].get("cluster_address", "")
+        address = canonical(hostvars[host].get("cluster_address", ""))
         count = int(hostvars[host].get("cluster_workers", workers_per_host))
         for port in range(int(first_port), int(first_port) + count):
             workers.append(
@@ -48,14 +51,41 @@ def worker_arguments(workers: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"--worker={worker['name']}={worker['url']}" for worker in workers]
 
 
+def canonical(address: Any) -> str:
+    """Return an address as browsers, servers and the kernel write it; anything else as it is.
+
+    An IPv6 address has many spellings. Those who compare addresses as text know this one.
+    """
+    text = str(address)
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return text
+
+
 def in_url(address: str) -> str:
-    """Return an address as a URL and nginx write it: IPv6 in brackets."""
-    return f"[{address}]" if ":" in address else address
+    """Return an address as a URL, ALLOWED_HOSTS and nginx write it: IPv6 in brackets."""
+    bare = canonical(address.removeprefix("[").removesuffix("]"))
+    return f"[{bare}]" if ":" in bare else address
 
 
-def in_userinfo(text: str) -> str:
-    """Return a user's name or password as a URL holds it before the @; a slash would end it."""
-    return quote(text, safe="")
+def in_userinfo(text: Any) -> str:
+    """Return a name or password as a URL holds it; a slash would end it."""
+    return quote(str(text), safe="")
+
+
+def redis_value(value: Any) -> str:
+    """Return a setting's value as redis.conf has it: YAML reads yes and no as true and false."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
+def postgres_string(value: Any) -> str:
+    """Return a setting's value between the quotes of postgresql.conf."""
+    text = str(value).replace("\\", "\\\\").replace("'", "''")
+    # A string ends at the end of its line.
+    return text.replace("\n", "\\n").replace("\r", "\\r")
 
 
 def unmatched(limit: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
@@ -85,6 +115,8 @@ class FilterModule:
             "cluster_in_url": in_url,
             "cluster_in_userinfo": in_userinfo,
             "cluster_unmatched": unmatched,
+            "cluster_postgres_string": postgres_string,
+            "cluster_redis_value": redis_value,
             "cluster_web_workers": cluster_web_workers,
             "cluster_worker_arguments": worker_arguments,
         }

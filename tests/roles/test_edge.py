@@ -61,6 +61,7 @@ def inventory(**variables: object) -> Tree:
 
 INVENTORIES = {
     "ample": inventory(),
+    "named": inventory(cluster_server_names=["2001:DB8:0::10", ".Example.net", "a." * 100 + "de"]),
     "scarce": inventory(nginx_handshakes_per_second=RATE, nginx_handshakes_burst=BURST),
 }
 
@@ -100,6 +101,33 @@ async def storm(edge: Edge) -> AsyncIterator[None]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+# The names
+
+
+@pytest.mark.parametrize("port", ["", ":8080"])
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("[2001:db8::10]", 200),
+        ("[2001:db8::11]", 421),
+        ("www.example.net", 200),
+        ("example.net", 200),
+        ("example.org", 421),
+        ("a." * 100 + "de", 200),
+        (HOST, 200),
+    ],
+)
+async def test_the_edge_serves_every_name_of_the_site(
+    configurations: dict[str, str], host: str, status: int, port: str
+) -> None:
+    async with running(configurations["named"], TAKES) as edge:
+        answer = await ask(edge.port, host=f"{host}{port}")
+        assert answer.status == status
+        if status == 200:
+            (worker,) = (each for each in edge.workers if each.asked)
+            assert worker.headers[0]["host"] == f"{host}{port}"
 
 
 # The limit

@@ -177,6 +177,7 @@ CASES = {
     "verify nothing": Case(
         DELIVERY, facts={host: {"drained": True, "serves": False} for host in HOSTS}
     ),
+    "verify no edge": Case(DELIVERY, variables={"cluster_edge_urls": []}),
     "bare": Case([imported("rollout")], NOTHING, NOTHING),
     "restart": Case([imported("rollout")], RIGHT, RIGHT, variables={"deploy_restart": "true"}),
     "wider": Case([imported("rollout")], {**RIGHT, WEB: unit(active=False)}, RIGHT),
@@ -768,6 +769,15 @@ def test_a_proof_is_made_where_workers_run_and_says_who_is_drained(
     stopped = cases["verify stopped"]
     assert proofs(stopped) == [" ".join(EVERY)]
     assert "Drained" not in stopped.run.output
+
+
+def test_without_an_edge_nothing_is_verified(cases: dict[str, Done]) -> None:
+    done = cases["verify no edge"]
+    assert done.run.code != 0
+    said = " ".join(done.run.output.split())
+    assert "There is no edge: the group nginx or cluster_edge_urls is empty." in said
+    assert "Nothing was verified." in said
+    assert done.record == []
 
 
 def test_where_no_worker_runs_nothing_is_verified(cases: dict[str, Done]) -> None:

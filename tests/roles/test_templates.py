@@ -788,7 +788,7 @@ def test_the_database_lets_in_exactly_the_app_hosts(
     assert local == ["local", "all", "postgres", "peer"]
     assert sorted(hosts) == sorted(
         # Whoever logs in for the application's role, by whichever password.
-        ["host", "channels", "+channels", f"{app}/{128 if ':' in app else 32}", "scram-sha-256"]
+        ["host", '"channels"', "+channels", f"{app}/{128 if ':' in app else 32}", "scram-sha-256"]
         for app in addresses_of(name, APPS[name])
     )
 

@@ -75,6 +75,6 @@ def test_on_a_secret_that_is_empty(cluster: Cluster) -> None:
 def test_on_a_secret_that_is_too_weak_and_does_not_show_it(cluster: Cluster) -> None:
     run = cluster.converge("--extra-vars=channels_probe_token=guessable")
     assert_stopped(
-        cluster, run, "channels_probe_token is (a secret, not shown); allowed: 16 or more letters"
+        cluster, run, "channels_probe_token is (a secret, not shown); allowed: 16 to 1000 letters"
     )
     assert "guessable" not in run.output
