@@ -20,13 +20,12 @@ OWN_MODULES = {
     for pattern in ("plugins/action/*.py", "plugins/modules/*.py")
     for file in ROOT.glob(pattern)
 }
-# What a task may have beside its module.
+# What a task may have beside its module. Not become_user: su asks for the password of that user, and
+# a module's files need ACLs. Not become: the inventory's ansible_become overrides it.
 KEYWORDS = {
     "any_errors_fatal",
     "args",
     "async",
-    "become",
-    "become_user",
     "block",
     "always",
     "rescue",
