@@ -56,10 +56,12 @@ class Server:
 
     def who_logs_in(self, user: str) -> str:
         """Return as whom the server knows a system user who asks for the administrator."""
-        login = ["psql", "--no-psqlrc", "-qtA", "-h", str(self.directory), "-p", str(self.port)]
         result = subprocess.run(
-            ["setpriv", f"--reuid={user}", "--clear-groups", *login]
-            + ["-U", "postgres", "-d", "postgres", "-c", "SELECT current_user"],
+            [
+                *("setpriv", f"--reuid={user}", "--clear-groups", "psql", "--no-psqlrc", "-qtA"),
+                *("-h", str(self.directory), "-p", str(self.port), "-U", "postgres"),
+                *("-d", "postgres", "-c", "SELECT current_user"),
+            ],
             cwd="/",
             capture_output=True,
             text=True,

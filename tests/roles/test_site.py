@@ -20,8 +20,8 @@ OWN_MODULES = {
     for pattern in ("plugins/action/*.py", "plugins/modules/*.py")
     for file in ROOT.glob(pattern)
 }
-# What a task may have beside its module. Not become_user: su asks for the password of that user, and
-# a module's files need ACLs. Not become: the inventory's ansible_become overrides it.
+# What a task may have beside its module. Not become_user: with su it takes the password of that
+# user, and a module's files need ACLs. Not become: the inventory's ansible_become overrides it.
 KEYWORDS = {
     "any_errors_fatal",
     "args",
