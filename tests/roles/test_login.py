@@ -57,7 +57,10 @@ def log_in(home: Path, sudo: str, *more: str, method: str = "sudo", **variables:
         "ansible_become_exe": str(program),
     }
     works = {"ansible_become": False}
-    inventory = {"all": {"hosts": {"app1": {**host, **works}, "data1": {**host, **other}}}}
+    inventory = {
+        "channels": {"hosts": {"app1": {**host, **works}}},
+        "postgres": {"hosts": {"data1": {**host, **other}}},
+    }
     login = read_yaml(ROOT / "playbooks" / "preflight.yml")[1]
     # The tests run as root, which Ansible would not become again.
     variables["ANSIBLE_BECOME_ALLOW_SAME_USER"] = "yes"
