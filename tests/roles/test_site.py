@@ -21,7 +21,7 @@ OWN_MODULES = {
     for file in ROOT.glob(pattern)
 }
 # What a task may have beside its module. Not become_user: with su it takes the password of that
-# user, and a module's files need ACLs. Not become: the inventory's ansible_become overrides it.
+# user, and a module's files need ACLs. Not become: ansible_become of the inventory overrides it.
 KEYWORDS = {
     "any_errors_fatal",
     "args",
@@ -151,6 +151,12 @@ def test_what_changes_the_cluster_takes_the_lock_first_and_releases_it_last(play
     plays = [play for play in imported(ROOT / playbook) if play not in ("localhost", "all")]
     assert plays[0] == "lock.yml"
     assert plays[-1] == "release_lock.yml"
+
+
+@pytest.mark.parametrize("file", FILES, ids=relative)
+def test_no_task_becomes_another_user(file: Path) -> None:
+    for entry in [*(read_yaml(file) or []), *tasks(file, blocks=True)]:
+        assert not {"become", "become_user", "become_method"} & set(entry), entry["name"]
 
 
 def test_the_preflight_changes_nothing() -> None:
