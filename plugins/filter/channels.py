@@ -6,11 +6,14 @@ connected_to, replaced_process. What runs is what that module returns as ``units
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from ansible.errors import AnsibleFilterError
 
 Unit = dict[str, Any]
 Found = Mapping[str, Mapping[str, Any]]
@@ -275,6 +278,31 @@ def proved_workers(
     return proved
 
 
+def answer(output: str) -> dict[str, Any]:
+    """Return the last JSON object that stands on a line of its own in a program's output.
+
+    Python's start-up files, such as sitecustomize.py, may print before the program does.
+
+    Raises:
+        AnsibleFilterError: there is none.
+    """
+    for line in reversed(output.splitlines()):
+        with contextlib.suppress(ValueError):
+            found = json.loads(line)
+            if isinstance(found, dict):
+                return found
+    raise AnsibleFilterError(f"the program printed no JSON object: {output.strip() or 'nothing'}")
+
+
+def users_changed(output: str, names: Sequence[str]) -> bool:
+    """Return whether the command ensure_users says that it created or updated one of the users.
+
+    The application may print other lines, for example when its settings are imported.
+    """
+    said = {f"{done} {name}" for name in names for done in ("created", "updated")}
+    return not said.isdisjoint(line.strip() for line in output.splitlines())
+
+
 def command_failure(result: Mapping[str, Any], secrets: Sequence[str]) -> str:
     """Return why a command has failed, without the secrets that it was given.
 
@@ -302,6 +330,7 @@ class FilterModule:
         """Return the filters by name."""
         return {
             "channels_absent": absent,
+            "channels_answer": answer,
             "channels_command_failure": command_failure,
             "channels_causes": causes,
             "channels_former_files": former_files,
@@ -316,5 +345,6 @@ class FilterModule:
             "channels_running": running,
             "channels_surplus_units": surplus_units,
             "channels_units": units,
+            "channels_users_changed": users_changed,
             "channels_with_revisions": with_revisions,
         }

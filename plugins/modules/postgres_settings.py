@@ -16,8 +16,8 @@ description:
   - Fails with the server's message if the server finds an error in a file. The previous settings
     stay in effect.
 notes:
-  - Run it as the system user C(postgres). It calls C(psql), which connects through the local
-    socket.
+  - Run it as root. It calls C(psql) as the system user O(run_as), which connects through the local
+    socket. The rules of pg_hba.conf that are in effect may not let root log in yet.
 options:
   data_directory:
     description: Data directory of the server. Its postmaster.pid names the socket to connect to.
@@ -25,6 +25,10 @@ options:
     required: true
   user:
     description: Database superuser to connect as.
+    type: str
+    default: postgres
+  run_as:
+    description: System user that connects, if the module runs as root.
     type: str
     default: postgres
   files:
@@ -50,8 +54,6 @@ EXAMPLES = r"""
     files:
       - /etc/postgresql/15/main/conf.d/channels-kit.conf
       - /etc/postgresql/15/main/pg_hba.conf
-  become: true
-  become_user: postgres
   register: server
   notify: PostgreSQL | Restart the server  # when server.pending_restart
 """
@@ -75,6 +77,7 @@ overridden:
 
 import json
 import os
+import pwd
 import time
 from pathlib import Path
 from typing import Any
@@ -123,12 +126,27 @@ class Server:
         # Its fourth and fifth line; a server that is being started has fewer.
         port, sockets = [*lines, "", "", "", "", ""][3:5]
         self.command = [
+            *self.drop_privileges(),
             *(module.get_bin_path("psql", required=True), "--no-psqlrc", "--quiet"),
             *("--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1", "--no-password"),
             f"--host={sockets}",
             f"--port={port}",
             f"--username={module.params['user']}",
             *("--dbname=postgres", "--file=-"),
+        ]
+
+    def drop_privileges(self) -> list[str]:
+        """Return the command that runs another one as the system user who connects."""
+        if os.geteuid() != 0:
+            return []
+        try:
+            user = pwd.getpwnam(self.module.params["run_as"])
+        except KeyError:
+            self.module.fail_json(msg=f"There is no system user {self.module.params['run_as']}.")
+        program = self.module.get_bin_path("setpriv", required=True)
+        return [
+            program,
+            *(f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", "--"),
         ]
 
     def ask(self, query: str) -> str:
@@ -202,6 +220,7 @@ def main() -> None:
         argument_spec={
             "data_directory": {"type": "path", "required": True},
             "user": {"type": "str", "default": "postgres"},
+            "run_as": {"type": "str", "default": "postgres"},
             "files": {"type": "list", "elements": "path", "required": True},
         },
         supports_check_mode=True,

@@ -4,6 +4,7 @@ import hashlib
 from typing import Any
 
 import pytest
+from ansible.errors import AnsibleFilterError
 from plugins.filter import channels
 
 Tree = dict[str, Any]
@@ -256,3 +257,17 @@ def test_workers_that_a_roll_proves_are_counted_without_background_units() -> No
     assert channels.rolled_workers(["app1", "app2"], hostvars) == 1
     hostvars = {"app1": {"_channels_rolled_units": rolled[1:]}}
     assert channels.rolled_workers(["app1"], hostvars) == 0
+
+
+@pytest.mark.parametrize(
+    "noise", ["", "sitecustomize: loaded\n", '{"not": "the answer"}\n', "[1]\n"]
+)
+def test_an_answer_is_told_from_what_else_a_program_prints(noise: str) -> None:
+    assert channels.answer(f'{noise}{{"id": "0123456789ab"}}\n') == {"id": "0123456789ab"}
+    assert channels.answer('{"id": "0123456789ab"}\nbye\n[2]\n') == {"id": "0123456789ab"}
+
+
+@pytest.mark.parametrize("output", ["", "sitecustomize: loaded\n", "[1]\n", '{"id": \n'])
+def test_a_program_without_an_answer_is_an_error(output: str) -> None:
+    with pytest.raises(AnsibleFilterError, match="printed no JSON object"):
+        channels.answer(output)

@@ -785,7 +785,7 @@ def test_the_database_lets_in_exactly_the_app_hosts(
     file = clusters[name][DATA[name]]["/etc/postgresql/15/main/pg_hba.conf"]
     assert (file.mode, file.owner, file.group) == ("0640", "postgres", "postgres")
     local, *hosts = (line.split() for line in file.lines)
-    assert local == ["local", "all", "postgres", "peer"]
+    assert local == ["local", "all", "postgres", "peer", "map=channels_kit"]
     assert sorted(hosts) == sorted(
         # Whoever logs in for the application's role, by whichever password.
         ["host", '"channels"', "+channels", f"{app}/{128 if ':' in app else 32}", "scram-sha-256"]

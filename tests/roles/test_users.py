@@ -80,7 +80,16 @@ def test_a_failure_is_readable_and_shows_no_secret(tmp_path: Path, said: str, wo
     assert SECRET not in result.stdout + result.stderr
 
 
-@pytest.mark.parametrize(("said", "changed"), [("created ada\n", 1), ("unchanged ada\n", 0)])
+@pytest.mark.parametrize(
+    ("said", "changed"),
+    [
+        ("created ada\n", 1),
+        ("unchanged ada\n", 0),
+        # An application that prints while its settings are imported.
+        ("created the cache\nunchanged ada\n", 0),
+        ("settings updated\nupdated ada\n", 1),
+    ],
+)
 def test_users_are_created(tmp_path: Path, said: str, changed: int) -> None:
     result = run(tmp_path, said, 0)
     assert result.returncode == 0, result.stdout
