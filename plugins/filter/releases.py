@@ -10,13 +10,15 @@ Host = Mapping[str, Any]
 
 
 def channels_hosts(names: Sequence[str], hostvars: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return what the app hosts have that answered, in the inventory's order."""
-    found = []
+    """Return what the app hosts have that answered, in the inventory's order.
+
+    Hosts that ``--limit`` left out were asked by one of the others; they count as much.
+    """
+    told = {name: hostvars[name].get("_channels_host", {}) for name in names}
     for name in names:
-        told = hostvars[name].get("_channels_host", {})
-        if "current" in told:
-            found.append({**told, "host": name})
-    return found
+        others = hostvars[name].get("_channels_hosts_left_out", {})
+        told |= {other["item"]: other for other in others.get("results", ())}
+    return [{**told[name], "host": name} for name in names if "current" in told[name]]
 
 
 def channels_told(names: Sequence[str], hostvars: Mapping[str, Any], fact: str) -> dict[str, Any]:

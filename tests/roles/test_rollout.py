@@ -49,9 +49,11 @@ class ActionModule(ActionBase):
             told.append(arguments["content"].strip())
         if NAME == "channels_release":
             told += [arguments.get("name", ""), str(arguments.get("time", ""))]
-        known = json.loads(os.environ["KNOWN"])[host]
         if NAME == "channels_release_info":
-            return {**result, **known["facts"]}
+            # By the directory: a host may ask for another one.
+            asked = Path(arguments["home"]).name
+            return {**result, **json.loads(os.environ["KNOWN"])[asked]["facts"]}
+        known = json.loads(os.environ["KNOWN"])[host]
         if NAME == "channels_lock":
             told += [arguments.get("release", ""), arguments.get("result", "")]
         with Path(os.environ["RECORD"]).open("a") as record:
@@ -137,6 +139,8 @@ class Case:
     archive_on: str = ""
     # The management command that fails.
     fails: str = "none"
+    # The hosts that --limit selects.
+    limit: tuple[str, ...] = HOSTS
     variables: Tree = field(default_factory=dict)
 
     def facts_of(self, host: str) -> Tree:
@@ -246,6 +250,15 @@ CASES = {
             "app2": {"releases": [installed(OLD, recorded=100), installed("packed", recorded=200)]},
         },
         variables={"deploy_release": "running"},
+    ),
+    "left out": Case(
+        [imported("select_release"), SAY],
+        facts={
+            "app1": {"current": OLD, "releases": [installed(OLD, recorded=100)]},
+            "app2": {"releases": [installed(OLD, recorded=100), installed("packed", recorded=200)]},
+        },
+        variables={"deploy_release": "running"},
+        limit=("app1",),
     ),
     "nobody knows": Case(
         [imported("select_release"), SAY],
@@ -411,8 +424,9 @@ def begin(directory: Path, name: str, case: Case, programs: Path, old: str) -> A
     new = {"id": NEW, "archive": archive, "environment": "e", "requirements": "", "kit": "k"}
     # What plays before those of the case have set.
     selected = {"channels_release": new, "channels_release_time": 900}
-    before = {host: {"_channels_host": facts[host], **selected} for host in HOSTS}
+    before = {host: {"_channels_host": facts[host], **selected} for host in case.limit}
     for host in HOSTS:
+        before.setdefault(host, {})
         before[host]["_channels_lock"] = {"owner": {"who": "ada@desk"}}
     if "lock" in name:
         before = {host: {"channels_release": new} for host in HOSTS}
@@ -453,6 +467,7 @@ def begin(directory: Path, name: str, case: Case, programs: Path, old: str) -> A
         case.plays,
         "--extra-vars",
         json.dumps(case.variables),
+        f"--limit={','.join([*case.limit, 'lb1', 'localhost'])}",
         ANSIBLE_ROLES_PATH=str(directory / "roles"),
         ANSIBLE_ACTION_PLUGINS=f"{directory / 'plugins'}:{ROOT / 'plugins' / 'action'}",
         PATH=f"{programs}:{sys.exec_prefix}/bin:/usr/bin:/bin",
@@ -700,6 +715,16 @@ def test_what_was_deployed_last_wins_over_a_host_that_was_away(cases: dict[str, 
     assert done.run.code == 0, done.run.output
     assert f"selected: {done.packed} of 200" in done.run.output
     assert f"app1 is on {OLD}" in done.run.output
+
+
+def test_what_was_deployed_last_wins_although_the_hosts_that_have_it_are_left_out(
+    cases: dict[str, Done],
+) -> None:
+    done = cases["left out"]
+    assert done.run.code == 0, done.run.output
+    assert f"selected: {done.packed} of 200" in done.run.output
+    assert f"app1 is on {OLD}" in done.run.output
+    assert "app2 is on" not in done.run.output
 
 
 def test_where_no_host_knows_what_was_deployed_last_nothing_is_done(cases: dict[str, Done]) -> None:
