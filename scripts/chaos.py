@@ -273,7 +273,7 @@ class Chaos:
                 pool.submit(until, what, is_so)
                 for what, is_so in (
                     ("all services run", all_run),
-                    ("delivery is proved", self.proved),
+                    ("delivery is proved", lambda: self.proved(before)),
                     ("all clients are connected", lambda: self.connected_since() is not None),
                     ("the delayed messages came", lambda: all(self.api.said(due, number).values())),
                 )
@@ -299,11 +299,11 @@ class Chaos:
         )
         return recovery
 
-    def proved(self) -> bool:
-        """Return whether every worker reaches every worker."""
+    def proved(self, services: Iterable[tuple[str, str]]) -> bool:
+        """Return whether every worker among the services reaches every worker."""
         workers = [
             (host, unit.removeprefix("channels-web@").removesuffix(".service"))
-            for host, unit in self.running()
+            for host, unit in services
             if unit.startswith("channels-web@")
         ]
         arguments = " ".join(
