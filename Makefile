@@ -87,7 +87,7 @@ test-fast: ## run the linters and the tests that need no hosts
 lint: ## run the linters
 	@scripts/test lint
 
-rehearse: tools ## run every operation under the load of 500 clients, on hosts of its own: [STEPS="deploy rollback"]
+rehearse: tools ## run every operation under the load of 500 clients, on hosts of its own: [STEPS="deploy rollback"], or every accident: STEPS=chaos
 	@scripts/bootstrap engine
 	@$(BIN)/python scripts/rehearse.py $(STEPS)
 
