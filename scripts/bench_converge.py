@@ -117,7 +117,7 @@ def measure(rounds: int) -> int:
     INVENTORY.mkdir(parents=True, exist_ok=True)
     for path in (ROOT / "inventories" / "staging").iterdir():
         link = INVENTORY / path.name
-        # That one is the benchmark's own.
+        # The benchmark writes its own generated.yml.
         if link.name != "generated.yml":
             link.unlink(missing_ok=True)
             link.symlink_to(path)

@@ -1,10 +1,9 @@
-"""The accidents of scripts/rehearse.py: what breaks by itself must be back by itself.
+"""The accidents of scripts/rehearse.py: check that a cluster recovers without an operator.
 
-Every service is killed, services and hosts are restarted, one after the other and all at once, and
-the address of the data host comes late. Before each accident delayed messages are accepted. After
-it, three questions are asked from outside until each has its answer, without an operator: does
-every service run and is delivery proved, are all clients connected, have the delayed messages come,
-each once?
+The accidents kill services, restart services and hosts, one by one and all at once, and give the
+data host its address late. Before each accident, the application accepts delayed messages. After
+it, the script waits until all services run, delivery is proved, all clients are connected, and each
+delayed message has arrived once.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 import commands
 
-# The services of the cluster; of the others a host's own distribution takes care.
+# The services of the cluster. The other services of a host are not tested.
 SERVICES = ("channels-*.service", "nginx.service", "redis-server@*.service", "postgresql@*.service")
 RESTARTED = ("redis-server@layer.service", "redis-server@broker.service", "postgresql@*.service")
 DOCKER = commands.ROOT / "scripts" / "staging" / "docker"
@@ -34,9 +33,9 @@ DELAYED = 3
 DELAY = 5
 """Seconds after which they are due."""
 PATIENCE = 300.0
-"""Seconds after which an accident is one that needs an operator."""
+"""Maximum seconds until the cluster has recovered."""
 ABSENCE = 20.0
-"""Seconds without the address: services are started again meanwhile, and fail."""
+"""Seconds without the address. In this time, services start again and fail."""
 
 SHOW = "systemctl show --property=Id,SubState,MainPID " + " ".join(
     f"'{pattern}'" for pattern in SERVICES
@@ -44,17 +43,17 @@ SHOW = "systemctl show --property=Id,SubState,MainPID " + " ".join(
 
 
 class NotBackError(Exception):
-    """An accident after which something was not back by itself; printed without a traceback."""
+    """The cluster did not recover after an accident. Printed without a traceback."""
 
 
 @dataclass(frozen=True)
 class Accident:
-    """Something that happens to a cluster.
+    """A failure that the script causes.
 
     Attributes:
-        what: happens, for the table.
-        cause: let it happen; returns when that is over, and the time begins.
-        killed: the services that must run in another process afterwards, with their host.
+        what: the description in the table.
+        cause: causes the accident. The recovery time starts when it returns.
+        killed: host and name of each service that must run in another process afterwards.
     """
 
     what: str
@@ -64,7 +63,7 @@ class Accident:
 
 @dataclass(frozen=True)
 class Recovery:
-    """Seconds from the end of an accident until something was so again."""
+    """The description of an accident, and the seconds from its end until each recovery."""
 
     what: str
     running: float
@@ -142,13 +141,13 @@ class Api:
 
 @dataclass
 class Chaos:
-    """Causes accidents, and measures how long until all is back.
+    """Causes accidents, and measures how long the cluster takes to recover.
 
     Attributes:
         ssh: run a command on a host; raises OSError where that fails.
         hosts: `staging_container` and `ansible_host`, an address, of each host.
         api: the application's.
-        connected_since: since when, in seconds of the epoch, all clients have been connected.
+        connected_since: the time, in seconds of the epoch, since which all clients are connected.
         report: where the table is written after each accident.
     """
 
@@ -190,10 +189,13 @@ class Chaos:
         for host in self.hosts:
             yield Accident(f"{host} rebooted", lambda host=host: self.reboot(host))  # type: ignore[misc]
         for host in self.hosts:
-            yield Accident(f"{host} without power", lambda host=host: self.power(host))  # type: ignore[misc]
-        yield Accident("all hosts without power, and on at once", lambda: self.power(*self.hosts))
+            yield Accident(f"{host} loses power and starts", lambda host=host: self.power(host))  # type: ignore[misc]
         yield Accident(
-            f"{data} boots, its address comes {ABSENCE:.0f} s late", lambda: self.late(data)
+            "all hosts lose power at once and start together", lambda: self.power(*self.hosts)
+        )
+        yield Accident(
+            f"{data} boots without its address, which is added after {ABSENCE:.0f} s",
+            lambda: self.late(data),
         )
 
     def kill(self, host: str, unit: str) -> None:
@@ -211,19 +213,19 @@ class Chaos:
         self.ssh(host, f"sudo systemctl restart '{unit}'")
 
     def reboot(self, host: str) -> None:
-        """Shut a host down in order, and start it."""
+        """Shut a host down cleanly, and start it."""
         container = self.hosts[host]["staging_container"]
         docker("stop", "--time", "120", container)
         docker("start", container)
 
     def power(self, *hosts: str) -> None:
-        """Take hosts away at once, and start them together."""
+        """Kill hosts at once, and start them together."""
         containers = [self.hosts[host]["staging_container"] for host in hosts]
         docker("kill", *containers)
         docker("start", *containers)
 
     def late(self, host: str) -> None:
-        """Boot a host whose address comes when its services have been started."""
+        """Boot a host without its address; add the address after its services have started."""
         container = self.hosts[host]["staging_container"]
         network, address = container.removesuffix(f"-{host}"), self.hosts[host]["ansible_host"]
         docker("kill", container)
@@ -233,24 +235,24 @@ class Chaos:
         docker("network", "connect", "--ip", address, network, container)
 
     def run(self) -> None:
-        """Cause every accident, and wait after each until all is back.
+        """Cause every accident, and wait after each until the cluster has recovered.
 
         Raises:
-            NotBackError: something was not, or a delayed message came twice.
+            NotBackError: the cluster did not recover, or a delayed message arrived twice.
         """
         for accident in self.accidents():
             self.recoveries.append(self.recover_from(accident))
             self.report.write_text(table(self.recoveries))
 
     def recover_from(self, accident: Accident) -> Recovery:
-        """Cause an accident, and measure how long until all is back."""
+        """Cause an accident, and measure how long the cluster takes to recover."""
         print(f"\n     {accident.what} ...", end=" ", flush=True)
         before = self.running()
         try:
             due, number = self.api.accept(DELAYED, DELAY)
             accident.cause()
         except OSError as error:
-            raise NotBackError(f"{accident.what}. Could not be caused: {error}") from None
+            raise NotBackError(f"Cannot cause the accident: {accident.what}. {error}") from None
         began = time.time()
 
         def until(what: str, is_so: Callable[[], bool]) -> float:
@@ -259,7 +261,9 @@ class Chaos:
                     if is_so():
                         return time.time() - began
                 time.sleep(0.1)
-            raise NotBackError(f"{accident.what}. Not within {PATIENCE:.0f} s: {what}.")
+            raise NotBackError(
+                f"No recovery within {PATIENCE:.0f} s. Accident: {accident.what}. Expected: {what}."
+            )
 
         def all_run() -> bool:
             now = self.running()
@@ -275,18 +279,21 @@ class Chaos:
                     ("all services run", all_run),
                     ("delivery is proved", lambda: self.proved(before)),
                     ("all clients are connected", lambda: self.connected_since() is not None),
-                    ("the delayed messages came", lambda: all(self.api.said(due, number).values())),
+                    (
+                        "all delayed messages have arrived",
+                        lambda: all(self.api.said(due, number).values()),
+                    ),
                 )
             ]
             running, proved, *_ = [wait.result() for wait in waits]
         said = self.api.said(due, number)
         if any(len(times) > 1 for times in said.values()):
-            raise NotBackError(f"{accident.what}. A delayed message came twice.")
+            raise NotBackError(f"A delayed message arrived twice. Accident: {accident.what}.")
         recovery = Recovery(
             accident.what,
             running,
             proved,
-            # Clients that lost nothing have been connected since before.
+            # Clients that stayed connected have a time before the accident.
             max(0.0, (self.connected_since() or time.time()) - began),
             max(0.0, *(times[0] - due[name] for name, times in said.items())),
         )

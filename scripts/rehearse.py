@@ -5,8 +5,8 @@ that restarts, another value for every secret. The clients' ledgers say what it 
 came twice or out of order, how their connections ended, how long they were away, and how many came
 back in one second. Ends with 0 where nothing was lost and every connection ended with 1012.
 
-The steps kill-worker, kill-host, kill-all and chaos are accidents and no operations: they are run
-when they are named, and then a connection may end in any way.
+The steps kill-worker, kill-host, kill-all and chaos are accidents. They run only if STEPS names
+them. In that case, connections may end with any code.
 
 The reports, and a plot of the sockets of every worker over time, are in .rehearsal/.
 """
@@ -78,7 +78,7 @@ class Rehearsal:
 
     def __init__(self, server: str) -> None:
         self.settings: dict[str, Any] = {"channels_server": server}
-        # App hosts beside those of the staging inventory.
+        # Additional app hosts, which the staging inventory does not have.
         self.more_hosts: list[str] = []
         self.application = DIRECTORY / "app"
         shutil.rmtree(DIRECTORY / "app", ignore_errors=True)
@@ -93,7 +93,7 @@ class Rehearsal:
         self.clients: subprocess.Popen[str]
 
     def write_inventory(self) -> None:
-        """Write what the inventory says now: the staging inventory, and what differs."""
+        """Write the inventory: a copy of the staging inventory, and the rehearsal's changes."""
         INVENTORY.mkdir(parents=True, exist_ok=True)
         for path in INVENTORY.iterdir():
             if path.is_dir() and not path.is_symlink():
@@ -104,10 +104,10 @@ class Rehearsal:
         shutil.copytree(STAGING, INVENTORY, ignore=ignored, dirs_exist_ok=True)
         variables = INVENTORY / "group_vars" / "all"
         variables.mkdir(parents=True, exist_ok=True)
-        # Ansible would read the directory and not the file.
+        # If all.yml and the directory all exist, Ansible reads only the directory.
         if (file := variables.with_suffix(".yml")).exists():
             file.replace(variables / file.name)
-        # Of files of the same directory, the last one counts.
+        # Of several files in a directory, Ansible uses the values of the last one.
         (variables / "zz-rehearsal.yml").write_text(yaml.safe_dump(self.settings))
         more = {"channels": {"hosts": dict.fromkeys(self.more_hosts)}}
         (INVENTORY / "rehearsal.yml").write_text(yaml.safe_dump(more))
@@ -333,7 +333,7 @@ def wait_until_connected(clients: subprocess.Popen[str]) -> None:
 
 
 def connected_since() -> float | None:
-    """Return since when all clients have been connected, in seconds of the epoch, if they are."""
+    """Return the time since which all clients are connected, in seconds of the epoch, or None."""
     since = None
     for line in (DIRECTORY / "load.log").read_text().splitlines():
         if said := re.match(r"(\S+) .*?(\d+) of (\d+) connected", line):

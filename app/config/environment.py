@@ -25,14 +25,15 @@ DEAD_PEER = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15000,
 }
-"""How libpq tells a database host that has lost its power: seconds; milliseconds for the last one.
+"""Settings with which libpq detects a database host that lost power.
 
-Such a host closes no connection. Without these, a query waits 15 minutes for it, and whoever reads
-two hours, or until long after the host is back.
+The values are seconds; the last one is milliseconds. Such a host does not close its connections.
+Without these settings, a process that sends a query waits 15 minutes, and one that waits for an
+answer two hours or until long after the host is back.
 """
 
 LAYER_TIMEOUT = 15
-"""Seconds without an answer after which a connection to the layer is given up.
+"""Seconds without an answer after which a connection to the layer is closed.
 
 Longer than the layer's longest command, which waits 5 s for a message.
 """

@@ -1,6 +1,6 @@
 """Ansible action: check every variable of every host before anything is changed.
 
-Hosts in none of the groups of ``by_group`` belong to somebody else: their variables are not read.
+The action does not read the variables of hosts that are in none of the groups of ``by_group``.
 For each other host it reads ``meta/argument_specs.yml`` of the roles that run there (types,
 choices, what is required), then the rules of ``meta/preflight.yml``: ``variable``, ``that`` (an
 expression that must hold) and ``allowed`` (in words), then the ports that the roles take on the
@@ -36,15 +36,15 @@ TYPES = {
 }
 # Variables of the role cluster that may differ between hosts.
 PER_HOST = {"cluster_address", "cluster_nofile", "cluster_workers"}
-# Prefixes that no role of somebody else has. Exporters and other roles for nginx, PostgreSQL and
-# Redis have the prefixes of the kit's roles: redis_exporter_port is no mistake.
+# Prefixes that only the kit's variables have. Other roles, such as exporters for nginx, PostgreSQL
+# and Redis, also use the prefixes nginx_, postgres_ and redis_: redis_exporter_port is accepted.
 OWN_PREFIXES = ("channels_", "cluster_")
 NOT_SET = "not set"
 
 # The end of the description of an option that an inventory must not set.
 DERIVED = "Derived; do not set."
-# It stands in units, in nginx.conf and in the arguments of the proof, which allows 100 characters
-# together with a port.
+# Units, nginx.conf and the arguments of channels-prove contain the host's name. channels-prove
+# allows 100 characters for the name and the port.
 HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,93}")
 
 # The Python type that a value must have: nothing converts it before a template uses it.
@@ -86,7 +86,7 @@ def has_shape(value: Any, shape: str, secret: bool) -> bool:
     """Return whether a value is of a type as templates use it."""
     if isinstance(value, bool):
         return shape == "bool"
-    # YAML reads 0123 as 83 and 12:30 as 750: as a number, a secret may be another one.
+    # YAML reads 0123 as 83 and 12:30 as 750. A secret without quotes may change its value.
     if secret and shape == "str":
         return isinstance(value, str)
     return isinstance(value, SHAPES[shape])
@@ -98,17 +98,17 @@ def shown(value: Any, option: Mapping[str, Any]) -> str:
 
 
 def ports_of(entry: Mapping[str, Any], templar: Any) -> Iterator[tuple[int, str]]:
-    """Yield the ports that a service takes, each with the variable that sets it."""
+    """Yield the ports that a service listens on, each with the variable that sets it."""
     try:
         ports = templar.template(entry["ports"])
     except AnsibleError:
-        # They come from a variable that is wrong, and that one is reported.
+        # The ports are derived from an invalid variable, which is reported itself.
         return
     yield from ((int(port), entry["variable"]) for port in ports)
 
 
 def port_conflicts(taken: list[tuple[int, str]]) -> Iterator[str]:
-    """Yield the ports of a host that two services take."""
+    """Yield a problem for each port that two services of a host use."""
     first: dict[int, str] = {}
     found: dict[tuple[str, str], int] = {}
     for port, variable in taken:
@@ -117,7 +117,7 @@ def port_conflicts(taken: list[tuple[int, str]]) -> Iterator[str]:
             found.setdefault((variable, other), port)
     for (variable, other), port in found.items():
         allowed = "a port that no other service on the host uses"
-        yield f"{variable} takes port {port}, which {other} takes as well; allowed: {allowed}"
+        yield f"{variable} and {other} both use port {port}; allowed: {allowed}"
 
 
 class ActionModule(ActionBase):
@@ -205,7 +205,10 @@ class ActionModule(ActionBase):
     ) -> Iterator[str]:
         """Yield the problems of a host's variables."""
         if not HOST_NAME.fullmatch(host):
-            allowed = "up to 94 letters, digits, dots, underscores, colons and dashes"
+            allowed = (
+                "up to 94 letters, digits, dots, underscores, colons and dashes,"
+                " beginning with a letter or a digit"
+            )
             yield f"the host's name in the inventory is {host!r}; allowed: {allowed}"
         hostvars = task_vars["hostvars"]
         given = hostvars.raw_get(host)
@@ -224,7 +227,7 @@ class ActionModule(ActionBase):
             variables["role_path"] = str(role.path)
             templar = self._templar.copy_with_new_env(available_variables=variables)
             # Required variables first: others are derived from them.
-            # Those of other roles that this role reads have rules here.
+            # This role can also have rules for variables of other roles that it reads.
             others = [rule["variable"] for rule in role.rules if rule["variable"] in variables]
             names = dict.fromkeys([*role.options, *others])
             for name in sorted(names, key=lambda name: not options[name].get("required")):
@@ -234,7 +237,7 @@ class ActionModule(ActionBase):
                     yield problem
             for rule in role.rules:
                 name = rule["variable"]
-                # One problem for each mistake: the type of this one or of another one was wrong.
+                # Report one problem for each mistake. Skip a rule that uses an invalid variable.
                 if bad.intersection(re.findall(r"\w+", rule["that"])):
                     continue
                 if name not in variables:
@@ -247,7 +250,7 @@ class ActionModule(ActionBase):
                         refused.add(name)
                         yield f"{name} is {value}; allowed: {rule['allowed']}"
                 except AnsibleError as error:
-                    # A rule that uses a wrong variable cannot be evaluated; that one is reported.
+                    # The rule uses an invalid variable, which is reported itself.
                     if not any(other in rule["that"] for other in bad):
                         yield f"{name} cannot be checked: {error.message}"
 
@@ -259,12 +262,12 @@ class ActionModule(ActionBase):
         for name in given:
             derived = name in options and options[name]["description"].endswith(DERIVED)
             if derived and name not in bad:
-                yield f"{name} is set, but it is derived from other variables; remove it"
+                yield f"{name} is derived from other variables and must not be set; remove it"
         prefixes = tuple(f"{name}_" for name in known)
         for name in given:
             if name.startswith(prefixes) and name not in options:
                 is_own = name.startswith(OWN_PREFIXES)
-                # Another role's variable is not one or two letters from one of the kit's.
+                # A name that differs by one or two letters from a variable of the kit is a typo.
                 near = difflib.get_close_matches(name, options, n=1, cutoff=0.8 if is_own else 0.9)
                 if not near and not is_own:
                     continue
@@ -277,9 +280,9 @@ class ActionModule(ActionBase):
                 yield f"{name} is not a variable of the role {role_name}; {hint}"
 
     def disagreements(self, hosts: list[str], cluster: Role, hostvars: Any) -> Iterator[str]:
-        """Yield the shared variables whose values differ between hosts, and addresses that do not.
+        """Yield a problem for each shared variable that differs between hosts.
 
-        Every host needs an address of its own, and one that others reach.
+        Also yield a problem for each address that two hosts share or that other hosts cannot reach.
         """
         given = {host: hostvars.raw_get(host) for host in hosts}
         yield from self.shared_addresses(given)
@@ -298,7 +301,7 @@ class ActionModule(ActionBase):
                 yield f"{name} is {values}; allowed: {allowed}"
 
     def shared_addresses(self, given: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-        """Yield the addresses that several hosts have, and those of a host alone among several."""
+        """Yield a problem for each address of several hosts, and for each loopback address."""
         hosts_by_address: dict[Any, list[str]] = defaultdict(list)
         for host, variables in given.items():
             templar = self._templar.copy_with_new_env(
@@ -307,14 +310,14 @@ class ActionModule(ActionBase):
             try:
                 address = ipaddress.ip_address(templar.template(variables["cluster_address"]))
             except (AnsibleError, KeyError, ValueError):
-                # Reported for the host.
+                # The problem is already reported for the host.
                 continue
             hosts_by_address[address].append(host)
         for address, hosts in hosts_by_address.items():
             if len(hosts) > 1:
-                allowed = "an address of its own for every host"
+                allowed = "a different address for every host"
             elif address.is_loopback and len(given) > 1:
-                allowed = "an address at which the other hosts reach the host"
+                allowed = "an address that the other hosts can reach"
             else:
                 continue
             yield f"cluster_address is {str(address)!r} on {', '.join(hosts)}; allowed: {allowed}"

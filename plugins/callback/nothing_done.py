@@ -1,7 +1,8 @@
-"""Ansible callback: let no run that did nothing end as a success.
+"""Ansible callback: fail a run that did nothing.
 
-Ansible ends with 0 where a run has no task to do, as with a misspelt ``--start-at-task``. No task
-can refuse that. What the playbooks can refuse is in ``playbooks/app_hosts.yml``.
+Ansible exits with status 0 if a run has no task to do, for example with a misspelt
+``--start-at-task``. No task can check for that. The checks that a playbook can do are in
+``playbooks/app_hosts.yml``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ type: notification
 short_description: Fails a run that did nothing, or that would skip the preflight
 description:
   - Refuses C(--start-at-task) before the first play. It would skip the preflight and the lock.
-  - Fails a run in which no task was run on any host.
+  - Fails a run in which no task ran on any host.
 options: {}
 """
 
@@ -27,27 +28,28 @@ FAILED = 1
 
 
 def stop(message: str) -> NoReturn:
-    """End the run; Ansible cleans up on the way out."""
+    """Print an error and end the run. Ansible cleans up at exit."""
     Display().error(message)
     sys.exit(FAILED)
 
 
 class CallbackModule(CallbackBase):
-    """Ends runs; says nothing of those that do something."""
+    """Ends a run that does nothing or skips the preflight; has no output otherwise."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "notification"
     CALLBACK_NAME = "nothing_done"
 
     def v2_playbook_on_start(self, playbook: Any) -> None:
-        """Refuse what skips the preflight."""
+        """Refuse an option that skips the preflight."""
         if context.CLIARGS.get("start_at_task"):
             stop(
-                "--start-at-task skips the preflight and the lock. Nothing was done."
-                " Run without it: a run completes what an interrupted one left."
+                "The option --start-at-task is not allowed: it skips the preflight and the lock."
+                " Nothing changed. Remove it and run the command again: each run completes the"
+                " steps that an interrupted run left out."
             )
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        """Fail where no host is in the recap."""
+        """Fail if the recap has no host."""
         if not stats.processed:
-            stop("No task was run on any host. Nothing was done.")
+            stop("No task ran on any host. Nothing changed.")

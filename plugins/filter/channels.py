@@ -279,12 +279,12 @@ def proved_workers(
 
 
 def answer(output: str) -> dict[str, Any]:
-    """Return the last JSON object that stands on a line of its own in a program's output.
+    """Return the last JSON object in a program's output that has a line of its own.
 
     Python's start-up files, such as sitecustomize.py, may print before the program does.
 
     Raises:
-        AnsibleFilterError: there is none.
+        AnsibleFilterError: the output has no such line.
     """
     for line in reversed(output.splitlines()):
         with contextlib.suppress(ValueError):

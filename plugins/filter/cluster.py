@@ -54,7 +54,7 @@ def worker_arguments(workers: Sequence[Mapping[str, Any]]) -> list[str]:
 def canonical(address: Any) -> str:
     """Return an address as browsers, servers and the kernel write it; anything else as it is.
 
-    An IPv6 address has many spellings. Those who compare addresses as text know this one.
+    An IPv6 address has many spellings. Programs that compare addresses as text need this one.
     """
     text = str(address)
     try:
@@ -89,7 +89,7 @@ def postgres_string(value: Any) -> str:
 
 
 def unmatched(limit: str, groups: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the parts of ``--limit`` that match no host and no group; Ansible only warns of them.
+    """Return the parts of ``--limit`` that match no host or group. Ansible only warns of them.
 
     Args:
         limit: the value of ``--limit``: names, groups and patterns, some with ``!`` or ``&``.

@@ -1,4 +1,4 @@
-"""A filter about the way to root on a host; see playbooks/preflight.yml."""
+"""A filter for the check that Ansible can become root; see playbooks/preflight.yml."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from textwrap import shorten
 from typing import Any
 
 LENGTH = 300
-"""Characters of an answer that are shown; Mitogen's has the whole command."""
+"""Maximum length of an error in a message. Errors of Mitogen contain the whole command."""
 
 
 def login_failure(result: Mapping[str, Any]) -> str:
-    """Return why a task failed that needs root, in the words of the program that said so.
+    """Return the error of a task that needs root, as the failing program printed it.
 
     Args:
         result: what Ansible returned for the task.
     """
-    # If no module ran, msg only says that there is no answer.
+    # If no module ran, msg has no cause: it only says that the module did not answer.
     words = (result.get(name) for name in ("module_stderr", "module_stdout", "stderr", "msg"))
     said = next((str(each) for each in words if str(each or "").strip()), "failed")
     return shorten(said, LENGTH)

@@ -10,9 +10,9 @@ Host = Mapping[str, Any]
 
 
 def channels_hosts(names: Sequence[str], hostvars: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return what the app hosts have that answered, in the inventory's order.
+    """Return the releases of each app host that answered, in the inventory's order.
 
-    Hosts that ``--limit`` left out were asked by one of the others; they count as much.
+    A selected host asks the hosts that ``--limit`` leaves out. Their answers are included.
     """
     told = {name: hostvars[name].get("_channels_host", {}) for name in names}
     for name in names:

@@ -174,7 +174,7 @@ class Releases:
             return False
         new = final.with_name(f".{name}")
         shutil.rmtree(new, ignore_errors=True)  # what an interrupted run has left
-        # The application's user reads what root unpacks, also where root's own umask is 077.
+        # The application's user must read the files, even if root's umask is 077.
         umask = os.umask(0o022)
         try:
             new.mkdir(parents=True)

@@ -10,7 +10,8 @@ short_description: Read the open-file limits of running processes
 description:
   - Reads the soft limit of open files of the main process of each running unit, and of each process
     with a given command line.
-  - Reads the processes, not the files. systemd silently lowers a limit that it may not grant.
+  - Reads the limits of processes, not of unit files. If systemd may not set a limit, it silently
+    sets a lower one.
   - Changes nothing.
 options:
   units:
@@ -19,14 +20,14 @@ options:
     elements: str
     default: []
   command_lines:
-    description: Whole command lines, such as a title that a process gives itself.
+    description: Whole command lines. A process title, as nginx sets it, is a command line.
     type: list
     elements: str
     default: []
 attributes:
   check_mode:
     support: full
-    description: Can run in check mode, and does the same.
+    description: Reads the limits in check mode, too.
   diff_mode:
     support: none
     description: Has nothing to compare.
@@ -72,7 +73,7 @@ UNLIMITED = -1
 
 
 def main_processes(shown: str) -> dict[str, int]:
-    """Return the main process of each unit of which ``systemctl show`` names one."""
+    """Return the main process of each unit that has one, from the output of ``systemctl show``."""
     found = {}
     for block in shown.split("\n\n"):
         unit = dict(SHOWN.findall(block))
@@ -90,13 +91,13 @@ def with_command_line(wanted: Iterable[str], proc: Path) -> Iterator[tuple[str, 
                 words = (proc / str(process) / "cmdline").read_bytes()
             except OSError:  # it has ended
                 continue
-            # A title may leave room after it.
+            # A process title can have trailing spaces or null bytes.
             if words.rstrip(b"\0 ").replace(b"\0", b" ").decode(errors="replace") == command_line:
                 yield f"{command_line} {process}", process
 
 
 def limit_of(process: int, proc: Path) -> int | None:
-    """Return the soft limit of a process; None where it has ended."""
+    """Return the soft limit of a process, or None if the process has ended."""
     try:
         match = LIMIT.search((proc / str(process) / "limits").read_text())
     except OSError:
@@ -107,7 +108,7 @@ def limit_of(process: int, proc: Path) -> int | None:
 
 
 def limits(shown: str, command_lines: Iterable[str], proc: Path) -> list[dict[str, Any]]:
-    """Return what the module answers."""
+    """Return the processes and their limits."""
     processes = [
         *sorted(main_processes(shown).items()),
         *with_command_line(command_lines, proc),
@@ -129,7 +130,7 @@ def main() -> None:
     if module.params["units"]:
         systemctl = module.get_bin_path("systemctl", required=True)
         _, shown, _ = module.run_command(
-            # Of patterns, show takes the units that systemd has loaded.
+            # For a pattern, systemctl show lists the units that systemd has loaded.
             [systemctl, "show", "--property=Id,MainPID", "--", *module.params["units"]],
             check_rc=True,
             expand_user_and_vars=False,

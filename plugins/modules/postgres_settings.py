@@ -16,8 +16,8 @@ description:
   - Fails with the server's message if the server finds an error in a file. The previous settings
     stay in effect.
 notes:
-  - Run it as root. It calls C(psql) as the system user O(run_as), which connects through the local
-    socket. The rules of pg_hba.conf that are in effect may not let root log in yet.
+  - Run this module as root. It calls C(psql) as the system user O(run_as), which connects through
+    the local socket. The rules of pg_hba.conf that are in effect may not allow root yet.
 options:
   data_directory:
     description: Data directory of the server. Its postmaster.pid names the socket to connect to.
@@ -28,7 +28,7 @@ options:
     type: str
     default: postgres
   run_as:
-    description: System user that connects, if the module runs as root.
+    description: System user that C(psql) runs as, if the module runs as root.
     type: str
     default: postgres
   files:
@@ -136,7 +136,7 @@ class Server:
         ]
 
     def drop_privileges(self) -> list[str]:
-        """Return the command that runs another one as the system user who connects."""
+        """Return the command prefix that runs a program as the system user O(run_as)."""
         if os.geteuid() != 0:
             return []
         try:

@@ -1,7 +1,7 @@
-"""Tests of values that a later step hands to other software, for the rules of the preflight.
+"""Tests for the preflight: does the software that gets a value accept it?
 
-Each returns whether that software takes the value as the roles write it: Django, nginx, systemd,
-Redis, PostgreSQL, nft, apt and Python.
+The software is Django, nginx, systemd, Redis, PostgreSQL, nft, apt or Python. Each test checks the
+value in the form in which the roles write it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _SERVER_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
-# What browsers and resolvers read as the last part of an IPv4 address.
+# Browsers and resolvers read a name whose last label is a number as an IPv4 address.
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 _PACKAGE = re.compile(r"[a-z0-9*?][a-z0-9+.*?-]*(:[a-z0-9-]+)?([=/][A-Za-z0-9.+~:*-]+)?")
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -31,13 +31,15 @@ _POSTGRES_SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$
 _PRINTABLE = re.compile(r"[!-~]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
-# The units set these themselves; the environment file would win over them.
+# The units set these variables. The environment file would override them.
 _UNIT_VARIABLES = {"CHANNELS_KIT_REVISION", "CHANNELS_KIT_WORKER", "MAINPID", "PYTHONPATH"}
-# The kernel's limit of NAME=VALUE and the byte after it, and room for the rest of them.
+# The kernel's limit for one NAME=VALUE string with its final null byte. The limit for all strings
+# leaves room for other variables.
 _MAX_ENVIRONMENT_STRING = 131072
 _MAX_ENVIRONMENT = 2**20
 
-# Hidden from the application by ProtectHome=, PrivateTmp= and PrivateDevices=, or gone at a reboot.
+# The application cannot read these (ProtectHome=, PrivateTmp=, PrivateDevices=), or a reboot
+# empties them.
 _NOT_FOR_RELEASES = (
     "/dev",
     "/home",
@@ -50,7 +52,7 @@ _NOT_FOR_RELEASES = (
     "/var/tmp",  # noqa: S108
 )
 
-# What postgresql.conf of the role has from a variable of its own.
+# Settings of postgresql.conf and redis.conf that other variables of the roles set.
 _POSTGRES_OF_VARIABLES = {"port", "max_connections"}
 _REDIS_OF_VARIABLES = {"aclfile", "bind", "daemonize", "maxclients", "maxmemory", "port"}
 
@@ -85,7 +87,7 @@ def host_address(value: Any) -> bool:
     if address is None or address.is_unspecified or address.is_multicast:
         return False
     if isinstance(address, ipaddress.IPv6Address):
-        # A link-local address is nothing without its interface; IPv4 has a form of its own.
+        # A link-local address needs an interface. An IPv4-mapped address must be written as IPv4.
         return not address.is_link_local and address.ipv4_mapped is None
     return address != ipaddress.IPv4Address("255.255.255.255")
 
@@ -106,7 +108,7 @@ def server_name(value: Any) -> bool:
 
 
 def server_address(value: Any) -> bool:
-    """Return whether a value is where a server is: an address, or a name that may be resolved."""
+    """Return whether a value is the address of a server, or a host name that DNS can resolve."""
     if not isinstance(value, str):
         return False
     address = _address(value)
@@ -116,7 +118,7 @@ def server_address(value: Any) -> bool:
 
 
 def base_url(value: Any) -> bool:
-    """Return whether the proof can open sockets below a URL: scheme, host and port alone."""
+    """Return whether a value is a URL with scheme, host and optionally port, as the proof needs."""
     if not isinstance(value, str) or not _PRINTABLE.fullmatch(value):
         return False
     try:
@@ -175,7 +177,7 @@ def journal_size(value: Any) -> bool:
 
 
 def redis_size(value: Any) -> bool:
-    """Return whether Redis reads a value as a limit of memory with which it works."""
+    """Return whether a value is a memory limit that Redis reads and can work with."""
     read = _REDIS_SIZE.fullmatch(str(value))
     if not read:
         return False
@@ -184,7 +186,7 @@ def redis_size(value: Any) -> bool:
 
 
 def redis_instances(value: Any) -> bool:
-    """Return whether redis_instances has both instances, and redis.conf can be made of each."""
+    """Return whether redis_instances has layer and broker, and each instance is valid."""
     if not isinstance(value, Mapping) or not {"layer", "broker"} <= set(value):
         return False
     ports = [each.get("port") for each in value.values() if isinstance(each, Mapping)]
@@ -300,7 +302,7 @@ def hooks(value: Any) -> bool:
 
 
 def creatable(value: Any) -> bool:
-    """Return whether a path is an absolute one of a directory that is there or can be made."""
+    """Return whether a value is an absolute path of a directory that exists or can be created."""
     if not absolute_path(value):
         return False
     path = Path(value)
@@ -313,7 +315,7 @@ def creatable(value: Any) -> bool:
 
 
 def patterns(value: Any) -> bool:
-    """Return whether names or patterns can be handed over in one list with commas."""
+    """Return whether names or patterns can be joined with commas."""
     return isinstance(value, Sequence) and all(
         isinstance(each, str) and each != "" and not re.search(r"[,/\x00-\x1f\x7f]", each)
         for each in value
@@ -336,7 +338,7 @@ def _network(value: Any) -> bool:
         ipaddress.ip_network(value, strict=False)
     except ValueError:
         return False
-    # nft has no mask in dots.
+    # nft does not read masks such as 255.0.0.0.
     return "." not in value.partition("/")[2]
 
 
@@ -382,7 +384,7 @@ def _redis_arguments(text: str) -> bool:
 
 
 class _Tasks(yaml.SafeLoader):
-    """Reads task files; Ansible's own tags are kept as nothing."""
+    """Reads task files. It reads values with a tag of Ansible as None."""
 
 
 _Tasks.add_multi_constructor("!", lambda loader, suffix, node: None)

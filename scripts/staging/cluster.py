@@ -1,10 +1,9 @@
 """A staging cluster on this machine: for every host of an inventory a container with systemd.
 
-Ansible itself reads the inventory, a directory: every kind of file that it takes is taken here.
-Hosts in none of the kit's groups get no container. What belongs to this cluster alone (addresses,
-the key that opens the hosts, secrets, demonstration users) goes into ``generated.yml`` in that
-directory, so that ``ansible-playbook -i INVENTORY site.yml`` reaches the hosts over SSH like any
-server.
+The inventory is a directory. Ansible reads it, so it may have any form that Ansible supports. Hosts
+that are in none of the kit's groups get no container. ``generated.yml`` in that directory has the
+values of this cluster (addresses, the SSH key of the hosts, secrets, demonstration users), so that
+``ansible-playbook -i INVENTORY site.yml`` reaches the hosts over SSH like any server.
 """
 
 from __future__ import annotations
@@ -62,9 +61,9 @@ def read_groups(inventory: Path) -> dict[str, list[str]]:
         StagingError: Ansible cannot read it.
     """
     if not inventory.is_dir():
-        raise StagingError(f"Not an inventory: {inventory} is not a directory.")
+        raise StagingError(f"The inventory {inventory} is not a directory.")
     os.environ.setdefault("ANSIBLE_CONFIG", str(ROOT / "ansible.cfg"))
-    # Here, because it takes half a second, and most verbs need no inventory.
+    # Imported here because the import takes half a second, and most verbs need no inventory.
     from ansible.errors import AnsibleError
     from ansible.inventory.manager import InventoryManager
     from ansible.parsing.dataloader import DataLoader
@@ -73,7 +72,7 @@ def read_groups(inventory: Path) -> dict[str, list[str]]:
         manager = InventoryManager(loader=DataLoader(), sources=[str(inventory)])
     except AnsibleError as error:
         raise StagingError(f"Ansible cannot read the inventory {inventory}:\n{error}") from None
-    # Ansible's strings remember where they were read.
+    # Convert Ansible's tagged strings to plain ones.
     found = manager.get_groups_dict()
     return {str(group): [str(host) for host in hosts] for group, hosts in found.items()}
 
@@ -122,7 +121,7 @@ class Cluster:
 
     @cached_property
     def groups(self) -> dict[str, list[str]]:
-        """The hosts of each of the kit's groups. Read when needed: `down` works without it."""
+        """The hosts of each of the kit's groups. Read on first use: `down` works without them."""
         groups = read_groups(self.inventory)
         if not groups.get(EDGE_GROUP):
             raise StagingError(f"The group {EDGE_GROUP} in {self.inventory} has no host. Add one.")

@@ -92,7 +92,7 @@ def test_no_host_is_changed_where_one_does_not_become_root(
 ) -> None:
     done = log_in(tmp_path, sudo, *more)
     assert done.code != 0
-    _, _, said = done.output.partition("become root on every host. Nothing changed.\n")
+    _, _, said = done.output.partition("work as root on these hosts. Nothing changed.\n")
     assert re.match(rf" *data1: .*{re.escape(words)}", said), done.output
     assert changed(tmp_path) == set()
 

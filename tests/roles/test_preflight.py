@@ -530,21 +530,22 @@ def lines(run: Run) -> list[str]:
 @pytest.mark.parametrize(
     "said",
     [
-        "app1: cluster_edge_http_port takes port 5432, which cluster_postgres_port takes as well; "
+        "app1: cluster_edge_http_port and cluster_postgres_port both use port 5432; "
         "allowed: a port that no other service on the host uses",
-        "app1: cluster_first_worker_port takes port 6379, which redis_instances takes as well; "
+        "app1: cluster_first_worker_port and redis_instances both use port 6379; "
         "allowed: a port that no other service on the host uses",
-        "app1: nginx_local_port takes port 6380, which redis_instances takes as well; "
+        "app1: nginx_local_port and redis_instances both use port 6380; "
         "allowed: a port that no other service on the host uses",
         # However it is spelled.
         "inventory: cluster_address is '2001:db8::1' on app1, cache1; "
-        "allowed: an address of its own for every host",
+        "allowed: a different address for every host",
         "inventory: cluster_address is '127.0.0.1' on lb1; "
-        "allowed: an address at which the other hosts reach the host",
-        "app1: cluster_database_connections is set, but it is derived from other variables; "
+        "allowed: an address that the other hosts can reach",
+        "app1: cluster_database_connections is derived from other variables and must not be set; "
         "remove it",
         "two words: the host's name in the inventory is 'two words'; "
-        "allowed: up to 94 letters, digits, dots, underscores, colons and dashes",
+        "allowed: up to 94 letters, digits, dots, underscores, colons and dashes, "
+        "beginning with a letter or a digit",
     ],
 )
 def test_values_that_do_not_go_together_are_refused(runs: dict[str, Run], said: str) -> None:

@@ -800,7 +800,7 @@ def test_without_an_edge_nothing_is_verified(cases: dict[str, Done]) -> None:
     done = cases["verify no edge"]
     assert done.run.code != 0
     said = " ".join(done.run.output.split())
-    assert "There is no edge: the group nginx or cluster_edge_urls is empty." in said
+    assert "There is no edge: the group nginx or the variable cluster_edge_urls is empty." in said
     assert "Nothing was verified." in said
     assert done.record == []
 

@@ -141,7 +141,7 @@ def test_a_limit_without_an_app_host_is_no_success(plain: Desk, verb: str) -> No
     # It has something to do on the others, and undrain ends with it.
     if verb == "site":
         kind, hosts = "host of the cluster", "lb1 app1 app2 data1"
-    message = f"No {kind} is selected; nothing was done. Selected: mon1. Select at least one: "
+    message = f"No {kind} is selected. Nothing changed. Selected: mon1. Select at least one of: "
     assert message + hosts in said(done)
 
 
@@ -151,13 +151,23 @@ def test_a_limit_without_an_app_host_is_no_success(plain: Desk, verb: str) -> No
         (("--limit", "channels,!app1,!app2"), "leaves us with no hosts to target"),
         (
             ("--limit", "app1,!ap2,lb9"),
-            "No host or group of the inventory matches !ap2, lb9 (--limit, or WITHOUT=). "
-            "Nothing was done. Hosts: ",
+            "--limit or WITHOUT= has names that match no host or group of the inventory: "
+            "!ap2, lb9. "
+            "Nothing changed. Hosts of the inventory: ",
         ),
-        (("--tags", "configure,confgure"), "No task has the tag confgure. Nothing was done. Tags:"),
-        (("--skip-tags", "always"), "--skip-tags always skips the preflight and the lock."),
-        (("--start-at-task", "a typo"), "--start-at-task skips the preflight and the lock."),
-        (("--tags", "typo", "--skip-tags", "always"), "No task was run on any host."),
+        (
+            ("--tags", "configure,confgure"),
+            "No task has the tag confgure. Nothing changed. Allowed tags:",
+        ),
+        (
+            ("--skip-tags", "always"),
+            'The option "--skip-tags always" is not allowed: it skips the preflight and the lock.',
+        ),
+        (
+            ("--start-at-task", "a typo"),
+            "The option --start-at-task is not allowed: it skips the preflight and the lock.",
+        ),
+        (("--tags", "typo", "--skip-tags", "always"), "No task ran on any host."),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -190,7 +200,7 @@ def test_an_inventory_without_hosts_of_the_kit_is_no_success(
 ) -> None:
     done = plain.run(verb, hosts=hosts)
     assert done.code == 2
-    wanted = "No app host is selected; nothing was done. Selected: "
+    wanted = "No app host is selected. Nothing changed. Selected: "
     if verb in CHECKED:
         wanted = "the group channels is empty; allowed: at least one host"
     assert wanted in said(done)

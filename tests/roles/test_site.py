@@ -188,7 +188,7 @@ def test_every_notified_handler_is_there() -> None:
     ("arguments", "said"),
     [
         (["-i", "inventories/prodcution"], "Completely failed to parse inventory source"),
-        (["--limit", "lb1"], "No app host is selected; nothing was done. Selected: lb1."),
+        (["--limit", "lb1"], "No app host is selected. Nothing changed. Selected: lb1."),
     ],
     ids=["misspelt inventory", "no app host"],
 )

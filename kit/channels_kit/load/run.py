@@ -19,7 +19,7 @@ CHECK_INTERVAL = 0.1
 """Seconds between two looks at whether a phase is over."""
 
 STATUS_INTERVAL = 5.0
-"""Seconds between two lines of status, but for one when all become connected or cease to be so."""
+"""Seconds between two status lines. A change of "all clients are connected" adds one at once."""
 
 QUIET = 1.0
 """Seconds after the last delivery in which duplicates can still come."""
@@ -38,8 +38,8 @@ async def run_load(
         plan: which clients send how much, and where.
         stop: set to stop connecting, or sending; the grace period follows the sending.
         end: set to end the grace period, too.
-        progress: receives the phases, and the state every 5 s and when all clients are connected or
-            no longer are.
+        progress: receives the phases, a status every 5 s, and a status when all clients are
+            connected or the first of them disconnects.
 
     Returns:
         What was found: `outcome.ok`. Clients that fail are part of it and raise nothing.

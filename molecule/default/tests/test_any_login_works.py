@@ -102,6 +102,6 @@ def test_a_wrong_password_is_refused_before_anything_is_changed(
     wrong.write_text(json.dumps({"all": {"hosts": {"data1": {"ansible_become_password": "no"}}}}))
     run = cluster.converge(*inventory, "-i", str(wrong))
     assert run.rc != 0
-    assert "Ansible does not become root on every host. Nothing changed." in run.output
+    assert "Ansible cannot work as root on these hosts. Nothing changed." in run.output
     assert "data1: " in run.output
     assert "TASK [channels : Lock | Take the lock]" not in run.output
