@@ -100,11 +100,11 @@ def shown(value: Any, option: Mapping[str, Any]) -> str:
 def ports_of(entry: Mapping[str, Any], templar: Any) -> Iterator[tuple[int, str]]:
     """Yield the ports that a service listens on, each with the variable that sets it."""
     try:
-        ports = templar.template(entry["ports"])
-    except AnsibleError:
+        ports = [int(port) for port in templar.template(entry["ports"])]
+    except (AnsibleError, TypeError, ValueError):
         # The ports are derived from an invalid variable, which is reported itself.
         return
-    yield from ((int(port), entry["variable"]) for port in ports)
+    yield from ((port, entry["variable"]) for port in ports)
 
 
 def port_conflicts(taken: list[tuple[int, str]]) -> Iterator[str]:
