@@ -221,12 +221,16 @@ class ActionModule(ActionBase):
         with Path(os.environ["RECORD"]).open("a") as record:
             asked = self._task.args
             record.write(f"{host} {asked['state']} {asked.get('result', '')}\\n")
+        if host == os.environ["BROKEN"]:
+            return {"failed": True, "msg": "no Python"}
         refused = self._task.args["state"] == "present" and host == os.environ["LOCKED"]
         return {"changed": False, "refused": refused, "msg": "Locked by ann."}
 """
 
 
-def locking(desk: Desk, tmp_path: Path, limit: str, locked: str = "") -> tuple[Run, list[str]]:
+def locking(
+    desk: Desk, tmp_path: Path, limit: str, locked: str = "", broken: str = ""
+) -> tuple[Run, list[str]]:
     """Take and release the lock; return what was asked of which app host."""
     actions, record = tmp_path / "actions", tmp_path / "record"
     actions.mkdir()
@@ -245,6 +249,7 @@ def locking(desk: Desk, tmp_path: Path, limit: str, locked: str = "") -> tuple[R
             "ANSIBLE_ACTION_PLUGINS": f"{actions}:{ROOT / 'plugins/action'}",
             "RECORD": str(record),
             "LOCKED": locked,
+            "BROKEN": broken,
         },
     )
     done = finish(process)
@@ -266,6 +271,15 @@ def test_a_lock_that_an_app_host_refuses_is_given_back(desk: Desk, tmp_path: Pat
     assert "Locked by ann." in done.output
     both = ["app1 present", "app2 present"]
     assert record == [*both, "app1 absent refused", "app2 absent refused"]
+
+
+def test_an_app_host_that_is_broken_keeps_no_data_host_from_its_run(
+    desk: Desk, tmp_path: Path
+) -> None:
+    """It answers, but Ansible cannot run modules there; nobody can operate it meanwhile."""
+    done, record = locking(desk, tmp_path, "data1", broken="app1")
+    assert done.code == 0, done.output
+    assert record == ["app1 present", "app2 present", "app1 absent ok", "app2 absent ok"]
 
 
 def test_a_run_with_an_app_host_takes_the_lock_once(desk: Desk, tmp_path: Path) -> None:
