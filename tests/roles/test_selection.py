@@ -327,6 +327,7 @@ def test_no_host_of_somebody_else_is_in_a_play_that_does_something() -> None:
     assert found.pop("localhost:all") == checks
     assert found.pop(KIT) == {
         "site.yml",
+        "preflight.yml",
         "rollout.yml",
         "finish.yml",
         "lock.yml",
@@ -347,6 +348,8 @@ def test_a_whole_run_speaks_to_no_host_of_somebody_else(desk: Desk) -> None:
     assert {host for host, told in recap(done).items() if "unreachable=1" in told} == {
         "app1",
         "app2",
+        "data1",
+        "lb1",
     }
     listed = desk.run("site", "--list-hosts").output
     plays = re.findall(r"play #\d+ \((\S+)\).*?hosts \(\d+\):\n((?: {6}\S+\n)*)", listed, re.S)
