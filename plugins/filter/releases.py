@@ -17,7 +17,8 @@ def channels_hosts(names: Sequence[str], hostvars: Mapping[str, Any]) -> list[di
     told = {name: hostvars[name].get("_channels_host", {}) for name in names}
     for name in names:
         others = hostvars[name].get("_channels_hosts_left_out", {})
-        told |= {other["item"]: other for other in others.get("results", ())}
+        # Those who did not ask have results, too: skipped ones.
+        told |= {each["item"]: each for each in others.get("results", ()) if "current" in each}
     return [{**told[name], "host": name} for name in names if "current" in told[name]]
 
 

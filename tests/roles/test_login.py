@@ -61,7 +61,8 @@ def log_in(home: Path, sudo: str, *more: str, method: str = "sudo", **variables:
         "channels": {"hosts": {"app1": {**host, **works}}},
         "postgres": {"hosts": {"data1": {**host, **other}}},
     }
-    login = read_yaml(ROOT / "playbooks" / "preflight.yml")[1]
+    plays = read_yaml(ROOT / "playbooks" / "preflight.yml")
+    (login,) = [play for play in plays if play["name"] == "Login"]
     # The tests run as root, which Ansible would not become again.
     variables["ANSIBLE_BECOME_ALLOW_SAME_USER"] = "yes"
     return run(home, inventory, [login, change], *more, **variables)

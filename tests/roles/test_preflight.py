@@ -1,6 +1,7 @@
 """The preflight as site.yml runs it: it refuses what cannot work, all at once and in words."""
 
 import re
+import warnings
 from typing import Any
 
 import pytest
@@ -328,6 +329,16 @@ def test_a_good_inventory_passes(runs: dict[str, Run]) -> None:
 
 
 # Rules
+
+
+@pytest.mark.parametrize("role", ROLE_NAMES)
+def test_the_patterns_of_the_rules_are_read_without_a_warning(role: str) -> None:
+    """Python's would be in the output of every run."""
+    for rule in rules(role):
+        for pattern in re.findall(r"'(\^.*?\\Z)'", rule["that"]):
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                re.compile(pattern)
 
 
 def test_every_rule_has_an_example() -> None:

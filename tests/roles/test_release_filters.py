@@ -236,3 +236,22 @@ def test_the_releases_are_shown_a_line_each() -> None:
         "app3  is drained",
         f"app3  {A}  does not run, current",
     ]
+
+
+def test_what_hosts_that_are_left_out_have_told_counts_whoever_asked_them() -> None:
+    """Ansible registers the task with every host of the play, also where it was skipped."""
+    asked = {"item": "app3", "current": B}
+    skipped = {"item": "app3", "skipped": True}
+    hostvars = {
+        "app1": {
+            "_channels_host": {"current": A},
+            "_channels_hosts_left_out": {"results": [asked]},
+        },
+        "app2": {
+            "_channels_host": {"current": A},
+            "_channels_hosts_left_out": {"results": [skipped]},
+        },
+        "app3": {},
+    }
+    found = {each["host"]: each["current"] for each in channels_hosts(list(hostvars), hostvars)}
+    assert found == {"app1": A, "app2": A, "app3": B}

@@ -20,6 +20,7 @@ from .test_preflight import GOOD
 
 OLD, NEW, BAD = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
 HOSTS = ("app1", "app2")
+VERSION = "0.2.0"
 WEB, CELERY = "channels-web@8001.service", "channels-celery.service"
 UNITS = (WEB, "channels-web@8002.service", CELERY)
 
@@ -52,7 +53,9 @@ class ActionModule(ActionBase):
         if NAME == "channels_release_info":
             # By the directory: a host may ask for another one.
             asked = Path(arguments["home"]).name
-            return {**result, **json.loads(os.environ["KNOWN"])[asked]["facts"]}
+            facts = json.loads(os.environ["KNOWN"])[asked]["facts"]
+            broken = {name: facts[name] for name in ("failed", "msg") if name in facts}
+            return {**result, **(broken or facts)}
         known = json.loads(os.environ["KNOWN"])[host]
         if NAME == "channels_lock":
             told += [arguments.get("release", ""), arguments.get("result", "")]
@@ -260,6 +263,24 @@ CASES = {
         variables={"deploy_release": "running"},
         limit=("app1",),
     ),
+    "left out and older": Case(
+        [imported("select_release"), SAY],
+        facts={
+            "app1": {"kit": VERSION, "releases": [installed("packed", recorded=200)]},
+            "app2": {"kit": "0.0.1", "releases": [installed(OLD, recorded=100)]},
+        },
+        variables={"deploy_release": "running"},
+        limit=("app1",),
+    ),
+    "left out and broken": Case(
+        [imported("select_release"), SAY],
+        facts={
+            "app1": {"releases": [installed("packed", recorded=200)]},
+            "app2": {"failed": True, "msg": "no Python"},
+        },
+        variables={"deploy_release": "running"},
+        limit=("app1",),
+    ),
     "nobody knows": Case(
         [imported("select_release"), SAY],
         facts={host: {"releases": []} for host in HOSTS},
@@ -367,7 +388,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
     write_plugins(directory / "plugins")
     # Where the role looks for it.
     (directory / "kit" / "channels_kit").mkdir(parents=True)
-    (directory / "kit" / "VERSION").write_text("0.2.0\n")
+    (directory / "kit" / "VERSION").write_text(f"{VERSION}\n")
     programs = directory / "bin"
     programs.mkdir()
     for name in ("channels-manage", "channels-prove"):
@@ -725,6 +746,19 @@ def test_what_was_deployed_last_wins_although_the_hosts_that_have_it_are_left_ou
     assert f"selected: {done.packed} of 200" in done.run.output
     assert f"app1 is on {OLD}" in done.run.output
     assert "app2 is on" not in done.run.output
+
+
+def test_the_kit_of_hosts_that_are_left_out_stops_no_run(cases: dict[str, Done]) -> None:
+    """After make upgrade WITHOUT=app2, the others can be operated."""
+    done = cases["left out and older"]
+    assert done.run.code == 0, done.run.output
+    assert f"selected: {done.packed} of 200" in done.run.output
+
+
+def test_a_host_that_is_left_out_because_it_is_broken_stops_no_run(cases: dict[str, Done]) -> None:
+    done = cases["left out and broken"]
+    assert done.run.code == 0, done.run.output
+    assert f"selected: {done.packed} of 200" in done.run.output
 
 
 def test_where_no_host_knows_what_was_deployed_last_nothing_is_done(cases: dict[str, Done]) -> None:
