@@ -54,7 +54,7 @@ _NOT_FOR_RELEASES = (
 
 # Settings of postgresql.conf and redis.conf that other variables of the roles set.
 _POSTGRES_OF_VARIABLES = {"port", "max_connections"}
-_REDIS_OF_VARIABLES = {"aclfile", "bind", "daemonize", "maxclients", "maxmemory", "port"}
+_REDIS_OF_VARIABLES = {"aclfile", "bind", "daemonize", "maxclients", "port"}
 
 _REDIS_SIZE = re.compile(r"([0-9]{1,19})(|b|k|kb|m|mb|g|gb)", re.IGNORECASE)
 _REDIS_UNITS = {

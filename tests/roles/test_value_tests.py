@@ -47,7 +47,7 @@ TAKEN: list[tuple[Any, list[Any]]] = [
     (journal_size, ["500M", 500, "15E"]),
     (redis_size, ["256mb", "256MB", "1g", 268435456, "0"]),
     (redis_instances, [instances(), instances(settings={"save": '""', "appendonly": False})]),
-    (redis_instances, [instances(settings={"save": "900 1 300 10", "hz": 10})]),
+    (redis_instances, [instances(settings={"save": "900 1 300 10", "hz": 10, "maxmemory": "1gb"})]),
     (postgres_settings, [{"work_mem": "4MB", "a.b": "it's", "fsync": False, "x": 1}]),
     (kernel_settings, [{"net.core.somaxconn": 1, "net/ipv4/ip_forward": "1"}]),
 ]
