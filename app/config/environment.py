@@ -4,6 +4,7 @@ A wrong value stops the process while it starts. The error names the variable, t
 allowed; a value that may carry a password is not repeated.
 """
 
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,10 +33,20 @@ Without these settings, a process that sends a query waits 15 minutes, and one t
 answer two hours or until long after the host is back.
 """
 
-LAYER_TIMEOUT = 15
-"""Seconds without an answer after which a connection to the layer is closed.
+LAYER_KEEPALIVE = {
+    getattr(socket, name): value
+    for name, value in {
+        "TCP_KEEPIDLE": 30,
+        "TCP_KEEPINTVL": 10,
+        "TCP_KEEPCNT": 3,
+        "TCP_USER_TIMEOUT": 15000,
+    }.items()
+    if hasattr(socket, name)
+}
+"""The same for the layer's connections, where the system has these options.
 
-Longer than the layer's longest command, which waits 5 s for a message.
+Not socket_timeout of redis-py 7.4: with it, a task that waits for a message can swallow the
+CancelledError that is to end it.
 """
 
 LAYER_CAPACITY = 2000
@@ -176,7 +187,8 @@ class Environment:
                     {
                         "address": url,
                         "socket_connect_timeout": CONNECT_TIMEOUT,
-                        "socket_timeout": LAYER_TIMEOUT,
+                        "socket_keepalive": True,
+                        "socket_keepalive_options": LAYER_KEEPALIVE,
                     }
                 ],
                 "capacity": LAYER_CAPACITY,

@@ -1,6 +1,7 @@
 import logging
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -68,7 +69,19 @@ def test_channel_layer() -> None:
     assert Environment({"V": url}).channel_layer("V") == {
         "BACKEND": "channels_redis.core.RedisChannelLayer",
         "CONFIG": {
-            "hosts": [{"address": url, "socket_connect_timeout": 5, "socket_timeout": 15}],
+            "hosts": [
+                {
+                    "address": url,
+                    "socket_connect_timeout": 5,
+                    "socket_keepalive": True,
+                    "socket_keepalive_options": {
+                        socket.TCP_KEEPIDLE: 30,
+                        socket.TCP_KEEPINTVL: 10,
+                        socket.TCP_KEEPCNT: 3,
+                        socket.TCP_USER_TIMEOUT: 15000,
+                    },
+                }
+            ],
             "capacity": 2000,
         },
     }
