@@ -153,7 +153,8 @@ def test_redis_knows_the_wanted_users_and_no_former_password(
         assert digest(cluster, instance) in users
         assert former not in users
         assert EMPTY not in users
-        assert "user default off ~* &* +@all" in users
+        # Redis 7.2 and later also names sanitize-payload, its default.
+        assert "user default off ~* &* +@all" in users.replace(" sanitize-payload", "")
     password = cluster.hosts["data1"].file(PASSWORD_FILE)
     assert (password.user, password.mode, password.size) == ("root", 0o600, 64)
     assert "WRONGPASS" in redis(cluster, instance, "AUTH administrator ''", password="x")
@@ -248,7 +249,7 @@ def instances(**settings: str) -> dict[str, object]:
         (
             "redis",
             {"redis_instances": instances(nonsense="1")},
-            "'nonsense 1' Bad directive or wrong number of arguments",
+            "Bad directive or wrong number of arguments",
         ),
     ],
 )
