@@ -21,12 +21,9 @@ from pathlib import Path
 from typing import Any
 from urllib.request import ProxyHandler, Request, build_opener
 
-import commands
-
 # The services of the cluster. The other services of a host are not tested.
 SERVICES = ("channels-*.service", "nginx.service", "redis-server@*.service", "postgresql@*.service")
 RESTARTED = ("redis-server@layer.service", "redis-server@broker.service", "postgresql@*.service")
-DOCKER = commands.ROOT / "scripts" / "staging" / "docker"
 
 DELAYED = 3
 """Messages that are accepted before an accident."""
@@ -145,6 +142,7 @@ class Chaos:
 
     Attributes:
         ssh: run a command on a host; raises OSError where that fails.
+        docker: run the engine's client with arguments.
         hosts: `staging_container` and `ansible_host`, an address, of each host.
         api: the application's.
         connected_since: the time, in seconds of the epoch, since which all clients are connected.
@@ -152,6 +150,7 @@ class Chaos:
     """
 
     ssh: Callable[[str, str], str]
+    docker: Callable[..., str]
     hosts: Mapping[str, Mapping[str, str]]
     api: Api
     connected_since: Callable[[], float | None]
@@ -215,24 +214,24 @@ class Chaos:
     def reboot(self, host: str) -> None:
         """Shut a host down cleanly, and start it."""
         container = self.hosts[host]["staging_container"]
-        docker("stop", "--time", "120", container)
-        docker("start", container)
+        self.docker("stop", "--time", "120", container)
+        self.docker("start", container)
 
     def power(self, *hosts: str) -> None:
         """Kill hosts at once, and start them together."""
         containers = [self.hosts[host]["staging_container"] for host in hosts]
-        docker("kill", *containers)
-        docker("start", *containers)
+        self.docker("kill", *containers)
+        self.docker("start", *containers)
 
     def late(self, host: str) -> None:
         """Boot a host without its address; add the address after its services have started."""
         container = self.hosts[host]["staging_container"]
         network, address = container.removesuffix(f"-{host}"), self.hosts[host]["ansible_host"]
-        docker("kill", container)
-        docker("network", "disconnect", network, container)
-        docker("start", container)
+        self.docker("kill", container)
+        self.docker("network", "disconnect", network, container)
+        self.docker("start", container)
         time.sleep(ABSENCE)
-        docker("network", "connect", "--ip", address, network, container)
+        self.docker("network", "connect", "--ip", address, network, container)
 
     def run(self) -> None:
         """Cause every accident, and wait after each until the cluster has recovered.
@@ -319,17 +318,6 @@ class Chaos:
         )
         self.ssh(workers[0][0], f"sudo channels-prove current {arguments}")
         return True
-
-
-def docker(*arguments: str) -> None:
-    """Run the engine's client.
-
-    Raises:
-        NotBackError: it failed.
-    """
-    result = commands.run([DOCKER, *arguments], merge=True)
-    if result.returncode:
-        raise NotBackError(f"docker {arguments[0]} failed: {result.stdout.strip()}")
 
 
 def table(recoveries: list[Recovery]) -> str:

@@ -69,6 +69,11 @@ def cluster(*arguments: str) -> list[str]:
     return [PYTHON, program, f"--inventory={INVENTORY}", "--name=rehearsal", *arguments]
 
 
+def docker(*arguments: str) -> str:
+    """Run the engine's client."""
+    return run(f"docker {arguments[0]}", ROOT / "scripts" / "staging" / "docker", *arguments)
+
+
 class Rehearsal:
     """The cluster, what its inventory says beside the staging one's, and its application.
 
@@ -174,11 +179,10 @@ class Rehearsal:
 
     def restart_a_host(self) -> None:
         """Stop a host as a reboot does, and start it."""
-        docker = ROOT / "scripts" / "staging" / "docker"
         # Another checkout's rehearsal has an app2, too.
         container = self.generated("hosts")["app2"]["staging_container"]
-        run("host stopped", docker, "stop", "--time", "120", container)
-        run("host started", docker, "start", container)
+        docker("stop", "--time", "120", container)
+        docker("start", container)
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             with contextlib.suppress(RehearsalError):
@@ -212,6 +216,7 @@ class Rehearsal:
         made = self.generated()
         chaos.Chaos(
             ssh,
+            docker,
             self.generated("hosts"),
             chaos.Api(
                 f"http://127.0.0.1:{made['staging_edge_port']}",
@@ -268,6 +273,10 @@ def start_load(rehearsal: Rehearsal, options: argparse.Namespace) -> subprocess.
     run("rooms", *cluster("ssh", "app1", f'sudo channels-manage shell -c "{program}"'))
     CREDENTIALS.touch(mode=0o600)
     CREDENTIALS.write_text(json.dumps(made["channels_users"]))
+    limits = [
+        *("--expect-codes", str(SERVICE_RESTART)),
+        *("--max-recovery-p99", str(options.max_away)),
+    ]
     command = [
         *(PYTHON, "-m", "channels_kit.load", "run"),
         *("--url", f"http://127.0.0.1:{made['staging_edge_port']}"),
@@ -275,14 +284,7 @@ def start_load(rehearsal: Rehearsal, options: argparse.Namespace) -> subprocess.
         *("--adapter", "chat.load_adapter:RoomAdapter", "--credentials", str(CREDENTIALS)),
         *("--clients", str(options.clients), "--rate", str(options.rate), "--duration", "36000"),
         *("--connect-rate", "50", "--reconnect-rate", "inf"),
-        *(
-            ()
-            if set(options.steps) & ACCIDENTS
-            else (
-                *("--expect-codes", str(SERVICE_RESTART)),
-                *("--max-recovery-p99", str(options.max_away)),
-            )
-        ),
+        *([] if set(options.steps) & ACCIDENTS else limits),
         *("--timeline", str(DIRECTORY / "timeline.json"), "--json", str(DIRECTORY / "load.json")),
     ]
     with (DIRECTORY / "load.log").open("w") as log:

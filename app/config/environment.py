@@ -34,13 +34,13 @@ answer two hours or until long after the host is back.
 """
 
 LAYER_KEEPALIVE = {
-    getattr(socket, name): value
-    for name, value in {
-        "TCP_KEEPIDLE": 30,
-        "TCP_KEEPINTVL": 10,
-        "TCP_KEEPCNT": 3,
-        "TCP_USER_TIMEOUT": 15000,
-    }.items()
+    getattr(socket, name): DEAD_PEER[setting]
+    for name, setting in (
+        ("TCP_KEEPIDLE", "keepalives_idle"),
+        ("TCP_KEEPINTVL", "keepalives_interval"),
+        ("TCP_KEEPCNT", "keepalives_count"),
+        ("TCP_USER_TIMEOUT", "tcp_user_timeout"),
+    )
     if hasattr(socket, name)
 }
 """The same for the layer's connections, where the system has these options.

@@ -66,20 +66,16 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.channels_units import number, parse_show
 
-SHOWN = re.compile(r"^(Id|MainPID)=(.*)$", re.M)
 LIMIT = re.compile(r"^Max open files +(\d+|unlimited)", re.M)
 UNLIMITED = -1
 
 
 def main_processes(shown: str) -> dict[str, int]:
     """Return the main process of each unit that has one, from the output of ``systemctl show``."""
-    found = {}
-    for block in shown.split("\n\n"):
-        unit = dict(SHOWN.findall(block))
-        if unit.get("MainPID", "0") != "0":
-            found[unit["Id"]] = int(unit["MainPID"])
-    return found
+    processes = {name: number(unit, "MainPID") for name, unit in parse_show(shown).items()}
+    return {name: process for name, process in processes.items() if process}
 
 
 def with_command_line(wanted: Iterable[str], proc: Path) -> Iterator[tuple[str, int]]:

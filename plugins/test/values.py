@@ -57,7 +57,7 @@ _POSTGRES_OF_VARIABLES = {"port", "max_connections"}
 _REDIS_OF_VARIABLES = {"aclfile", "bind", "daemonize", "maxclients", "port"}
 
 _REDIS_SIZE = re.compile(r"([0-9]{1,19})(|b|k|kb|m|mb|g|gb)", re.IGNORECASE)
-_REDIS_UNITS = {
+REDIS_UNITS = {
     "": 1,
     "b": 1,
     "k": 1000,
@@ -181,7 +181,7 @@ def redis_size(value: Any) -> bool:
     read = _REDIS_SIZE.fullmatch(str(value))
     if not read:
         return False
-    size = int(read[1]) * _REDIS_UNITS[read[2].lower()]
+    size = int(read[1]) * REDIS_UNITS[read[2].lower()]
     return size == 0 or _REDIS_MIN_MEMORY <= size < 2**63
 
 

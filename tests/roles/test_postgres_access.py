@@ -3,10 +3,8 @@ user: not every way to become root also leads to another user."""
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +12,7 @@ import pytest
 import yaml
 
 from .house import ROLES, Run, Tree, run, tasks
-from .redis_server import free_port
-from .test_postgres_settings import AS_POSTGRES, POSTGRES
+from .postgres_server import PostgresServer, directory_of_postgres
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="root alone is mapped")
 
@@ -26,41 +23,23 @@ DEBIAN_RULES = "local all postgres peer\nlocal all all peer\n"
 ACCESS = ("blockinfile", "pg_hba.conf.j2", "postgres_settings", "_postgres_access_pending")
 
 
-class Server:
+class Server(PostgresServer):
     """A server with the rules of Debian's package."""
 
-    def __init__(self) -> None:
-        self.directory = Path(tempfile.mkdtemp())
-        shutil.chown(self.directory, "postgres")
-        self.directory.chmod(0o755)
-        self.data = self.directory / "data"
-        self.port = free_port()
-        self.control("initdb", "--auth=peer", "--username=postgres", "--no-sync")
-        with (self.data / "postgresql.conf").open("a") as file:
-            file.write(
-                f"fsync = off\nlisten_addresses = ''\nport = {self.port}\n"
-                f"unix_socket_directories = '{self.directory}'\n"
-            )
+    def __init__(self, directory: Path) -> None:
+        # Others must reach the socket.
+        directory.chmod(0o755)
+        super().__init__(directory, "--auth=peer")
         self.rules, self.maps = self.data / "pg_hba.conf", self.data / "pg_ident.conf"
         self.rules.write_text(DEBIAN_RULES)
         self.maps.write_text(FORMER_MAP)
-        self.control("pg_ctl", "start", "--wait", f"--log={self.directory / 'log'}")
-
-    def control(self, program: str, *arguments: str) -> None:
-        subprocess.run(
-            [*AS_POSTGRES, POSTGRES / program, f"--pgdata={self.data}", *arguments],
-            cwd="/",
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
 
     def who_logs_in(self, user: str) -> str:
         """Return as whom the server knows a system user who asks for the administrator."""
         result = subprocess.run(
             [
-                *("setpriv", f"--reuid={user}", "--clear-groups", "psql", "--no-psqlrc", "-qtA"),
-                *("-h", str(self.directory), "-p", str(self.port), "-U", "postgres"),
-                *("-d", "postgres", "-c", "SELECT current_user"),
+                *("setpriv", f"--reuid={user}", "--clear-groups"),
+                *(*self.psql(), "-c", "SELECT current_user"),
             ],
             cwd="/",
             capture_output=True,
@@ -124,10 +103,11 @@ class Server:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    made = Server()
-    yield made
-    made.control("pg_ctl", "stop", "--mode=immediate")
-    shutil.rmtree(made.directory)
+    with directory_of_postgres() as directory:
+        made = Server(directory)
+        made.start()
+        yield made
+        made.stop()
 
 
 def test_root_alone_brings_a_server_with_the_rules_of_the_package(

@@ -1,18 +1,15 @@
 """The locale, time zone and templates of a host do not decide what the database holds."""
 
-import shutil
-import subprocess
+import contextlib
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from .house import ROLES, Run, Tree, defaults, options, run
-from .redis_server import free_port
+from .postgres_server import PostgresServer, directory_of_postgres
 from .rendered import render
-from .test_postgres_settings import AS_POSTGRES, POSTGRES
 from .test_templates import INVENTORIES
 
 TEXT = "größer 漢字 😀"
@@ -23,41 +20,12 @@ HOSTS = {
 }
 
 
-class Server:
+class Server(PostgresServer):
     """A server whose cluster was made with a host's environment."""
 
     def __init__(self, directory: Path, environment: dict[str, str], *initdb: str) -> None:
-        self.directory = directory
-        self.port = free_port()
-        self.environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **environment}
-        self.run("initdb", "--auth=trust", "--username=postgres", "--no-sync", *initdb)
-        with (directory / "data" / "postgresql.conf").open("a") as file:
-            file.write(
-                f"fsync = off\nlisten_addresses = ''\nport = {self.port}\n"
-                f"unix_socket_directories = '{directory}'\n"
-            )
-        self.run("pg_ctl", "start", "--wait", f"--log={directory / 'log'}")
-
-    def run(self, program: str, *arguments: str) -> None:
-        subprocess.run(
-            [*AS_POSTGRES, POSTGRES / program, f"--pgdata={self.directory / 'data'}", *arguments],
-            cwd="/",
-            env=self.environment,
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-
-    def ask(self, query: str, database: str = "postgres") -> str:
-        return subprocess.run(
-            [
-                *("psql", "--no-psqlrc", "-qtA", "-U", "postgres", "-d", database),
-                *("-h", str(self.directory), "-p", str(self.port), "-c", query),
-            ],
-            env={"PATH": "/usr/bin:/bin", "PGCLIENTENCODING": "UTF8"},
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout.strip()
+        path = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+        super().__init__(directory, "--auth=trust", *initdb, environment={**path, **environment})
 
     def database(self, home: Path) -> Run:
         """Run the role's tasks for the database."""
@@ -92,19 +60,16 @@ class Server:
 
 @pytest.fixture
 def server() -> Iterator[Callable[..., Server]]:
-    made: list[Server] = []
+    with contextlib.ExitStack() as stack:
 
-    def make(environment: dict[str, str], *initdb: str) -> Server:
-        directory = Path(tempfile.mkdtemp())
-        if AS_POSTGRES:
-            shutil.chown(directory, "postgres")
-        made.append(Server(directory, environment, *initdb))
-        return made[-1]
+        def make(environment: dict[str, str], *initdb: str) -> Server:
+            directory = stack.enter_context(directory_of_postgres())
+            made = Server(directory, environment, *initdb)
+            made.start()
+            stack.callback(made.stop)
+            return made
 
-    yield make
-    for server in made:
-        server.run("pg_ctl", "stop", "--mode=immediate")
-        shutil.rmtree(server.directory)
+        yield make
 
 
 @pytest.mark.parametrize("host", HOSTS)
@@ -169,10 +134,10 @@ def test_the_server_has_its_own_time_zone_and_language(
     conf = files["/etc/postgresql/15/main/conf.d/channels-kit.conf"]
     made = server({"LANG": "C", "TZ": "America/New_York"})
     assert made.ask("SHOW timezone") == "America/New_York"
-    with (made.directory / "data" / "postgresql.conf").open("a") as file:
+    with (made.data / "postgresql.conf").open("a") as file:
         ours = ("datestyle", "default_text", "lc_", "log_timezone", "timezone")
         file.write("\n".join(line for line in conf.lines if line.startswith(ours)) + "\n")
-    made.run("pg_ctl", "restart", "--wait", f"--log={made.directory / 'log'}")
+    made.start("restart")
     settings = ("timezone", "log_timezone", "lc_messages", "lc_time", "datestyle")
     found = {name: made.ask(f"SHOW {name}") for name in settings}
     assert found == {

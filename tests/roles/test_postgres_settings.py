@@ -1,9 +1,5 @@
 """The module postgres_settings, against a real PostgreSQL: what is in effect, not written."""
 
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,55 +7,24 @@ import pytest
 
 from .house import Tree
 from .modules import run_module
+from .postgres_server import PostgresServer, directory_of_postgres
 from .redis_server import free_port
 
-POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))[-1].parent
-AS_POSTGRES = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
 
-
-class Server:
+class Server(PostgresServer):
     """A server whose settings and rules are in files of their own, as on a host."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.port = free_port()
-        self.data = directory / "data"
         self.settings = directory / "conf.d" / "kit.conf"
+        include = f"include_dir = '{self.settings.parent}'\n"
+        super().__init__(directory, "--auth=trust", "--no-locale", settings=include)
         self.rules = self.data / "pg_hba.conf"
-        self.run("initdb", "--auth=trust", "--username=postgres", "--no-sync", "--no-locale")
         self.settings.parent.mkdir()
-        with (self.data / "postgresql.conf").open("a") as file:
-            file.write(
-                f"fsync = off\nlisten_addresses = ''\nport = {self.port}\n"
-                f"unix_socket_directories = '{directory}'\ninclude_dir = '{self.settings.parent}'\n"
-            )
         self.settings.write_text("max_connections = 30\nwork_mem = '5MB'\n")
         self.settings.chmod(0o644)
 
-    def run(self, program: str, *arguments: str) -> None:
-        subprocess.run(
-            [*AS_POSTGRES, POSTGRES / program, f"--pgdata={self.data}", *arguments],
-            cwd="/",
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
-
-    def start(self) -> None:
-        self.run("pg_ctl", "start", "--wait", f"--log={self.directory / 'log'}")
-
-    def stop(self) -> None:
-        self.run("pg_ctl", "stop", "--mode=immediate")
-
     def show(self, setting: str) -> str:
-        return subprocess.run(
-            [
-                *("psql", "--no-psqlrc", "-qtA", "-U", "postgres", "-d", "postgres"),
-                *("-h", str(self.directory), "-p", str(self.port), "-c", f"SHOW {setting}"),
-            ],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout.strip()
+        return self.ask(f"SHOW {setting}")
 
     def bring(self, check: bool = False) -> Tree:
         return run_module(
@@ -72,14 +37,11 @@ class Server:
 
 @pytest.fixture(scope="module")
 def made() -> Iterator[Server]:
-    directory = Path(tempfile.mkdtemp())
-    if os.geteuid() == 0:
-        shutil.chown(directory, "postgres")
-    server = Server(directory)
-    server.start()
-    yield server
-    server.stop()
-    shutil.rmtree(directory)
+    with directory_of_postgres() as directory:
+        server = Server(directory)
+        server.start()
+        yield server
+        server.stop()
 
 
 @pytest.fixture
@@ -90,7 +52,7 @@ def server(made: Server) -> Iterator[Server]:
     made.settings.write_text(settings)
     made.rules.write_text(rules)
     (made.data / "postgresql.auto.conf").write_text("")
-    made.run("pg_ctl", "restart", "--wait", f"--log={made.directory / 'log'}")
+    made.start("restart")
 
 
 def test_a_server_that_has_read_its_files_is_left_alone(server: Server) -> None:

@@ -32,6 +32,7 @@ from django.http.request import split_domain_port, validate_host
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from kombu.utils.url import parse_url
+from plugins.test.values import REDIS_UNITS
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -42,7 +43,8 @@ from chat.management.commands.ensure_users import _parse as parse_users
 from .edge import NGINX
 from .formats import parse_unit
 from .house import ROLE_NAMES, ROOT, options
-from .test_postgres_settings import POSTGRES, Server
+from .postgres_server import POSTGRES, directory_of_postgres
+from .test_postgres_settings import Server
 from .values import House, Systemd, each, run
 
 # Of the \Z in the rules; Jinja reads it as it stands.
@@ -955,18 +957,6 @@ def redis_takes(house: House, directory: Path, instance: str, **values: Any) -> 
             server.kill()
 
 
-REDIS_UNITS = {
-    "": 1,
-    "b": 1,
-    "k": 1000,
-    "kb": 2**10,
-    "m": 10**6,
-    "mb": 2**20,
-    "g": 10**9,
-    "gb": 2**30,
-}
-
-
 def test_redis_has_the_memory_that_passes(house: House, tmp_path: Path) -> None:
     both = judged(house, "redis_maxmemory")
     for value in each([*both.passed[:5], "256MB", "1g"]):
@@ -1026,21 +1016,16 @@ def test_nft_takes_what_passed(house: House, tmp_path: Path, name: str) -> None:
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Server]:
-    directory = Path(tempfile.mkdtemp())
-    if os.geteuid() == 0:
-        shutil.chown(directory, "postgres")
-    server = Server(directory)
-    server.start()
-    yield server
-    server.stop()
-    shutil.rmtree(directory)
+    with directory_of_postgres() as directory:
+        server = Server(directory)
+        server.start()
+        yield server
+        server.stop()
 
 
 def sql(server: Server, *statements: str) -> "list[str] | None":
     """The lines of the answer; None if the server refuses one."""
-    command = ["psql", "--no-psqlrc", "-qtA", "-v", "ON_ERROR_STOP=1", "-U", "postgres"]
-    command += ["-d", "postgres", "-h", str(server.directory), "-p", str(server.port)]
-    ended = run(*command, input=";\n".join(statements) + ";")
+    ended = run(*server.psql(), "-v", "ON_ERROR_STOP=1", input=";\n".join(statements) + ";")
     return ended.stdout.rstrip("\n").split("\n") if ended.returncode == 0 else None
 
 

@@ -106,6 +106,12 @@ case "$1" in ps) echo '{"name": "one-app1", "state": "exited", "definition": ""}
 Calls = Callable[[], list[str]]
 
 
+def list_a_container(directory: Path) -> None:
+    """Let the engine of the tests say that it has a container of the cluster."""
+    docker = directory / "bin" / "docker"
+    docker.write_text(docker.read_text() + CONTAINER)
+
+
 @pytest.fixture(scope="module")
 def program() -> Iterator[Any]:
     spec = importlib.util.spec_from_file_location("staging_cluster", PROGRAM)
@@ -292,8 +298,7 @@ def test_a_broken_inventory_is_named_and_does_not_keep_the_cluster_from_being_re
     printed = capsys.readouterr().err
     assert str(inventory) in printed
     assert "Traceback" not in printed
-    docker = tmp_path / "bin" / "docker"
-    docker.write_text(docker.read_text() + CONTAINER)
+    list_a_container(tmp_path)
     # What is there is shown all the same.
     for verb in ("status", "credentials", "url"):
         assert main(program, monkeypatch, *given, verb) == 0
@@ -312,8 +317,7 @@ def test_a_cluster_whose_inventory_is_gone_is_removed(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    docker = tmp_path / "bin" / "docker"
-    docker.write_text(docker.read_text() + CONTAINER)
+    list_a_container(tmp_path)
     shutil.rmtree(inventory)
     given = ("--inventory", str(inventory), "--name", "tested")
     assert main(program, monkeypatch, *given, "down") == 0
