@@ -249,6 +249,7 @@ from urllib.parse import urlsplit
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.channels_units import (
     PROPERTIES,
+    SHOW_INTERVAL,
     STOPS,
     UNIT_OPTIONS,
     Phase,
@@ -264,6 +265,9 @@ from ansible.module_utils.channels_units import (
     parse_show,
     plan,
 )
+
+RESTART_PATIENCE = 5.0
+"""Seconds that systemd may take to start a process again; RestartSec= of the units is 1 s."""
 
 READY_PATIENCE = 10.0
 """Seconds that a worker may take to say whether it is ready."""
@@ -535,6 +539,8 @@ def bring(host: Host, state: State, parameters: Mapping[str, Any], check: bool) 
     others = [Unit.from_option(each) for each in parameters["beside"]]
     units = {unit.name: unit for unit in [*every, *others]}
     statuses = host.statuses(units.values())
+    if state == State.GATHERED:
+        statuses = settled(host, units.values(), statuses)
     made = plan(state, every, statuses)
     touched = [unit for unit in every if unit.name in made.touched]
     answer: dict[str, Any] = {
@@ -575,6 +581,22 @@ def bring(host: Host, state: State, parameters: Mapping[str, Any], check: bool) 
                 ready, said = host.readiness(units[name], told["process"])
                 told["ready"], told["reason"] = ready, "" if ready else said
     return answer
+
+
+def settled(host: Host, units: Iterable[Unit], statuses: dict[str, Status]) -> dict[str, Status]:
+    """Return the statuses when each unit that is active has a process with a revision.
+
+    A process that has ended with a server, such as Redis, has none until systemd has started it
+    again. It counted as outdated, and was restarted once more. One that does not come back in time
+    still counts so.
+    """
+    deadline = time.monotonic() + RESTART_PATIENCE
+    while time.monotonic() < deadline and any(
+        status.active and not status.revision for status in statuses.values()
+    ):
+        time.sleep(SHOW_INTERVAL)
+        statuses = host.statuses(units)
+    return statuses
 
 
 def forget(host: Host, watch: Watch) -> None:

@@ -290,6 +290,19 @@ def test_a_process_is_right_by_its_revision_unless_it_shall_be_replaced(
     assert (told["up_to_date"], told["outdated"]) == (right, outdated)
 
 
+def test_a_unit_that_systemd_starts_again_is_looked_at_when_its_process_runs(
+    worker: Worker, process: subprocess.Popen[bytes]
+) -> None:
+    """As after a restart of Redis, with which a background process ends."""
+    worker.state("activating", 0, restarts=1)
+    worker.state("activating", 0, restarts=1)
+    worker.state("active", process.pid, restarts=1)
+
+    told = worker.run("gathered", "old")["units"][UNIT]
+
+    assert (told["up_to_date"], told["outdated"], told["process"]) == (True, False, process.pid)
+
+
 def test_a_worker_whose_process_has_just_gone_is_outdated(worker: Worker) -> None:
     with subprocess.Popen(["/bin/true"]) as gone:
         pass
