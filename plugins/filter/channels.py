@@ -33,6 +33,19 @@ def revisions(unit_files: Mapping[str, str], release: str) -> dict[str, str]:
     }
 
 
+def unit_contents(unit_files: Mapping[str, str], revisions: Mapping[str, str]) -> dict[str, str]:
+    """Return the content of each unit file, with its revision, by its path on the host.
+
+    Args:
+        unit_files: the content of each unit file without its revision, by name.
+        revisions: the revision of each unit file, by name.
+    """
+    return {
+        f"/etc/systemd/system/{name}": content.replace("@REVISION@", revisions[name])
+        for name, content in unit_files.items()
+    }
+
+
 def units(
     workers: Sequence[Mapping[str, Any]],
     host: str,
@@ -344,6 +357,7 @@ class FilterModule:
             "channels_rolled_workers": rolled_workers,
             "channels_running": running,
             "channels_surplus_units": surplus_units,
+            "channels_unit_contents": unit_contents,
             "channels_units": units,
             "channels_users_changed": users_changed,
             "channels_with_revisions": with_revisions,

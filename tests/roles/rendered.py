@@ -110,6 +110,11 @@ def render(directory: Path, inventories: Mapping[str, Tree]) -> dict[str, Cluste
             "channels_release": RELEASE,
             "_channels_host": {"current": "", "drained": False},
             "_channels_lock": {"owner": {"who": "ada@desk"}},
+            # As on a bare host, where every file is missing.
+            "_base_compared": {"different": "{{ _base_contents.keys() | list }}"},
+            "_channels_units_compared": {
+                "different": "{{ _channels_unit_contents.keys() | list }}"
+            },
             "_postgres_clusters": {"stdout_lines": [POSTGRES]},
         },
         "tasks": [

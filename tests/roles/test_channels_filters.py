@@ -51,6 +51,13 @@ def test_a_revision_names_the_release_and_what_the_unit_holds() -> None:
     assert revisions == {"channels-web@.service": f"0123-{digest[:8]}"}
 
 
+def test_a_unit_file_is_written_with_its_revision() -> None:
+    files = {"channels-web@.service": "Environment=REVISION=@REVISION@\n"}
+    assert channels.unit_contents(files, {"channels-web@.service": "0123-ab"}) == {
+        "/etc/systemd/system/channels-web@.service": "Environment=REVISION=0123-ab\n"
+    }
+
+
 def test_every_unit_gets_the_revision_of_its_unit_file() -> None:
     files = {"channels-web@.service": "w", "channels-celery.service": "c"}
     units = [{"name": WEB1}, {"name": "channels-celery.service"}]
