@@ -35,14 +35,15 @@ author:
 EXAMPLES = r"""
 - name: Configure | Compare the configuration files
   compare_files:
-    contents:
-      /etc/sysctl.d/60-example.conf: "{{ lookup('ansible.builtin.template', 'sysctl.conf.j2') }}"
+    contents: "{{ contents }}"
   register: files
 
 - name: Configure | Write the configuration files
-  ansible.builtin.template:
-    src: "{{ item | basename }}.j2"
+  ansible.builtin.copy:
+    content: "{{ contents[item] }}"
     dest: "{{ item }}"
+    owner: root
+    group: root
     mode: "0644"
   loop: "{{ files.different }}"
 """
