@@ -100,31 +100,14 @@ _OPTIONS = (
 )
 
 
-class Worker(Process):
-    """One server that serves the tests' application inside the kit's wrapper.
+def command(server: str, python: str | Path = sys.executable, grace: int = 2) -> list[str]:
+    """Return the command line of a worker, as the units have it."""
+    options = _OPTIONS.format(grace=grace).split()
+    return [os.fspath(python), "-m", f"channels_kit.serving.{server}", *options]
 
-    `grace` is the seconds it has to stop.
-    """
 
-    def __init__(
-        self, name: str, environment: dict[str, str], server: str = "uvicorn", grace: int = 2
-    ) -> None:
-        self.name = name
-        super().__init__(
-            [
-                *(sys.executable, "-m", f"channels_kit.serving.{server}"),
-                *_OPTIONS.format(grace=grace).split(),
-            ],
-            {
-                "PATH": os.environ["PATH"],
-                "PYTHONPATH": f"{APP}{os.pathsep}{SERVED}",
-                "DJANGO_SETTINGS_MODULE": "served_settings",
-                "CHANNELS_KIT_APPLICATION": "served_asgi:application",
-                "CHANNELS_KIT_WORKER": name,
-                "CHANNELS_KIT_REVISION": "r1",
-                **environment,
-            },
-        )
+class Server(Process):
+    """One server that listens on a port of its own."""
 
     @cached_property
     def port(self) -> int:
@@ -143,6 +126,30 @@ class Worker(Process):
     @property
     def ws_url(self) -> str:
         return f"ws://127.0.0.1:{self.port}"
+
+
+class Worker(Server):
+    """A server that serves the tests' application inside the kit's wrapper.
+
+    `grace` is the seconds it has to stop.
+    """
+
+    def __init__(
+        self, name: str, environment: dict[str, str], server: str = "uvicorn", grace: int = 2
+    ) -> None:
+        self.name = name
+        super().__init__(
+            command(server, grace=grace),
+            {
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": f"{APP}{os.pathsep}{SERVED}",
+                "DJANGO_SETTINGS_MODULE": "served_settings",
+                "CHANNELS_KIT_APPLICATION": "served_asgi:application",
+                "CHANNELS_KIT_WORKER": name,
+                "CHANNELS_KIT_REVISION": "r1",
+                **environment,
+            },
+        )
 
 
 def listening(process: int | str) -> Iterator[int]:

@@ -33,6 +33,10 @@ class Communicator(ApplicationCommunicator):
     async def receive_output(self, timeout: float = 1.0) -> Any:  # noqa: ASYNC109
         return await super().receive_output(timeout)  # type: ignore[no-untyped-call]
 
+    async def is_silent(self) -> bool:
+        """Return whether nothing comes for some steps of the event loop."""
+        return bool(await super().receive_nothing())  # type: ignore[no-untyped-call]
+
     async def wait(self, timeout: float = 1.0) -> None:  # noqa: ASYNC109
         await super().wait(timeout)  # type: ignore[no-untyped-call]
 

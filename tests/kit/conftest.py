@@ -18,16 +18,26 @@ class FaultyLayer(InMemoryChannelLayer):  # type: ignore[misc]
         super().__init__(**options)
         self.fault = fault
         self.faulty = faulty
+        self.received = 0
 
     async def group_add(self, group: str, channel: str) -> None:
         if "group_add" in self.faulty:
             await self.fault()
         await super().group_add(group, channel)
+        if "answer of group_add" in self.faulty:
+            await self.fault()
 
     async def group_send(self, group: str, message: dict[str, Any]) -> None:
         if "group_send" in self.faulty:
             await self.fault()
         await super().group_send(group, message)
+
+    async def receive(self, channel: str) -> Any:
+        # The first one is what a consumer hears of itself.
+        self.received += 1
+        if "second receive" in self.faulty and self.received > 1:
+            await self.fault()
+        return await super().receive(channel)
 
     async def group_discard(self, group: str, channel: str) -> None:
         if "group_discard" in self.faulty:

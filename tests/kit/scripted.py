@@ -26,7 +26,8 @@ class Workers:
 
     def __init__(self, faults: Faults = faultless) -> None:
         self.faults = faults
-        self.members: list[tuple[str, ServerConnection]] = []
+        # Worker, connection and run of every socket: runs do not hear each other.
+        self.members: list[tuple[str, ServerConnection, str]] = []
         self.seen: list[Request] = []
         # Rounds at whose frame a worker closes its sockets.
         self.dies: dict[str, int] = {}
@@ -64,8 +65,8 @@ class Workers:
     async def _handle(self, connection: ServerConnection, worker: str) -> None:
         assert connection.request is not None
         self.seen.append(connection.request)
-        endpoint = connection.request.path.split("/")[-2]
-        self.members.append((worker, connection))
+        *_, run, endpoint, _ = connection.request.path.split("/")
+        self.members.append((worker, connection, run))
         hello = {"type": "hello", "worker": worker, "revision": "r1"}
         await connection.send(json.dumps({**hello, "sockets": self.load.get(worker, 0)}))
         async for frame in connection:
@@ -76,7 +77,8 @@ class Workers:
             await asyncio.gather(
                 *(
                     member.send(json.dumps({"type": "message", "sender": endpoint, "round": each}))
-                    for receiver, member in self.members
+                    for receiver, member, heard in self.members
+                    if heard == run
                     for each in self.faults(worker, receiver, number)
                 ),
                 return_exceptions=True,

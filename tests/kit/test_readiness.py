@@ -1,4 +1,5 @@
 import asyncio
+import math
 import threading
 from typing import Any, NoReturn
 from unittest.mock import MagicMock
@@ -11,7 +12,7 @@ from channels.layers import (  # type: ignore[import-untyped]
 from django.db import OperationalError
 from pytest_django import Settings
 
-from channels_kit.serving import readiness
+from channels_kit.serving import loopback, readiness
 from channels_kit.serving.readiness import check_readiness, describe, select_one
 
 SOON = 0.2
@@ -80,13 +81,55 @@ async def test_a_layer_that_drops_messages_is_not_ready(settings: Settings) -> N
 async def test_without_a_layer_a_worker_is_not_ready(settings: Settings) -> None:
     settings.CHANNEL_LAYERS = {}
     found = await check_readiness(SOON)
+    assert found.checks["channel_layer"].error == (
+        "NoChannelLayerError: no default channel layer is configured"
+    )
+    assert found.layer is None
+
+
+async def test_a_layer_that_cannot_be_imported_is_a_failed_check(settings: Settings) -> None:
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "no.such.Layer"}}
+    found = await check_readiness(SOON)
     assert found.checks["channel_layer"].error == "InvalidChannelLayerError"
+    assert found.layer is None
+
+
+async def test_a_layer_that_misses_a_key_of_its_own_is_not_said_to_be_missing(
+    settings: Settings,
+) -> None:
+    backend = f"{DroppingLayer.__module__}.LayerWithoutKey"
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": backend}}
+    assert (await check_readiness(SOON)).checks["channel_layer"].error == "KeyError"
 
 
 @pytest.mark.usefixtures("layer")
-async def test_the_round_trip_leaves_no_group_behind() -> None:
-    await check_readiness(1.0)
+async def test_the_round_trip_leaves_nothing_behind() -> None:
+    assert (await check_readiness(1.0)).layer == "channels.layers.InMemoryChannelLayer"
     assert get_channel_layer().groups == {}
+    assert get_channel_layer().channels == {}
+
+
+async def test_a_message_that_is_lost_is_sent_again(settings: Settings) -> None:
+    layer = f"{DroppingLayer.__module__}.DroppingLayer"
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": layer, "CONFIG": {"drops": 2}}}
+    assert (await check_readiness(1.0)).ok
+    assert get_channel_layer().groups == {}
+    assert get_channel_layer().channels == {}
+
+
+async def test_a_check_that_fails_leaves_its_group_once_the_layer_is_back(
+    break_layer: Any,
+) -> None:
+    back = asyncio.Event()
+    break_layer(back.wait, "answer of group_add")
+    assert not (await check_readiness(SOON)).ok
+    assert get_channel_layer().groups
+    back.set()
+    async with asyncio.timeout(5):
+        while loopback._running:
+            await asyncio.wait(loopback._running)
+    assert get_channel_layer().groups == {}
+    assert get_channel_layer().channels == {}
 
 
 @pytest.mark.usefixtures("layer")
@@ -141,7 +184,20 @@ def test_an_error_is_described_by_its_causes_without_its_text() -> None:
 
 
 class DroppingLayer(InMemoryChannelLayer):  # type: ignore[misc]
-    """Loses every message, as a layer over its capacity does."""
+    """Loses every message, as a layer over its capacity does, or the first ones."""
+
+    def __init__(self, drops: float = math.inf) -> None:
+        super().__init__()
+        self.drops = drops
 
     async def group_send(self, group: str, message: dict[str, Any]) -> None:
-        pass
+        self.drops -= 1
+        if self.drops < 0:
+            await super().group_send(group, message)
+
+
+class LayerWithoutKey(InMemoryChannelLayer):  # type: ignore[misc]
+    """Fails as a layer does whose CONFIG lacks something."""
+
+    def __init__(self) -> None:
+        raise KeyError("TIME_ZONE")

@@ -103,7 +103,8 @@ async def test_ready_says_what_was_found(
 ) -> None:
     async def found(seconds: float) -> Readiness:
         assert seconds == 5.0
-        return Readiness({"channel_layer": CheckResult(ok, 1.5, None if ok else "LookupError")})
+        check = CheckResult(ok, 1.5, None if ok else "LookupError")
+        return Readiness({"channel_layer": check}, "channels.layers.InMemoryChannelLayer")
 
     monkeypatch.setattr(wrapper, "check_readiness", found)
     response = await request(serving(), "GET", "/-/ready")
@@ -111,6 +112,7 @@ async def test_ready_says_what_was_found(
     assert json.loads(response.body) == {
         "status": word,
         **IDLE,
+        "layer": "channels.layers.InMemoryChannelLayer",
         "checks": {
             "channel_layer": {
                 "ok": ok,
@@ -215,11 +217,11 @@ async def test_a_round_reaches_every_socket_of_the_run_and_no_other() -> None:
 
 
 @pytest.mark.usefixtures("layer")
-async def test_a_socket_leaves_its_group() -> None:
+async def test_a_socket_leaves_its_groups() -> None:
     socket = open_probe()
     await socket.connect()
     await socket.receive_json()
-    assert len(get_channel_layer().groups) == 1
+    assert len(get_channel_layer().groups) == 2
     await socket.disconnect()
     assert get_channel_layer().groups == {}
 
@@ -291,9 +293,6 @@ async def test_a_faulty_layer_closes_the_socket_with_the_reason(
     break_layer(fault, step, "group_discard")
     socket = open_probe(ready_timeout=SOON)
     assert await socket.connect()
-    if step == "group_send":
-        await socket.receive_json()
-        await socket.send(text='{"round": 1}')
     assert await socket.receive_output() == {
         "type": "websocket.close",
         "code": 1011,
@@ -302,10 +301,60 @@ async def test_a_faulty_layer_closes_the_socket_with_the_reason(
     await socket.disconnect()
 
 
+async def test_a_layer_that_fails_at_a_round_closes_the_socket(break_layer: Any) -> None:
+    fails = False
+
+    async def fault() -> None:
+        if fails:
+            await fail()
+
+    break_layer(fault, "group_send")
+    socket = open_probe()
+    assert await socket.connect()
+    await socket.receive_json()
+    fails = True
+    await socket.send(text='{"round": 1}')
+    close = await socket.receive_output()
+    assert (close["code"], close["reason"]) == (1011, "channel layer: ConnectionError")
+    await socket.disconnect()
+
+
+async def test_there_is_no_hello_before_the_socket_has_heard_itself(break_layer: Any) -> None:
+    delivers = asyncio.Event()
+    break_layer(delivers.wait, "group_send")
+    socket = open_probe(ready_timeout=10)
+    assert await socket.connect()
+    assert await socket.is_silent()
+    delivers.set()
+    assert (await socket.receive_json())["type"] == "hello"
+    await socket.disconnect()
+    assert get_channel_layer().groups == {}
+
+
+async def test_a_layer_that_fails_to_receive_closes_the_socket_with_the_reason(
+    break_layer: Any,
+) -> None:
+    fails = asyncio.Event()
+
+    async def fault() -> None:
+        await fails.wait()
+        raise TimeoutError("redis://:hidden@10.0.0.1")
+
+    break_layer(fault, "second receive")
+    socket = open_probe()
+    assert await socket.connect()
+    assert (await socket.receive_json())["type"] == "hello"
+    fails.set()
+    close = await socket.receive_output()
+    assert (close["code"], close["reason"]) == (1011, "channel layer: TimeoutError")
+    await socket.wait()
+    assert get_channel_layer().groups == {}
+
+
 async def test_without_a_layer_the_socket_is_closed_with_the_reason(settings: Settings) -> None:
     settings.CHANNEL_LAYERS = {}
     socket = open_probe()
     assert await socket.connect()
     close = await socket.receive_output()
-    assert close["reason"] == "channel layer: InvalidChannelLayerError"
+    assert close["reason"] == "channel layer: no default channel layer is configured"
     await socket.disconnect()

@@ -1,7 +1,11 @@
 """What an ASGI server is told to serve: `channels_kit.serving.asgi:application`."""
 
+from channels_kit.serving.application import set_up_django
 from channels_kit.serving.settings import ServingSettings, load_application
+from channels_kit.serving.static import with_static_files
 from channels_kit.serving.wrapper import Serving
 
 settings = ServingSettings.from_environment()
-application = Serving(load_application(settings.application), settings)
+# An application's module may import its models before it calls get_asgi_application.
+set_up_django()
+application = Serving(with_static_files(load_application(settings.application)), settings)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from http.client import responses
+from inspect import signature
 from typing import Any, cast
 
 from autobahn.util import encode_truncate
@@ -23,7 +24,9 @@ from daphne.ws_protocol import WebSocketFactory  # type: ignore[import-untyped]
 from daphne.ws_protocol import WebSocketProtocol as DaphneWebSocketProtocol
 from twisted.internet import defer, reactor
 
+from channels_kit.serving.application import explained
 from channels_kit.serving.forwarded import Forwarded
+from channels_kit.serving.packages import require
 from channels_kit.serving.server_options import (
     BACKLOG,
     KEEP_ALIVE,
@@ -31,6 +34,12 @@ from channels_kit.serving.server_options import (
     ServerOptions,
 )
 from channels_kit.serving.types import ASGIApplication, Message, Scope
+
+LEAST = "4.0"
+"""The oldest Daphne that serves. Only 4.2.2 and newer limit messages; a release brings an older one
+if the operator has accepted that by name: docs/packing.md."""
+
+LIMITS = {"websocket_max_message_size", "websocket_max_frame_size"}
 
 # https://www.rfc-editor.org/rfc/rfc6455#section-5.5
 _MAX_REASON = 123
@@ -102,6 +111,7 @@ class Server(DaphneServer):  # type: ignore[misc]
         [endpoint] = build_endpoint_description_strings(options.host, options.port)
         self.options = options
         self.ports: list[Any] = []
+        limits = LIMITS & signature(DaphneServer).parameters.keys()
         super().__init__(
             application,
             [f"{endpoint}:backlog={BACKLOG}"],
@@ -110,8 +120,7 @@ class Server(DaphneServer):  # type: ignore[misc]
             websocket_handshake_timeout=0,
             # Daphne would close every socket after a day.
             websocket_timeout=-1,
-            websocket_max_message_size=options.ws_max_size,
-            websocket_max_frame_size=options.ws_max_size,
+            **dict.fromkeys(limits, options.ws_max_size),
             ping_interval=PING_INTERVAL,
             ping_timeout=PING_INTERVAL,
             verbosity=0,
@@ -167,7 +176,9 @@ class Server(DaphneServer):  # type: ignore[misc]
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until SIGTERM."""
     options = ServerOptions.parse("channels_kit.serving.daphne", arguments)
-    from channels_kit.serving.asgi import application  # it needs the environment, --help does not
+    with explained():
+        require("daphne", LEAST)
+        from channels_kit.serving.asgi import application  # it needs the environment
 
     server = Server(Forwarded(application, options.forwarded_allow_ips), options)
     server.run()

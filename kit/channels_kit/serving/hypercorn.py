@@ -20,13 +20,18 @@ from hypercorn.typing import Framework
 from wsproto.connection import Connection
 from wsproto.events import Ping
 
+from channels_kit.serving.application import explained
 from channels_kit.serving.forwarded import Forwarded
+from channels_kit.serving.packages import require
 from channels_kit.serving.server_options import (
     BACKLOG,
     KEEP_ALIVE,
     PING_INTERVAL,
     ServerOptions,
 )
+
+LEAST = "0.18"
+"""The oldest Hypercorn with the parts that are replaced here."""
 
 
 class Handshake(ws_stream.Handshake):
@@ -99,7 +104,9 @@ def configure(options: ServerOptions) -> Config:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until SIGTERM."""
     options = ServerOptions.parse("channels_kit.serving.hypercorn", arguments)
-    from channels_kit.serving.asgi import application  # it needs the environment, --help does not
+    with explained():
+        require("hypercorn", LEAST)
+        from channels_kit.serving.asgi import application  # it needs the environment
 
     ws_stream.Handshake = Handshake  # type: ignore[misc]
     h11.WSStream = WSStream  # type: ignore[attr-defined]

@@ -6,7 +6,9 @@ import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
+# The application's own, where it has one, in any version: of its names only those that all have.
 from prometheus_client import (
     CollectorRegistry,
     Gauge,
@@ -15,12 +17,16 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from channels_kit.serving.readiness import channel_layer_round_trip, run_check
 from channels_kit.serving.sockets import Sockets
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
+    from prometheus_client.registry import Collector
+
+CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 
 LAG_SECONDS = 0.5
 """Seconds between two looks at how late the event loop is."""
@@ -36,12 +42,12 @@ class Metrics:
         timeout: seconds for a round trip through the channel layer.
     """
 
-    content_type = CONTENT_TYPE_PLAIN_0_0_4.encode()
+    content_type = CONTENT_TYPE
 
     def __init__(self, sockets: Sockets, timeout: float) -> None:
         self.timeout = timeout
         self.registry = CollectorRegistry()
-        self.registry.register(_SocketsCollector(sockets))
+        self.registry.register(cast("Collector", _SocketsCollector(sockets)))
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self.layer_up = Gauge(
@@ -77,13 +83,13 @@ class Metrics:
             self.lag.observe(max(time.monotonic() - due, 0.0))
 
 
-class _SocketsCollector(Collector):
+class _SocketsCollector:
     def __init__(self, sockets: Sockets) -> None:
         self.sockets = sockets
         # Without a socket, or with as few as there have been.
         self.empty_bytes = resident_bytes()
 
-    def collect(self) -> Iterator[Metric]:
+    def collect(self) -> "Iterator[Metric]":
         counts = self.sockets.counts
         number = len(self.sockets)
         if number == 0:

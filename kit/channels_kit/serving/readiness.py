@@ -10,16 +10,22 @@ import socket
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
-from secrets import token_hex
+from typing import Any
 
+from channels import DEFAULT_CHANNEL_LAYER  # type: ignore[import-untyped]
 from channels.db import database_sync_to_async  # type: ignore[import-untyped]
-from channels.exceptions import InvalidChannelLayerError  # type: ignore[import-untyped]
-from channels.layers import get_channel_layer  # type: ignore[import-untyped]
+from channels.layers import channel_layers  # type: ignore[import-untyped]
 from django.db import DEFAULT_DB_ALIAS, connection, connections
+
+from channels_kit.serving.loopback import round_trip
 
 logger = logging.getLogger(__name__)
 
 Check = Callable[[], Awaitable[None]]
+
+
+class NoChannelLayerError(Exception):
+    """The settings name no default channel layer."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +45,15 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class Readiness:
-    """What all checks of a worker found, by the name of the check."""
+    """What all checks of a worker found.
+
+    Attributes:
+        checks: by the name of the check.
+        layer: the class of the default channel layer; None where there is none.
+    """
 
     checks: dict[str, CheckResult]
+    layer: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -65,7 +77,7 @@ async def check_readiness(seconds: float) -> Readiness:
     results = await asyncio.gather(
         *(run_check(name, check, seconds) for name, check in checks.items())
     )
-    return Readiness(dict(zip(checks, results, strict=True)))
+    return Readiness(dict(zip(checks, results, strict=True)), layer_name())
 
 
 async def run_check(name: str, check: Check, seconds: float) -> CheckResult:
@@ -97,6 +109,8 @@ def describe(error: BaseException) -> str:
     name = type(error).__name__
     seen: BaseException | None = error
     while seen is not None:
+        if isinstance(seen, NoChannelLayerError):
+            return f"{name}: {seen}"
         if isinstance(seen, socket.gaierror):
             return f"{name}: the host's name was not found"
         if isinstance(seen, OSError) and seen.errno is not None:
@@ -112,21 +126,32 @@ async def channel_layer_round_trip() -> None:
     """Send a message to a group on the default channel layer and wait for its arrival.
 
     Raises:
-        InvalidChannelLayerError: no default channel layer is configured.
+        NoChannelLayerError: no default channel layer is configured.
     """
-    layer = get_channel_layer()
-    if layer is None:
-        raise InvalidChannelLayerError("no default channel layer is configured")
-    nonce = token_hex(16)
-    group = f"channels-kit.ready.{nonce}"
-    channel = await layer.new_channel()
-    await layer.group_add(group, channel)
-    await layer.group_send(group, {"type": "ready.check", "nonce": nonce})
-    while (await layer.receive(channel)).get("nonce") != nonce:
-        pass
-    # Not in a finally: a layer that hangs would hang there again, past the deadline. What a
-    # failed check leaves behind goes with the layer's group_expiry.
-    await layer.group_discard(group, channel)
+    await round_trip(default_layer())
+
+
+def default_layer() -> Any:
+    """Return the default channel layer.
+
+    Channels' own `get_channel_layer` has None also where a backend fails with a KeyError.
+
+    Raises:
+        NoChannelLayerError: no default channel layer is configured.
+    """
+    if DEFAULT_CHANNEL_LAYER not in channel_layers:
+        raise NoChannelLayerError("no default channel layer is configured")
+    return channel_layers[DEFAULT_CHANNEL_LAYER]
+
+
+def layer_name() -> str | None:
+    """Return the class of the default channel layer; None where there is none."""
+    try:
+        layer = default_layer()
+    except Exception:
+        # The check says why; here is nothing to name.
+        return None
+    return f"{type(layer).__module__}.{type(layer).__qualname__}"
 
 
 def has_database() -> bool:

@@ -9,18 +9,26 @@ Nothing of the kit imports it: a worker under another server does not have Uvico
 """
 
 import logging
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import uvicorn
 
+from channels_kit.serving.application import explained, set_up_django
+from channels_kit.serving.packages import import_with_websockets, require
 from channels_kit.serving.server_options import (
     BACKLOG,
     KEEP_ALIVE,
     PING_INTERVAL,
     ServerOptions,
 )
-from channels_kit.serving.uvicorn_websocket import WebSocketProtocol
+
+LEAST = "0.35"
+"""The oldest Uvicorn with the protocol that this one builds on: docs/servers.md."""
+
+STARTUP_FAILURE = 3
+"""The exit code that Uvicorn's own command line has for an application that does not start."""
 
 # By name: Uvicorn sets up its logging before it imports the application, whose own counts then.
 APPLICATION = "channels_kit.serving.asgi:application"
@@ -28,6 +36,9 @@ APPLICATION = "channels_kit.serving.asgi:application"
 
 def configure(options: ServerOptions) -> dict[str, Any]:
     """Return the arguments of `uvicorn.run`."""
+    import_with_websockets("channels_kit.serving.uvicorn_websocket")
+    from channels_kit.serving.uvicorn_websocket import WebSocketProtocol
+
     return {
         "host": options.host,
         "port": options.port,
@@ -62,12 +73,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     named = vars(parser.parse_args(arguments))
     reload = named.pop("reload")
-    settings = configure(ServerOptions(**named))
-    if reload:
-        settings |= {"reload": True, "access_log": True, "log_level": "info"}
-    else:
+    with explained():
+        require("uvicorn", LEAST)
+        settings = configure(ServerOptions(**named))
+        if reload:
+            settings |= {"reload": True, "access_log": True, "log_level": "info"}
+            uvicorn.run(APPLICATION, **settings)
+            return
         logging.getLogger("uvicorn.error").addFilter(is_warning)
-    uvicorn.run(APPLICATION, **settings)
+        server = uvicorn.Server(uvicorn.Config(APPLICATION, **settings))
+        # Before there is an event loop, in which Django refuses the queries of an AppConfig.ready.
+        set_up_django()
+        server.run()
+    if not server.started:
+        sys.exit(STARTUP_FAILURE)
 
 
 if __name__ == "__main__":

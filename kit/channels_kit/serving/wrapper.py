@@ -88,6 +88,7 @@ class Serving:
         content = {
             "status": "ready" if readiness.ok else "not ready",
             **self.state(),
+            "layer": readiness.layer,
             "checks": readiness.as_json(),
         }
         await respond(scope, send, 200 if readiness.ok else 503, content)

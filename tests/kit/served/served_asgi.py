@@ -34,6 +34,9 @@ async def application(scope: dict[str, Any], receive: Receive, send: Send) -> No
 
 async def answer(scope: dict[str, Any], send: Send) -> None:
     body = b"the application's own"
+    status = int(os.environ.get("SERVED_STATUS", "200"))
+    if scope["path"] == "/host/" and not is_of_the_site(scope):
+        status = 500
     if scope["path"] == "/slow/":
         logger.warning("slow: begun")
         await released()
@@ -42,8 +45,21 @@ async def answer(scope: dict[str, Any], send: Send) -> None:
     elif scope["path"] == "/client/":
         body = repr((scope["client"][0], scope["scheme"])).encode()
     headers = [(b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def is_of_the_site(scope: dict[str, Any]) -> bool:
+    """Whether a request is what the edge of the tests would pass on."""
+    headers = dict(scope["headers"])
+    return (
+        headers.get(b"host") == b"chat.example.org"
+        and headers.get(b"x-forwarded-host") == b"chat.example.org"
+        and headers.get(b"x-forwarded-proto") == b"https"
+        and headers.get(b"x-forwarded-for") == b"127.0.0.1"
+        and headers.get(b"x-real-ip") == b"127.0.0.1"
+        and headers.get(b"origin", b"https://chat.example.org") == b"https://chat.example.org"
+    )
 
 
 async def stream(scope: dict[str, Any], receive: Receive, send: Send) -> None:
@@ -136,6 +152,21 @@ async def leave(scope: dict[str, Any], receive: Receive, send: Send) -> None:
     await send({"type": "websocket.close", "code": 1011, "reason": "an error of mine"})
 
 
+async def brief(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    """Accepts, and closes after a second."""
+    await send({"type": "websocket.accept"})
+    await asyncio.sleep(float(os.environ.get("SERVED_BRIEF", "1")))
+    await send({"type": "websocket.close", "code": 1011, "reason": "an error of mine"})
+
+
+async def site(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    """Accepts who asks as the edge of the tests would, and nobody else."""
+    if is_of_the_site(scope):
+        await still(scope, receive, send)
+    else:
+        await send({"type": "websocket.close"})
+
+
 SOCKETS = {
     "/still/": still,
     "/late/": late,
@@ -143,6 +174,8 @@ SOCKETS = {
     "/flood/": flood,
     "/refuse/": refuse,
     "/leave/": leave,
+    "/brief/": brief,
+    "/host/": site,
 }
 
 

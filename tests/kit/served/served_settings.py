@@ -24,7 +24,19 @@ CHANNEL_LAYERS = {
     "default": (
         {
             "BACKEND": "channels_redis.core.RedisChannelLayer",
-            "CONFIG": {"hosts": [os.environ["SERVED_REDIS"]]},
+            "CONFIG": {
+                "hosts": [
+                    {
+                        "address": os.environ["SERVED_REDIS"],
+                        # What redis 8 sets to 5 s, where nobody else does.
+                        **(
+                            {"socket_timeout": float(os.environ["SERVED_REDIS_TIMEOUT"])}
+                            if "SERVED_REDIS_TIMEOUT" in os.environ
+                            else {}
+                        ),
+                    }
+                ]
+            },
         }
         if "SERVED_REDIS" in os.environ
         else {"BACKEND": "channels.layers.InMemoryChannelLayer"}

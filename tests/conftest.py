@@ -1,0 +1,6 @@
+"""What every test needs."""
+
+import signal
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and what they start, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
