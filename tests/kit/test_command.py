@@ -29,6 +29,13 @@ def token(monkeypatch: pytest.MonkeyPatch) -> None:
         (["matrix", WORKER, "--rounds=0"], "at least 1"),
         (["matrix", WORKER, "--timeout=0"], "above 0"),
         (["matrix", WORKER, "--token-file=/no/such/file"], "No such file"),
+        (["matrix", WORKER, "--page=login/"], "'login/' is not a page; allowed: a path"),
+        (["matrix", WORKER, "--socket=ws"], "'ws' is not a socket; allowed: a path"),
+        (["matrix", WORKER, '--socket={"path": "/", "close": 1}'], "is not a socket"),
+        (["matrix", WORKER, "--site=chat.example.org"], "is not a base URL"),
+        (["matrix", WORKER, "--hold=-1"], "--hold must be 0 to 600 seconds"),
+        (["matrix", WORKER, "--hold=nan"], "--hold must be 0 to 600 seconds"),
+        (["matrix", WORKER, "--rolling"], "--rolling requires --release"),
         (["matrix", WORKER, "--json=/no/such/directory/file"], "/no/such/directory"),
     ],
 )
@@ -39,6 +46,20 @@ def test_wrong_usage_ends_with_2_and_clear_words(
         main(arguments)
     assert caught.value.code == 2
     assert words in capsys.readouterr().err
+
+
+def test_checks_come_from_the_environment_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CHANNELS_KIT_PROBE_CHECKS", '{"pages": ["login/"]}')
+    with pytest.raises(SystemExit) as caught:
+        main(["matrix", WORKER])
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert "CHANNELS_KIT_PROBE_CHECKS: 'login/' is not a page" in said
+    # Arguments take their place.
+    assert main(["matrix", WORKER, "--page=/", "--hold=0"]) == 1
+    assert "  / on app1:8001: connection refused" in capsys.readouterr().out
 
 
 def test_without_a_token_the_variable_is_named(
@@ -64,7 +85,7 @@ def test_the_token_comes_from_environment_file_or_standard_input(
 
 def test_a_worker_that_is_down_ends_with_1(capsys: pytest.CaptureFixture[str]) -> None:
     # Nothing listens on port 1 of the loopback.
-    assert main(["matrix", WORKER]) == 1
+    assert main(["matrix", WORKER, "--hold=0"]) == 1
     output = capsys.readouterr().out
     assert "app1:8001 -> app1:8001: 0 of 5 delivered" in output
     assert "\x1b" not in output

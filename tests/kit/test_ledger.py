@@ -19,6 +19,20 @@ def exchange(ledger: Ledger, number: int, lost: tuple[tuple[str, str], ...] = ()
                 ledger.received(sender, receiver, number, at=10.0 * number + 0.5)
 
 
+def test_one_that_leaves_is_accounted_for_no_more() -> None:
+    ledger = Ledger(["a", "b"], 2)
+    exchange(ledger, 1)
+    ledger.leave("b", "closed with 1011")
+    assert ledger.live == ["a"]
+    ledger.begin(2)
+    ledger.sent("a", 2, 0.0)
+    ledger.received("a", "a", 2, 0.1)
+    assert ledger.round_finished
+    assert ledger.complete
+    assert [(pair.sender, pair.receiver, pair.ok) for pair in ledger.pairs()] == [("a", "a", True)]
+    assert ledger.failures == {}
+
+
 def pair(ledger: Ledger, sender: str, receiver: str) -> Pair:
     return next(p for p in ledger.pairs() if (p.sender, p.receiver) == (sender, receiver))
 

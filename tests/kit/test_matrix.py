@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
-from websockets.exceptions import InvalidStatus
 from websockets.http11 import Request, Response
 
 from channels_kit.probe import Report, Target, UsageError, prove
@@ -199,7 +198,7 @@ async def test_refusals_for_load_are_told_when_the_time_is_up(stack: AsyncExitSt
 def test_a_retry_waits_as_it_is_asked_within_bounds() -> None:
     def delay(status: int, **headers: str) -> float | None:
         response = Response(status, "", Headers({**headers}))
-        return probe_socket._retry_delay(InvalidStatus(response))
+        return probe_socket.retry_delay(response)
 
     drawn = {delay(503, **{"Retry-After": "1"}) for _ in range(20)}
     assert len(drawn) == 20
@@ -248,7 +247,7 @@ async def test_a_message_that_nobody_sent_is_a_failure(stack: AsyncExitStack) ->
 
 async def test_the_edge_alone_is_given_four_sockets(stack: AsyncExitStack) -> None:
     edge = await stack.enter_async_context(Workers().serving("red", "blue", "red"))
-    report = await bounded(edge=edge)
+    report = await bounded(edges=[edge])
     assert report.ok
     [part] = report.parts
     assert part.name == "through the edge"
@@ -267,7 +266,7 @@ async def test_more_sockets_are_opened_until_every_worker_is_reached(
     workers = Workers()
     edge = await stack.enter_async_context(workers.serving(*["red"] * 6, "blue"))
     report = await bounded(
-        await targets(stack, workers, "red", "blue"), edge=edge, edge_sockets=2, rounds=1
+        await targets(stack, workers, "red", "blue"), edges=[edge], edge_sockets=2, rounds=1
     )
     assert report.ok
     assert len(report.parts[1].endpoints) == 7
@@ -282,7 +281,7 @@ async def test_a_worker_with_many_more_sockets_need_not_be_reached(
     workers.load["blue"] = load
     edge = await stack.enter_async_context(workers.serving("red"))
     report = await bounded(
-        await targets(stack, workers, "red", "blue"), edge=edge, edge_sockets=3, rounds=1
+        await targets(stack, workers, "red", "blue"), edges=[edge], edge_sockets=3, rounds=1
     )
     assert len(report.parts[1].endpoints) == 3 + 2 * EDGE_SOCKETS_MORE
     assert report.ok is fuller
@@ -293,7 +292,7 @@ async def test_a_worker_that_is_not_reached_is_named(stack: AsyncExitStack) -> N
     workers = Workers()
     edge = await stack.enter_async_context(workers.serving("red"))
     report = await bounded(
-        await targets(stack, workers, "red", "blue"), edge=edge, edge_sockets=3, rounds=1
+        await targets(stack, workers, "red", "blue"), edges=[edge], edge_sockets=3, rounds=1
     )
     assert not report.ok
     directly, through_the_edge = report.parts
@@ -307,16 +306,16 @@ async def test_a_worker_that_is_not_reached_is_named(stack: AsyncExitStack) -> N
     [
         {},
         {"targets": [Target("red", "http://a"), Target("red", "http://b")]},
-        {"edge": "ftp://a"},
-        {"edge": "http://"},
-        {"edge": "http://a:0"},
-        {"edge": "http://a/?b"},
-        {"edge": "http://a", "rounds": 0},
-        {"edge": "http://a", "edge_sockets": 0},
-        {"edge": "http://a", "timeout": 0},
-        {"edge": "http://a", "timeout": float("inf")},
-        {"edge": "http://a", "token": ""},
-        {"edge": "http://a", "token": "no\theader"},
+        {"edges": ["ftp://a"]},
+        {"edges": ["http://"]},
+        {"edges": ["http://a:0"]},
+        {"edges": ["http://a/?b"]},
+        {"edges": ["http://a"], "rounds": 0},
+        {"edges": ["http://a"], "edge_sockets": 0},
+        {"edges": ["http://a"], "timeout": 0},
+        {"edges": ["http://a"], "timeout": float("inf")},
+        {"edges": ["http://a"], "token": ""},
+        {"edges": ["http://a"], "token": "no\theader"},
     ],
 )
 async def test_what_makes_no_sense_is_refused(arguments: dict[str, Any]) -> None:
@@ -326,5 +325,5 @@ async def test_what_makes_no_sense_is_refused(arguments: dict[str, Any]) -> None
 
 async def test_credentials_in_a_url_are_refused_and_not_repeated() -> None:
     with pytest.raises(UsageError) as caught:
-        await prove(token=TOKEN, edge="http://me:hidden@a")
+        await prove(token=TOKEN, edges=["http://me:hidden@a"])
     assert "hidden" not in str(caught.value)

@@ -52,7 +52,7 @@ def test_the_text_of_a_proof() -> None:
         "directly: 4 of 4 pairs, 20 of 20 deliveries,"
         " latency p50 3.0 ms, p99 5.0 ms, max 5.0 ms\n"
         "\n"
-        "Proved."
+        "Proved: wires (4 of 4 pairs). Not checked: pages (none named), sockets (none named)."
     )
 
 
@@ -82,7 +82,7 @@ def test_the_text_names_everything_that_is_wrong() -> None:
         "  b -> a: 1 out of order",
         "  b -> b: the closing message was not delivered",
     ]
-    assert lines[-1] == "Not proved. Next: check b: curl http://b/-/ready"
+    assert lines[-1] == "Not proved: wires. Next: check b: curl http://b/-/ready"
 
 
 def test_sockets_of_one_worker_share_a_cell() -> None:

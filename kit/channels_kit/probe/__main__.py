@@ -2,22 +2,32 @@
 
 import argparse
 import asyncio
+import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
-from channels_kit.probe.address import UsageError, check_base
+from channels_kit.probe.address import Site, UsageError, check_base
+from channels_kit.probe.checks import Checks
 from channels_kit.probe.matrix import Target, prove
 from channels_kit.probe.progress import progress_on
 from channels_kit.probe.report import as_json, render_text
 from channels_kit.probe.verbs import add_report_arguments, run_verb
 
 TOKEN_VARIABLE = "CHANNELS_KIT_PROBE_TOKEN"  # noqa: S105 - a variable's name
+CHECKS_VARIABLE = "CHANNELS_KIT_PROBE_CHECKS"
+
+HOLD = 10.0
+"""Seconds of silence: channels_redis waits 5 s for a message, and so does redis 8 for an answer."""
 
 EPILOG = f"""\
 The token comes from the environment ({TOKEN_VARIABLE}) or from --token-file. It is
 never an argument, because every user of the machine can read arguments.
+Pages and sockets also come from the environment ({CHECKS_VARIABLE}), as JSON:
+{{"site": URL, "pages": [PATH, ...], "sockets": [SOCKET, ...]}}.
 Exit code: 0 proved, 1 not proved, 2 wrong usage.
 """
 
@@ -33,8 +43,9 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     matrix = verbs.add_parser(
         "matrix",
-        help="prove that messages from every worker arrive on every worker",
-        description="Open WebSockets to every worker, send from each, account for every delivery.",
+        help="prove wires, pages and sockets on every worker",
+        description="Open WebSockets to every worker, send from each, account for every delivery."
+        " Ask every worker for pages of the application, and open its sockets.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -54,11 +65,15 @@ def run_matrix(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
         prove(
             options.worker,
             token=read_token(options.token_file),
-            edge=options.edge,
+            edges=options.edge,
             edge_sockets=options.edge_sockets,
             rounds=options.rounds,
             timeout=options.timeout,
             origin=options.origin,
+            checks=read_checks(options),
+            hold=options.hold,
+            release=options.release,
+            rolling=options.rolling,
             progress=progress_on(sys.stderr),
         )
     )
@@ -77,12 +92,19 @@ def add_matrix_arguments(matrix: argparse.ArgumentParser) -> None:
         metavar="NAME=URL",
         help="name and URL of a worker; repeat for each worker",
     )
-    matrix.add_argument("--edge", type=_base, metavar="URL", help="URL of the edge")
+    matrix.add_argument(
+        "--edge",
+        action="append",
+        default=[],
+        type=_base,
+        metavar="URL",
+        help="URL of an edge; repeat for each edge",
+    )
     matrix.add_argument(
         "--edge-sockets",
         type=int,
         metavar="N",
-        help="sockets through the edge (default: two for each worker, at least 4)",
+        help="sockets through each edge (default: two for each worker, at least 4)",
     )
     matrix.add_argument("--rounds", type=int, default=5, metavar="N", help="default: 5")
     matrix.add_argument(
@@ -91,6 +113,44 @@ def add_matrix_arguments(matrix: argparse.ArgumentParser) -> None:
         default=10.0,
         metavar="SECONDS",
         help="for opening the sockets, and for each round (default: 10)",
+    )
+    matrix.add_argument(
+        "--page",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="page that must be answered with a status below 500; repeat for each page",
+    )
+    matrix.add_argument(
+        "--socket",
+        action="append",
+        default=[],
+        metavar="PATH|JSON",
+        help="socket of the application that must open; as JSON also with close, status,"
+        " subprotocol and headers; repeat for each socket",
+    )
+    matrix.add_argument(
+        "--site",
+        type=_base,
+        metavar="URL",
+        help="scheme and name that people use, such as https://chat.example.org (default: those of"
+        " each URL)",
+    )
+    matrix.add_argument(
+        "--hold",
+        type=float,
+        default=HOLD,
+        metavar="SECONDS",
+        help="how long sockets must stay open, and the proof's are silent (default: 10; 0: sockets"
+        " only have to open)",
+    )
+    matrix.add_argument(
+        "--release", default="", metavar="ID", help="release that every worker must run"
+    )
+    matrix.add_argument(
+        "--rolling",
+        action="store_true",
+        help="workers of other releases take part in the wires only",
     )
     matrix.add_argument(
         "--token-file",
@@ -118,6 +178,29 @@ def read_token(file: str | None) -> str:
     if not token.strip():
         raise UsageError(f"no token in {source}; use the {TOKEN_VARIABLE} of the workers")
     return " ".join(token.split())
+
+
+def read_checks(options: argparse.Namespace) -> Checks:
+    """Return the checks of the arguments; without any, those of the environment.
+
+    Raises:
+        UsageError: one of them makes no sense.
+    """
+    if options.page or options.socket:
+        sockets = [_socket(text) for text in options.socket]
+        return Checks.of(options.page, sockets, options.site)
+    try:
+        checks = Checks.from_json(os.environ.get(CHECKS_VARIABLE) or "{}")
+    except UsageError as error:
+        raise UsageError(f"{CHECKS_VARIABLE}: {error}") from error
+    return replace(checks, site=Site.of(options.site)) if options.site else checks
+
+
+def _socket(text: str) -> object:
+    """Return what an argument names: a path, or JSON; what is neither is refused later."""
+    with suppress(ValueError):
+        return json.loads(text)
+    return text
 
 
 def _target(text: str) -> Target:

@@ -74,6 +74,8 @@ class Ledger:
         self.begun = 0
         # Why an endpoint takes no part, or no part any more: its first failure.
         self.failures: dict[str, str] = {}
+        # Those that are accounted for no more: that they ended is nobody's fault.
+        self.left: dict[str, str] = {}
         # When each endpoint sent each round.
         self._sent: dict[tuple[str, int], float] = {}
         # What arrived, by (sender, receiver).
@@ -92,7 +94,8 @@ class Ledger:
     @property
     def live(self) -> list[str]:
         """The endpoints that have not failed."""
-        return [name for name in self.endpoints if name not in self.failures]
+        gone = self.failures.keys() | self.left.keys()
+        return [name for name in self.endpoints if name not in gone]
 
     @property
     def round_finished(self) -> bool:
@@ -141,8 +144,14 @@ class Ledger:
         self.failures.setdefault(endpoint, reason)
         self._awaited = {names for names in self._awaited if endpoint not in names}
 
+    def leave(self, endpoint: str, reason: str) -> None:
+        """Note that an endpoint ended and that this is no failure: it leaves the account."""
+        self.left.setdefault(endpoint, reason)
+        for waiting in (self._missing, self._awaited):
+            waiting.difference_update([names for names in waiting if endpoint in names])
+
     def pairs(self) -> list[Pair]:
-        """Return the account of every pair, one sender after the other.
+        """Return the account of every pair that did not leave, one sender after the other.
 
         A pair of an endpoint that never opened is expected to deliver the rounds that the
         others sent; where nobody could send, those that were planned.
@@ -159,4 +168,5 @@ class Ledger:
                 latencies=tuple(receipts.latencies),
             )
             for (sender, receiver), receipts in self._receipts.items()
+            if not self.left.keys() & {sender, receiver}
         ]

@@ -2,14 +2,13 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from channels_kit.paths import READY
-from channels_kit.probe.address import http_url
 from channels_kit.probe.ledger import Pair
-from channels_kit.probe.result import Cell, Endpoint, Latency, Part, Report
+from channels_kit.probe.result import Cell, Latency, PageResult, Part, Report, SocketResult
+from channels_kit.probe.verdict import failed, not_checked, proved, verdict
 
 MATRIX_WORKERS = 12
 """Workers whose matrix still fits a terminal; more are summed up by receiver."""
@@ -23,13 +22,27 @@ def render_text(report: Report, *, colour: bool = False) -> str:
     lines = []
     for part in report.parts:
         lines += [*_matrix(part, colour=colour), _summary(part), *_faults(part), ""]
-    lines.append("Proved." if report.ok else f"Not proved. {_advice(report)}")
+    if told := [*_answers("pages", report.pages), *_answers("sockets", report.sockets)]:
+        lines += [*told, ""]
+    if report.strangers:
+        lines += [*(f"{name}: {text}" for name, text in _strangers(report)), ""]
+    lines.append(verdict(report))
     return "\n".join(lines)
 
 
 def as_json(report: Report) -> dict[str, object]:
     """Return all that the report holds, for `json.dumps`; latencies are in milliseconds."""
-    return {"ok": report.ok, "parts": [_part_as_json(part) for part in report.parts]}
+    return {
+        "ok": report.ok,
+        "proved": proved(report),
+        "failed": failed(report),
+        "not_checked": not_checked(report),
+        "release": report.release or None,
+        "strangers": dict(report.strangers),
+        "parts": [_part_as_json(part) for part in report.parts],
+        "pages": [asdict(page) for page in report.pages],
+        "sockets": [asdict(socket) for socket in report.sockets],
+    }
 
 
 def write_json(content: Mapping[str, object], path: Path) -> None:
@@ -87,6 +100,8 @@ def _summary(part: Part) -> str:
         f"{part.name}: {sum(cell.ok for cell in cells)} of {len(cells)} pairs,"
         f" {sum(c.delivered for c in cells)} of {sum(c.expected for c in cells)} deliveries"
     )
+    if part.silence:
+        text += f", {part.silence:g} s of silence before the last"
     latency = part.latency
     if latency is None:
         return text
@@ -96,6 +111,23 @@ def _summary(part: Part) -> str:
     )
 
 
+def _answers(name: str, results: Sequence[PageResult | SocketResult]) -> Iterator[str]:
+    """Yield how many pages or sockets are as they have to be, and those that are not."""
+    if results:
+        good = sum(each.failure is None for each in results)
+        yield f"{name}: {good} of {len(results)} as expected"
+    for each in results:
+        if each.failure is not None:
+            where = f"on {each.place}" if each.direct else each.place
+            way = f" -> {each.way}" if isinstance(each, PageResult) and each.way else ""
+            yield f"  {each.path}{way} {where}: {each.failure}"
+
+
+def _strangers(report: Report) -> Iterator[tuple[str, str]]:
+    for worker, revision in report.strangers:
+        yield worker, f"runs {revision or 'an unknown release'}, not release {report.release}"
+
+
 def _faults(part: Part) -> Iterator[str]:
     for endpoint in part.failed_endpoints:
         yield f"  {endpoint.label}: {endpoint.failure}"
@@ -103,6 +135,8 @@ def _faults(part: Part) -> Iterator[str]:
         yield f"  {worker}: not reached by any of {len(part.endpoints)} sockets"
     for worker in part.fuller:
         yield f"  {worker}: not reached, because the other workers have fewer sockets (not a fault)"
+    for worker, reason in part.left:
+        yield f"  {worker}: {reason} (former release, not judged)"
     for cell in part.cells():
         names = f"  {cell.sender} -> {cell.receiver}:"
         if cell.delivered < cell.expected:
@@ -115,44 +149,18 @@ def _faults(part: Part) -> Iterator[str]:
             yield f"{names} {disordered} out of order"
 
 
-def _advice(report: Report) -> str:
-    """Name the next step for the first fault."""
-    for part in report.parts:
-        for endpoint in part.failed_endpoints:
-            layer = "channel layer" in (endpoint.failure or "")
-            redis = "; check that the channel layer's Redis runs" if layer else ""
-            return f"Next: check {endpoint.label}: {_ask(endpoint)}{redis}"
-        if part.unreached:
-            worker = part.unreached[0]
-            return f"Next: check that {worker} runs, and that the upstream of the edge contains it"
-    receivers = {cell.receiver for cell in report.missing_pairs}
-    for part in report.parts:
-        for endpoint in part.endpoints:
-            if endpoint.label in receivers:
-                return (
-                    f"Next: check {endpoint.label}: {_ask(endpoint)}; check that the channel"
-                    " layer's Redis runs, and that every worker uses the same one"
-                )
-    return (
-        "Next: run it again. If messages still arrive twice or out of order, read the channel"
-        " layer's log."
-    )
-
-
-def _ask(endpoint: Endpoint) -> str:
-    return f"curl {http_url(endpoint.url, READY)}"
-
-
 def _part_as_json(part: Part) -> dict[str, object]:
     return {
         "name": part.name,
         "run": part.run,
         "ok": part.ok,
         "rounds": {"planned": part.planned, "begun": part.begun},
+        "silence_seconds": part.silence,
         "latency_milliseconds": _latency_as_json(part.latency),
         "endpoints": [asdict(endpoint) for endpoint in part.endpoints],
         "unreached": list(part.unreached),
         "fuller": list(part.fuller),
+        "left": dict(part.left),
         "pairs": [_pair_as_json(pair) for pair in part.pairs],
     }
 

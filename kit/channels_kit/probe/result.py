@@ -97,6 +97,9 @@ class Part:
         unreached: the workers that no socket reached, though they were named.
         fuller: those of which that was to be expected: they had so many more sockets than the
             others that an edge which balances by their number passes them over.
+        left: workers of a former release whose sockets ended in the silence, and why. In a roll
+            that is not judged: the new release may be what mends it.
+        silence: seconds of silence before the last round; 0 where there was none.
     """
 
     name: str
@@ -107,6 +110,8 @@ class Part:
     pairs: tuple[Pair, ...]
     unreached: tuple[str, ...] = ()
     fuller: tuple[str, ...] = ()
+    left: tuple[tuple[str, str], ...] = ()
+    silence: float = 0.0
 
     @property
     def failed_endpoints(self) -> tuple[Endpoint, ...]:
@@ -138,15 +143,96 @@ class Part:
 
 
 @dataclass(frozen=True)
+class PageResult:
+    """What a server answered to one request for a page.
+
+    Attributes:
+        path: what was asked for.
+        place: the worker, or the edge.
+        url: the server's base.
+        direct: whether a worker was asked.
+        way: the path that answered last, where redirects were followed; None: there were none.
+        status: its status; None where there was no answer.
+        failure: why that is no success; None where it is one.
+    """
+
+    path: str
+    place: str
+    url: str
+    direct: bool
+    way: str | None
+    status: int | None
+    failure: str | None
+
+
+@dataclass(frozen=True)
+class SocketResult:
+    """What became of a socket of the application.
+
+    Attributes:
+        path: where it was opened.
+        place: the worker, or the edge.
+        url: the server's base.
+        direct: whether a worker was asked.
+        expected: how it was to be refused, in words; empty: it was to stay open.
+        seconds: how long it had to stay open; 0 where it only had to open.
+        failure: what else became of it; None where it was as expected.
+    """
+
+    path: str
+    place: str
+    url: str
+    direct: bool
+    expected: str
+    seconds: float
+    failure: str | None
+
+
+@dataclass(frozen=True)
 class Report:
-    """What all parts of a proof found."""
+    """What all parts of a proof found.
+
+    Attributes:
+        parts: the wires: one run directly, one through each edge.
+        pages: every answer to every page, at every place.
+        sockets: every socket of the application, at every place.
+        named: how many pages and sockets the operator has named: what is named and was looked at
+            nowhere was not proved.
+        release: the release that every worker had to run; empty: none was named.
+        strangers: the workers that run something else, with what they were started with.
+    """
 
     parts: tuple[Part, ...]
+    pages: tuple[PageResult, ...] = ()
+    sockets: tuple[SocketResult, ...] = ()
+    named: tuple[int, int] = (0, 0)
+    release: str = ""
+    strangers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def wires_ok(self) -> bool:
+        """Whether delivery is proved in every part; without a part nothing is."""
+        return bool(self.parts) and all(part.ok for part in self.parts)
+
+    @property
+    def pages_ok(self) -> bool | None:
+        """Whether every page was answered; None where none was asked for."""
+        return all(page.failure is None for page in self.pages) if self.pages else None
+
+    @property
+    def sockets_ok(self) -> bool | None:
+        """Whether every socket was as expected; None where none was opened."""
+        return all(socket.failure is None for socket in self.sockets) if self.sockets else None
 
     @property
     def ok(self) -> bool:
-        """Whether delivery is proved in every part."""
-        return bool(self.parts) and all(part.ok for part in self.parts)
+        """Whether all that was looked at is proved, the wires at least."""
+        return (
+            self.wires_ok
+            and self.pages_ok is not False
+            and self.sockets_ok is not False
+            and not self.strangers
+        )
 
     @property
     def missing_pairs(self) -> tuple[Cell, ...]:

@@ -6,16 +6,41 @@ The asyncio shell around `channels_kit.probe.ledger`. Everything here is bounded
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from secrets import token_hex
 from time import monotonic
 from types import TracebackType
 
-from channels_kit.probe.address import origin_of, socket_url
+from channels_kit.paths import probe_path
+from channels_kit.probe.address import Place, Site
 from channels_kit.probe.ledger import CLOSING, Ledger
 from channels_kit.probe.progress import Progress
 from channels_kit.probe.result import Endpoint, Part
 from channels_kit.probe.socket import ProbeSocket, SocketError
+
+
+class Turns:
+    """Has the application asked only while no part of the proof exchanges messages.
+
+    With the core layer of channels_redis, a socket that closes can take a message of another socket
+    of its worker with it: its `receive` is cancelled while it passes the message on. An application
+    has to live with that (the next message shows the gap); the proof must not cause it.
+
+    Args:
+        parts: how many parts exchange messages.
+    """
+
+    def __init__(self, parts: int) -> None:
+        self.exchanging = parts
+        # Set when every part is silent, and when the application has answered.
+        self.silent = asyncio.Event()
+        self.answered = asyncio.Event()
+
+    def fall_silent(self) -> None:
+        """Note that a part is silent; each calls this once."""
+        self.exchanging -= 1
+        if self.exchanging == 0:
+            self.silent.set()
 
 
 @dataclass(frozen=True)
@@ -27,6 +52,16 @@ class Settings:
     seconds: float
     origin: str | None
     progress: Progress
+    hold: float = 0.0
+    site: Site | None = None
+    # The release whose workers have to outlive the silence; empty: all of them.
+    outliving: str = ""
+    turns: Turns = field(default_factory=lambda: Turns(1))
+
+
+def is_of_release(revision: str, release: str) -> bool:
+    """Return whether a process that was started with a revision runs a release."""
+    return revision == release or revision.startswith(f"{release}-")
 
 
 class Run:
@@ -50,6 +85,10 @@ class Run:
         self.failures: dict[str, str] = {}
         # Set when nothing more can arrive in the current round.
         self.round_finished = asyncio.Event()
+        # Since when the sockets have been silent on purpose; None while they are not.
+        self.silent_since: float | None = None
+        # Whether `Turns` knows that this part is silent.
+        self.is_silent = False
 
     async def __aenter__(self) -> "Run":
         return self
@@ -67,6 +106,14 @@ class Run:
         """The workers that have a socket."""
         return {socket.worker for socket in self.sockets.values()}
 
+    def reached_of(self, release: str) -> set[str]:
+        """The workers that have a socket and run a release."""
+        return {
+            socket.worker
+            for socket in self.sockets.values()
+            if is_of_release(socket.revision, release)
+        }
+
     async def open(self, wanted: Iterable[tuple[str, str | None]]) -> None:
         """Open a socket for each base URL, all at once; a worker given has to answer itself."""
         new = {str(number): each for number, each in enumerate(wanted, len(self.wanted) + 1)}
@@ -78,13 +125,15 @@ class Run:
 
     async def exchange(self, unreached: Iterable[str] = (), fuller: Iterable[str] = ()) -> Part:
         """Send the rounds and wait for each; return the account."""
-        ledger = Ledger(self.wanted, self.settings.rounds)
+        rounds, hold = self.settings.rounds, self.settings.hold
+        ledger = Ledger(self.wanted, rounds + 1 if hold else rounds)
         for name, reason in self.failures.items():
             ledger.failed(name, reason)
         async with asyncio.TaskGroup() as group:
             readers = [group.create_task(self._read(ledger, name)) for name in self.sockets]
             if ledger.live:
-                await self._send_rounds(ledger)
+                await self._send_rounds(ledger, readers)
+            self._fall_silent()
             for reader in readers:
                 reader.cancel()
         return Part(
@@ -96,15 +145,19 @@ class Run:
             pairs=tuple(ledger.pairs()),
             unreached=tuple(unreached),
             fuller=tuple(fuller),
+            left=tuple((self._label(name), reason) for name, reason in ledger.left.items()),
+            silence=hold if ledger.begun > rounds else 0.0,
         )
 
     async def _open(self, name: str, base: str, worker: str | None) -> None:
         settings = self.settings
+        place = Place(worker or self.name, base, settings.site, direct=worker is not None)
         try:
             socket = await ProbeSocket.open(
-                socket_url(base, self.run, name),
+                place,
+                probe_path(self.run, name),
                 token=settings.token,
-                origin=settings.origin or origin_of(base),
+                origin=settings.origin or place.asked.origin,
                 seconds=settings.seconds,
             )
         except SocketError as error:
@@ -117,15 +170,32 @@ class Run:
         self.sockets[name] = socket
         settings.progress.step(self._open_so_far)
 
-    async def _send_rounds(self, ledger: Ledger) -> None:
+    async def _send_rounds(self, ledger: Ledger, readers: Iterable[asyncio.Task[None]]) -> None:
         self.settings.progress.phase(f"{self._open_so_far}, {ledger.planned} rounds")
         for number in range(1, ledger.planned + 1):
+            if number > self.settings.rounds:
+                await self._stay_silent(readers)
             self.settings.progress.step(f"{self._open_so_far}, round {number} of {ledger.planned}")
             await self._send_round(ledger, number)
             # What is missing will not come back; the next round would only wait once more.
             if not ledger.complete:
                 return
         await self._send_round(ledger, CLOSING)
+
+    async def _stay_silent(self, readers: Iterable[asyncio.Task[None]]) -> None:
+        """Send nothing for a while: a time-out of the channel layer ends what waits for it."""
+        self.settings.progress.phase(f"{self._open_so_far}, silent for {self.settings.hold:g} s")
+        self.silent_since = monotonic()
+        self._fall_silent()
+        # Readers end with their sockets; when none is left, there is nothing to wait for.
+        await asyncio.wait(readers, timeout=self.settings.hold)
+        await self.settings.turns.answered.wait()
+        self.silent_since = None
+
+    def _fall_silent(self) -> None:
+        if not self.is_silent:
+            self.is_silent = True
+            self.settings.turns.fall_silent()
 
     async def _send_round(self, ledger: Ledger, number: int) -> None:
         """Send one round from every socket at once; return when it has finished or time is up."""
@@ -150,13 +220,29 @@ class Run:
                 if ledger.round_finished:
                     self.round_finished.set()
         except SocketError as error:
-            ledger.failed(name, str(error))
+            silence = "" if self.silent_since is None else self._silence(self.silent_since)
+            if silence and self._may_end(name):
+                ledger.leave(name, f"{error}{silence}")
+            else:
+                ledger.failed(name, f"{error}{silence}")
             if ledger.round_finished:
                 self.round_finished.set()
+
+    def _may_end(self, name: str) -> bool:
+        """Whether a socket's worker is one of a former release: nobody can restart that now."""
+        outliving = self.settings.outliving
+        return bool(outliving) and not is_of_release(self.sockets[name].revision, outliving)
+
+    @staticmethod
+    def _silence(since: float) -> str:
+        return f" after {monotonic() - since:.1f} s of silence"
 
     @property
     def _open_so_far(self) -> str:
         return f"{self.name}: {len(self.sockets)} of {len(self.wanted)} sockets open"
+
+    def _label(self, name: str) -> str:
+        return self.wanted[name][1] or self.sockets[name].worker
 
     def _endpoint(self, name: str, ledger: Ledger) -> Endpoint:
         base, worker = self.wanted[name]

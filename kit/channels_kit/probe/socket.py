@@ -16,6 +16,8 @@ from websockets.frames import Close
 from websockets.http11 import Response
 from websockets.typing import Origin
 
+from channels_kit.probe.address import Place, websocket_url
+
 CLOSE_TIMEOUT = 2.0
 """Seconds a server has to answer the closing frame; nothing depends on its answer."""
 
@@ -53,13 +55,16 @@ class ProbeSocket:
         self.sockets = sockets
 
     @classmethod
-    async def open(cls, url: str, *, token: str, origin: str, seconds: float) -> "ProbeSocket":
+    async def open(
+        cls, place: Place, path: str, *, token: str, origin: str, seconds: float
+    ) -> "ProbeSocket":
         """Open a socket and wait for its hello.
 
         A handshake that is refused for load (503 with Retry-After) is tried again.
 
         Args:
-            url: the socket's own `ws://` or `wss://` URL.
+            place: the worker or edge.
+            path: the socket's own path.
             token: what the worker's environment names as the probe's token; several, with
                 spaces between them, while a new one takes over from the former.
             origin: the Origin header.
@@ -71,13 +76,14 @@ class ProbeSocket:
         deadline = asyncio.timeout(seconds)
         connection: ClientConnection | None = None
         refusal: InvalidStatus | None = None
+        url = websocket_url(place.base, path)
         try:
             async with deadline:
                 while connection is None:
                     try:
-                        connection = await _connect(url, token.split(), origin)
+                        connection = await _connect(place, path, token.split(), origin)
                     except InvalidStatus as error:
-                        delay = _retry_delay(error)
+                        delay = retry_delay(error.response)
                         if delay is None:
                             raise
                         refusal = error
@@ -144,9 +150,10 @@ def _parse(frame: str | bytes, expected: str) -> dict[str, Any]:
     return content
 
 
-async def _connect(url: str, tokens: list[str], origin: str) -> ClientConnection:
+async def _connect(place: Place, path: str, tokens: list[str], origin: str) -> ClientConnection:
     """Connect with the first token that the worker takes."""
     token, *others = tokens
+    url, dialled = place.websocket(path)
     try:
         return await Connect(
             url,
@@ -160,18 +167,22 @@ async def _connect(url: str, tokens: list[str], origin: str) -> ClientConnection
             close_timeout=CLOSE_TIMEOUT,
             ping_interval=None,
             max_size=MAX_SIZE,
+            **dialled,
         )
     except InvalidStatus as error:
         if error.response.status_code != HTTPStatus.FORBIDDEN or not others:
             raise
-    return await _connect(url, others, origin)
+    return await _connect(place, path, others, origin)
 
 
-def _retry_delay(error: InvalidStatus) -> float | None:
-    """Return the seconds after which a refused handshake is tried again; None: it is not."""
-    response = error.response
-    retry_after = response.headers.get("Retry-After", "")
-    if response.status_code != HTTPStatus.SERVICE_UNAVAILABLE or not retry_after.isdecimal():
+def retry_delay(response: Response) -> float | None:
+    """Return the seconds after which a refused request is made again; None: it is not."""
+    return delay_of(response.status_code, response.headers.get("Retry-After", ""))
+
+
+def delay_of(status: int, retry_after: str) -> float | None:
+    """Return the same of a response's status and its header Retry-After."""
+    if status != HTTPStatus.SERVICE_UNAVAILABLE or not retry_after.isdecimal():
         return None
     # The sockets of a proof are refused together; they are not to come back together.
     return min(float(retry_after), RETRY_MOST) * random.uniform(0.5, 1)  # noqa: S311
