@@ -80,6 +80,15 @@ def test_what_an_interrupted_run_has_left_goes(tmp_path: Path) -> None:
     assert all(path.exists() for path in [*kept, *(tmp_path / name for name in young)])
 
 
+@pytest.mark.parametrize("kind", ["requirements", "wheels", "builds", "kit", "sources"])
+def test_what_packing_keeps_goes_after_a_month(tmp_path: Path, kind: str) -> None:
+    make(tmp_path, f"{kind}/young/", 29 * 24)
+    make(tmp_path, f"{kind}/old/", 31 * 24)
+    make(tmp_path, f"{kind}/old.json", 31 * 24)
+    assert prune(tmp_path) == [f"{kind}/old", f"{kind}/old.json"]
+    assert names((tmp_path / kind).iterdir()) == ["young"]
+
+
 def test_a_lock_that_is_held_stays(tmp_path: Path) -> None:
     path = make(tmp_path, ".e1.lock", 25)
     with path.open() as lock:

@@ -48,12 +48,12 @@ class Repository:
         return self.git("rev-parse", "HEAD")
 
     def take(
-        self, reference: str, application: str = "src", lock: str = ".", exclude: str = "*.pyc"
+        self, reference: str, application: str = "src", exclude: str = "*.pyc"
     ) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [
                 *(sys.executable, PROGRAM),
-                *(f"--application={self.top / application}", f"--lock={self.top / lock}"),
+                f"--application={self.top / application}",
                 *(f"--reference={reference}", f"--output={self.output}"),
                 f"--exclude={exclude}",
             ],
@@ -67,11 +67,11 @@ class Repository:
         result = self.take(reference)
         assert result.returncode == 0, result.stderr
         told = json.loads(result.stdout)
-        application, lock = Path(told["application"]), Path(told["lock"])
+        application = Path(told["application"])
         return (
             told["commit"],
             (application / "manage.py").read_text(),
-            (lock / "uv.lock").read_text(),
+            (application.parent / "uv.lock").read_text(),
         )
 
 
@@ -166,19 +166,6 @@ def test_an_application_outside_a_repository_fails_with_the_words_of_git(
     result = repository.take("main", application="../elsewhere")
     assert result.returncode == 1
     assert "not a git repository" in result.stderr
-
-
-def test_a_lock_outside_the_repository_is_refused(
-    repository: Repository, first: str, tmp_path: Path
-) -> None:
-    """It would be another one than the commit's."""
-    (tmp_path / "elsewhere").mkdir()
-    result = repository.take("main", lock="../elsewhere")
-    assert result.returncode == 1
-    assert result.stderr == (
-        f"{tmp_path / 'elsewhere'} is not in the application's repository, {repository.top}\n"
-    )
-    assert not repository.output.exists()
 
 
 def test_submodules_of_the_application_are_refused_by_name(

@@ -2,8 +2,9 @@
 
 Run on the controller. The archives that are given as used are marked as used now. Of all archives
 the newest stay, by when they were used last, and each that was used within a day, so that no
-deploy that runs loses its own. What an interrupted run has left behind goes with them. A release
-that is not here any more is fetched from a host that has it.
+deploy that runs loses its own. What an interrupted run has left behind goes with them, and what
+packing keeps and nobody has used for a month. A release that is not here any more is fetched from a
+host that has it.
 
 Prints ``{"removed": [...]}``: the names that were removed.
 """
@@ -23,6 +24,9 @@ from pathlib import Path
 ARCHIVES = "*.tar.gz"
 KEEP = 20
 DAY = 24 * 60 * 60.0
+MONTH = 30 * DAY
+# What packing keeps: resolved packages, built wheels, output of builds, unpacked sources.
+KEPT = ("requirements", "wheels", "builds", "kit", "sources", "repositories", "pythons")
 
 
 def prune(directory: Path, keep: int, now: float) -> list[str]:
@@ -35,10 +39,11 @@ def prune(directory: Path, keep: int, now: float) -> list[str]:
     """
     archives = sorted(directory.glob(ARCHIVES), key=last_used, reverse=True)
     unwanted = [*archives[keep:], *leftovers(directory)]
+    unwanted = [path for path in unwanted if now - last_used(path) >= DAY]
+    kept = [path for kind in KEPT for path in directory.glob(f"{kind}/*")]
+    unwanted += [path for path in kept if now - last_used(path) >= MONTH]
     removed = []
     for path in unwanted:
-        if now - last_used(path) < DAY:
-            continue
         if path.is_dir():
             shutil.rmtree(path)
         else:

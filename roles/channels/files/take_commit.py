@@ -1,7 +1,7 @@
 """Take an application as it was at a commit of its repository.
 
-Prints ``{"application": ..., "lock": ..., "commit": ...}``: the two directories, as they were, and
-the commit's full name. What is not in the repository is not in them.
+Prints ``{"application": ..., "commit": ...}``: the directory, as it was, in its whole repository,
+and the commit's full name. What is not in the repository is not in it.
 """
 
 from __future__ import annotations
@@ -55,17 +55,13 @@ def main() -> int:
     """Take what the command line names."""
     parser = argparse.ArgumentParser(description="Take an application as it was at a commit.")
     parser.add_argument("--application", type=Path, required=True)
-    parser.add_argument("--lock", type=Path, required=True, help="the directory of uv.lock")
     parser.add_argument("--reference", required=True, help="a commit, a tag or a branch")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--exclude", default="", help="names or patterns, separated by commas")
     arguments = parser.parse_args()
-    application, lock = arguments.application.resolve(), arguments.lock.resolve()
+    application = arguments.application.resolve()
     try:
         top = Path(git(application, "rev-parse", "--show-toplevel").decode().strip())
-        if not lock.is_relative_to(top):
-            print(f"{lock} is not in the application's repository, {top}", file=sys.stderr)
-            return 1
         name = f"{arguments.reference}^{{commit}}"
         commit = git(top, "rev-parse", "--verify", "--end-of-options", name).decode().strip()
         found = submodules(top, commit, application.relative_to(top), arguments.exclude.split(","))
@@ -96,7 +92,6 @@ def main() -> int:
         return 1
     directories = {
         "application": str(taken / application.relative_to(top)),
-        "lock": str(taken / lock.relative_to(top)),
     }
     print(json.dumps({**directories, "commit": commit}))
     return 0
