@@ -5,12 +5,15 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+from .rendered import CERTIFICATE
 
 # An ordinary user's PATH does not have it.
 NGINX = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
@@ -19,7 +22,10 @@ NAME = "chat.example.org"
 # As the inventory has them; where they really listen is put in their place.
 WORKER_PORTS = range(9001, 9008)
 EDGE_PORT = 9000
+# Only if the edge takes the PROXY protocol.
+INSIDE_PORT = 7981
 LOCAL_PORT = 7980
+TLS_PORT = 9443
 # Seconds after which a test has failed.
 PATIENCE = 15
 WORKER_RETRY_AFTER = "7"
@@ -45,10 +51,23 @@ async def conversation(
     body: bytes = b"",
     source: str = HOST,
     more: Sequence[str] = (),
+    address: str = HOST,
+    tls: ssl.SSLContext | None = None,
+    before: bytes = b"",
 ) -> AsyncIterator[Conversation]:
-    """Ask the edge one thing; the connection stays open for what follows a handshake."""
-    reader, writer = await asyncio.open_connection(HOST, port, local_addr=(source, 0))
+    """Ask the edge one thing; the connection stays open for what follows a handshake.
+
+    `before` is sent before all else, as a balancer does that speaks the PROXY protocol.
+    """
+    name = host.partition(":")[0] if tls else None
+    # Both at once where they can be: start_tls does not end where the edge ends the connection.
+    at_once: dict[str, Any] = {"ssl": tls, "server_hostname": name} if tls and not before else {}
+    reader, writer = await asyncio.open_connection(address, port, local_addr=(source, 0), **at_once)
     try:
+        writer.write(before)
+        if tls and before:
+            async with asyncio.timeout(PATIENCE):
+                await writer.start_tls(tls, server_hostname=name)
         fields = [
             f"{method} {path} HTTP/1.1",
             f"Host: {host}",
@@ -60,12 +79,12 @@ async def conversation(
         writer.write("\r\n".join([*fields, "", ""]).encode() + body)
         async with asyncio.timeout(PATIENCE):
             status, headers = await read_head(reader)
-            length = int(headers.get("content-length", 0))
+            length = 0 if method == "HEAD" else int(headers.get("content-length", 0))
             answer = Answer(int(status.split()[1]), headers, await reader.readexactly(length))
         yield answer, reader, writer
     finally:
         writer.close()
-        with suppress(ConnectionError):
+        with suppress(ConnectionError, ssl.SSLError):
             await writer.wait_closed()
 
 
@@ -74,8 +93,8 @@ async def ask(port: int, path: str = "/", **options: Any) -> Answer:
         return answer
 
 
-async def handshake(port: int, path: str = "/ws/chat/lobby/", source: str = HOST) -> Answer:
-    return await ask(port, path, upgrade=True, source=source)
+async def handshake(port: int, path: str = "/ws/chat/lobby/", **options: Any) -> Answer:
+    return await ask(port, path, upgrade=True, **options)
 
 
 async def read_head(reader: asyncio.StreamReader) -> tuple[str, dict[str, str]]:
@@ -88,7 +107,8 @@ async def read_head(reader: asyncio.StreamReader) -> tuple[str, dict[str, str]]:
 class Worker:
     """What the edge takes for a worker.
 
-    Its manner: it `takes` everything, or `drains` as the kit's do, or `dies` over each request.
+    Its manner: it `takes` everything, or `drains` as the kit's do, or `dies` over each request, or
+    `hangs` and never answers.
     """
 
     manner: str
@@ -114,6 +134,8 @@ class Worker:
         self.moments.append(asyncio.get_running_loop().time())
         if self.manner == "dies":
             writer.transport.abort()
+        elif self.manner == "hangs":
+            await reader.read()
         elif "upgrade" not in headers:
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
         elif self.manner == "drains":
@@ -157,6 +179,10 @@ class Edge:
     workers: Sequence[Worker]
     process: asyncio.subprocess.Process
     configuration: Path
+    # Where it speaks TLS; 0 where it does not.
+    tls_port: int = 0
+    # Where the cluster's own hosts connect, if the edge takes the PROXY protocol.
+    inside_port: int = 0
 
     @property
     def asked(self) -> list[str]:
@@ -168,9 +194,15 @@ class Edge:
         self.process.send_signal(signal.SIGHUP)
 
 
-def place(
-    content: str, directory: str, edge_port: int, local_port: int, workers: Sequence[Worker]
-) -> Path:
+@dataclass(frozen=True)
+class Place:
+    """Where an edge listens; a port of 0 is any that is free."""
+
+    address: str = HOST
+    port: int = 0
+
+
+def place(content: str, directory: str, listens: dict[str, str], workers: Sequence[Worker]) -> Path:
     """Write a configuration as it is, but for where nginx listens and keeps its files."""
     replaced = {
         "user www-data;": "user root;",
@@ -178,9 +210,10 @@ def place(
         "/var/log/nginx/": f"{directory}/",
         "/var/lib/nginx/": f"{directory}/",
         "/etc/nginx/draining": f"{directory}/draining",
-        f"listen {EDGE_PORT}": f"listen {HOST}:{edge_port}",
-        f"listen {HOST}:{LOCAL_PORT};": f"listen {HOST}:{local_port};",
+        **{f"listen {old}": f"listen {new}" for old, new in listens.items()},
     }
+    if str(TLS_PORT) in listens:
+        replaced["/etc/nginx/tls/"] = f"{directory}/tls/"
     for port, worker in zip(WORKER_PORTS, workers, strict=True):
         replaced[f"server {HOST}:{port} "] = f"server {HOST}:{worker.port} "
     for old, new in replaced.items():
@@ -193,8 +226,17 @@ def place(
 
 
 @asynccontextmanager
-async def running(content: str, manners: Sequence[str | int]) -> AsyncIterator[Edge]:
-    """Run nginx under a configuration, with a worker of each manner; a port has its own worker."""
+async def running(
+    content: str,
+    manners: Sequence[str | int],
+    certify: Callable[[Path], str] | None = None,
+    at: Place = Place(),
+) -> AsyncIterator[Edge]:
+    """Run nginx under a configuration, with a worker of each manner; a port has its own worker.
+
+    One that speaks TLS gets its certificate by `certify`, which puts it into a directory and
+    returns its name there.
+    """
     assert NGINX
     workers = [
         Worker("elsewhere", manner) if isinstance(manner, int) else Worker(manner)
@@ -206,14 +248,22 @@ async def running(content: str, manners: Sequence[str | int]) -> AsyncIterator[E
             worker.port = await stack.enter_async_context(listening(worker))
         # nginx takes over a socket that listens already: nobody else has its port, and nobody
         # has to wait until it listens.
-        listeners = [
-            stack.enter_context(socket.create_server((HOST, 0), backlog=4096)) for _ in range(2)
-        ]
-        for listener in listeners:
+        places = {str(EDGE_PORT): at, f"{HOST}:{LOCAL_PORT}": Place()}
+        places |= {str(TLS_PORT): Place(at.address)} if certify else {}
+        places |= {str(INSIDE_PORT): Place()} if f"listen {INSIDE_PORT}" in content else {}
+        if certify:
+            content = content.replace(CERTIFICATE, certify(Path(directory, "tls")))
+        ports: dict[str, int] = {}
+        listens: dict[str, str] = {}
+        descriptors: list[int] = []
+        for old, new in places.items():
+            address = (new.address, new.port)
+            listener = stack.enter_context(socket.create_server(address, backlog=4096))
             listener.setblocking(False)
-        port, local_port = (listener.getsockname()[1] for listener in listeners)
-        descriptors = [listener.fileno() for listener in listeners]
-        configuration = place(content, directory, port, local_port, workers)
+            ports[old] = listener.getsockname()[1]
+            listens[old] = f"{new.address}:{ports[old]}"
+            descriptors.append(listener.fileno())
+        configuration = place(content, directory, listens, workers)
         process = await asyncio.create_subprocess_exec(
             *(NGINX, "-c", configuration, "-p", directory, "-e", f"{directory}/error.log"),
             *("-g", "daemon off;"),
@@ -221,7 +271,10 @@ async def running(content: str, manners: Sequence[str | int]) -> AsyncIterator[E
             pass_fds=descriptors,
         )
         try:
-            yield Edge(port, local_port, workers, process, configuration)
+            port, local_port = ports[str(EDGE_PORT)], ports[f"{HOST}:{LOCAL_PORT}"]
+            others = {"tls_port": TLS_PORT, "inside_port": INSIDE_PORT}
+            named = {name: ports.get(str(old), 0) for name, old in others.items()}
+            yield Edge(port, local_port, workers, process, configuration, **named)
         finally:
             with suppress(ProcessLookupError):
                 process.terminate()

@@ -51,6 +51,8 @@ def inventory(**variables: object) -> Tree:
         "cluster_edge_http_port": EDGE_PORT,
         "cluster_nofile": 1024,
         "cluster_web_workers": workers,
+        # All clients of most tests have one address.
+        "nginx_handshakes_per_address": 0,
         "nginx_http_snippet": paths,
     }
     return {

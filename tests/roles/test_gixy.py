@@ -57,3 +57,15 @@ def test_a_mistake_would_be_found(clusters: Mapping[str, Cluster], tmp_path: Pat
     content = clusters["minimal"]["one"]["/etc/nginx/nginx.conf"].content
     wrong = content.replace("Host $host_and_port;", "Host $http_host;")
     assert [found["plugin"] for found in findings(wrong, tmp_path)] == ["host_spoofing"]
+
+
+def test_no_mistake_is_found_with_tls(tmp_path: Path) -> None:
+    tls = {"cluster_tls": "acme", "nginx_hsts_max_age": 3600}
+    inventory = INVENTORIES["six"]
+    common = {**inventory["all"]["vars"], **tls}
+    inventory = {**inventory, "all": {**inventory["all"], "vars": common}}
+    (cluster,) = render(tmp_path / "rendered", {"tls": inventory}).values()
+    for host in ("lb1", "lb2"):
+        content = cluster[host]["/etc/nginx/nginx.conf"].content
+        assert "ssl_certificate " in content
+        assert findings(content, tmp_path) == []
