@@ -5,6 +5,7 @@ SHELL := /bin/bash
 
 ENV ?= staging
 EDGE_PORT ?=
+STAGING_RELEASE ?=
 HOST ?=
 UNIT ?=
 DEV_PORT ?= 8000
@@ -12,15 +13,21 @@ ROUNDS ?= 1
 REF ?=
 RELEASE ?=
 WITHOUT ?=
+REFRESH ?=
 STEPS ?=
+CMD ?=
+SOURCE ?=
+DOMAIN ?=
+HOSTS ?=
 
-export WITHOUT
+export WITHOUT REFRESH STAGING_RELEASE
 
 BIN := .venv/bin
 CLUSTER := $(BIN)/python scripts/staging/cluster.py
+PLAY = . scripts/lib.sh; inventory=$$(inventory_of "$(ENV)"); scripts/ansible-playbook -i "$$inventory"
 
 ##@ A staging cluster on this machine
-up: ## start four hosts in containers, set up the cluster, prove delivery: [EDGE_PORT=8080]
+up: ## start four hosts in containers, set up the cluster, prove delivery: [EDGE_PORT=8080] [STAGING_RELEASE=trixie]
 	@scripts/up $(EDGE_PORT)
 
 down: ## remove the cluster; keep the image and the packed releases
@@ -38,15 +45,19 @@ ssh: tools ## open a shell on a host: HOST=app1
 logs: tools ## follow the journal of a host: HOST=app1 [UNIT='channels-web@*']
 	@$(CLUSTER) logs "$(HOST)" "$(UNIT)"
 
+##@ A new cluster
+new: tools ## write the inventory of a new cluster: ENV=prod SOURCE=DIRECTORY-or-URL DOMAIN=chat.example.org [HOSTS=10.0.0.11]
+	@$(BIN)/python scripts/new.py --hosts="$(HOSTS)" -- "$(ENV)" "$(SOURCE)" "$(DOMAIN)"
+
 ##@ Any cluster: [ENV=staging], a directory of inventories/
 converge: tools ## apply the inventory to the cluster (site.yml)
 	@scripts/operate "$(ENV)" converge
 
 check: tools ## show what converge would change; change nothing
-	@scripts/ansible-playbook -i inventories/$(ENV) site.yml --check --diff
+	@$(PLAY) site.yml --check --diff
 
 verify: tools ## prove delivery, compare limits with the inventory; change nothing
-	@scripts/ansible-playbook -i inventories/$(ENV) playbooks/verify.yml
+	@$(PLAY) playbooks/verify.yml
 
 drain: tools ## drain a host and stop its units: HOST=app1
 	@scripts/operate "$(ENV)" drain "$(HOST)"
@@ -55,7 +66,7 @@ undrain: tools ## start a drained host again: HOST=app1
 	@scripts/operate "$(ENV)" undrain "$(HOST)"
 
 ##@ Releases of any cluster: [ENV=staging]
-deploy: tools ## deploy the application as it is now, or at REF=v1.2; roll, drain and prove the workers
+deploy: tools ## deploy the application as it is now, and prove the workers: [REF=v1.2] [REFRESH=yes resolves unlocked packages again]
 	@scripts/operate "$(ENV)" deploy "$(REF)"
 
 rollback: tools ## go back to the previous release, or to RELEASE=...
@@ -68,10 +79,16 @@ upgrade: tools ## upgrade the cluster to this version of the kit, with the appli
 	@scripts/operate "$(ENV)" upgrade
 
 releases: tools ## show which release runs where
-	@scripts/ansible-playbook -i inventories/$(ENV) playbooks/releases.yml
+	@$(PLAY) playbooks/releases.yml
+
+manage: tools ## run a management command on the running release: CMD="createsuperuser" [HOST=app1]
+	@$(BIN)/python scripts/management.py "$(ENV)" --host "$(HOST)" -- $(CMD)
+
+settings: tools ## print what the settings overlay changes in the application's settings: [HOST=app1]
+	@$(BIN)/python scripts/management.py "$(ENV)" --host "$(HOST)" --python -- -m channels_kit.overlay
 
 unlock: tools ## remove the lock of an abandoned operation
-	@scripts/ansible-playbook -i inventories/$(ENV) playbooks/unlock.yml
+	@$(PLAY) playbooks/unlock.yml
 
 ##@ The application
 dev: ## run the sample alone: one process, SQLite, in-memory layer: [DEV_PORT=8000]
@@ -110,4 +127,4 @@ tools:
 ready:
 	@scripts/bootstrap tools engine
 
-.PHONY: up down status credentials ssh logs converge check deploy rollback restart upgrade releases unlock drain undrain verify dev test test-fast lint rehearse bench-converge role-readmes help tools ready
+.PHONY: up down status credentials ssh logs new converge check deploy rollback restart upgrade releases manage settings unlock drain undrain verify dev test test-fast lint rehearse bench-converge role-readmes help tools ready

@@ -316,7 +316,7 @@ class Chaos:
             f"--worker={host}:{port}=http://{self.hosts[host]['ansible_host']}:{port}"
             for host, port in workers
         )
-        self.ssh(workers[0][0], f"sudo channels-prove current {arguments}")
+        self.ssh(workers[0][0], f"sudo channels-prove current --hold=0 {arguments}")
         return True
 
 

@@ -13,6 +13,19 @@ stop() {
     exit 1
 }
 
+# inventory_of ENV: prints the path of an inventory: a directory of inventories/, or another path.
+inventory_of() {
+    local path
+    for path in "inventories/$1" "$1"; do
+        # Without a name, all inventories together would be one.
+        if [ -n "$1" ] && [ -e "$path" ]; then
+            printf '%s\n' "$path"
+            return
+        fi
+    done
+    stop "There is no inventory '$1'. ENV= takes one of: $(ls inventories | xargs)"
+}
+
 as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }

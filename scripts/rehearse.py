@@ -85,8 +85,13 @@ class Rehearsal:
         self.settings: dict[str, Any] = {"channels_server": server}
         # Additional app hosts, which the staging inventory does not have.
         self.more_hosts: list[str] = []
-        self.application = DIRECTORY / "app"
-        shutil.rmtree(DIRECTORY / "app", ignore_errors=True)
+        # A copy of the workspace: its lock says what the application needs.
+        workspace = DIRECTORY / "workspace"
+        self.application = workspace / "app"
+        shutil.rmtree(workspace, ignore_errors=True)
+        (workspace / "kit").mkdir(parents=True)
+        for name in ("pyproject.toml", "uv.lock", "kit/pyproject.toml"):
+            shutil.copy(ROOT / name, workspace / name)
         shutil.copytree(
             ROOT / "app",
             self.application,
@@ -154,7 +159,8 @@ class Rehearsal:
 
     def change_a_setting(self) -> None:
         """Change what workers are started with."""
-        self.settings["channels_environment"] = {"REHEARSAL": "1"}
+        sample = yaml.safe_load((STAGING / "group_vars" / "all" / "application.yml").read_text())
+        self.settings["channels_environment"] = {**sample["channels_environment"], "REHEARSAL": "1"}
         self.converge("setting")
 
     def scale_the_workers(self) -> None:
@@ -220,7 +226,7 @@ class Rehearsal:
             self.generated("hosts"),
             chaos.Api(
                 f"http://127.0.0.1:{made['staging_edge_port']}",
-                made["channels_users"],
+                made["sample_users"],
                 "rehearsal-1",
             ),
             connected_since,
@@ -234,7 +240,7 @@ class Rehearsal:
         A third one takes away the former keys: when all that they have signed has expired.
         """
         values = self.generated()
-        new = {name: secrets.token_hex(32) for name in ("channels_secret_key", "channels_jwt_key")}
+        new = {name: secrets.token_hex(32) for name in ("channels_secret_key", "sample_jwt_key")}
         for name in (
             "postgres_password",
             "redis_layer_password",
@@ -272,14 +278,21 @@ def start_load(rehearsal: Rehearsal, options: argparse.Namespace) -> subprocess.
     )
     run("rooms", *cluster("ssh", "app1", f'sudo channels-manage shell -c "{program}"'))
     CREDENTIALS.touch(mode=0o600)
-    CREDENTIALS.write_text(json.dumps(made["channels_users"]))
+    CREDENTIALS.write_text(json.dumps(made["sample_users"]))
     limits = [
         *("--expect-codes", str(SERVICE_RESTART)),
         *("--max-recovery-p99", str(options.max_away)),
     ]
+    url = f"http://127.0.0.1:{made['staging_edge_port']}"
+    trusted = {}
+    if options.tls:
+        url = f"https://127.0.0.1:{made['staging_edge_tls_port']}"
+        # Where OpenSSL looks for the certificate authorities that a client trusts.
+        authority = Path(made["nginx_tls_certificate"]).with_name("ca.pem")
+        trusted = {"SSL_CERT_FILE": str(authority)}
     command = [
         *(PYTHON, "-m", "channels_kit.load", "run"),
-        *("--url", f"http://127.0.0.1:{made['staging_edge_port']}"),
+        *("--url", url),
         *(f"--room={room}" for room in rooms),
         *("--adapter", "chat.load_adapter:RoomAdapter", "--credentials", str(CREDENTIALS)),
         *("--clients", str(options.clients), "--rate", str(options.rate), "--duration", "36000"),
@@ -292,7 +305,7 @@ def start_load(rehearsal: Rehearsal, options: argparse.Namespace) -> subprocess.
         return subprocess.Popen(
             ["setpriv", "--pdeathsig", "INT", *command],
             cwd=ROOT,
-            env={"PYTHONPATH": str(ROOT / "app"), "PATH": "/usr/bin:/bin"},
+            env={"PYTHONPATH": str(ROOT / "app"), "PATH": "/usr/bin:/bin", **trusted},
             stdout=log,
             stderr=subprocess.STDOUT,
             text=True,
@@ -368,6 +381,7 @@ def main() -> int:
     )
     parser.add_argument("--server", default="uvicorn", choices=["uvicorn", "daphne", "hypercorn"])
     parser.add_argument("--deploys", type=int, default=3, help="number of deploys (default: 3)")
+    parser.add_argument("--tls", action="store_true", help="clients connect by wss://")
     parser.add_argument("--keep", action="store_true", help="do not remove the cluster at the end")
     parser.add_argument("steps", nargs="*", help="steps to run (default: all)")
     options = parser.parse_args()

@@ -10,7 +10,7 @@ still send. Here each process looks after the sockets it has:
 
 This module needs Django and Channels alone. For an application of your own, copy it, let your
 consumers begin with ``AuthenticatedSocketMixin``, and call ``connect_signals`` in
-``AppConfig.ready``: docs/onboarding.md.
+``AppConfig.ready``: docs/application.md.
 """
 
 import asyncio

@@ -11,7 +11,7 @@ from typing import Any
 
 import testinfra
 import yaml
-from cluster import SECRETS
+from cluster import APPLICATION_SECRETS, SECRETS
 from testinfra.host import Host
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin
@@ -131,9 +131,10 @@ class Cluster:
         self.release_python = f"{some['home']}/current/python"
         # Where people reach the edge: the port that is published on this machine.
         self.origin = Origin(f"http://127.0.0.1:{self.variables['staging_edge_port']}")
-        self.users: dict[str, str] = self.variables["channels_users"]
+        self.users: dict[str, str] = self.variables["sample_users"]
         # Every secret of the cluster, by the name of its variable or user.
-        self.secrets = {name: self.variables[name] for name in SECRETS} | self.users
+        names = (*SECRETS, *APPLICATION_SECRETS)
+        self.secrets = {name: self.variables[name] for name in names} | self.users
         self.ssh_config = workspace / "ssh_config"
         self.ssh_config.write_text(self._ssh_config(generated["hosts"], workspace))
         self.hosts: dict[str, Host] = {
@@ -251,26 +252,26 @@ class Cluster:
         eventually(self.ready, lambda said: set(said.values()) == {200}, "all workers ready")
         eventually(self.states, lambda of: set(of.values()) == {"active"}, "all units active")
 
-    def prove(self) -> Proof:
-        """Run the proof as playbooks/verify.yml does: on the first app host, as the application."""
+    def prove(self, hold: int = 0) -> Proof:
+        """Run the proof as playbooks/verify.yml does: by channels-prove, on the first app host.
+
+        Args:
+            hold: seconds that its sockets are silent, and that the application's are held.
+        """
         command = [
-            *(self.release_python, "-m", "channels_kit.probe", "matrix"),
-            *("--token-file", "-", "--edge", self.fact("edge_urls")[0]),
+            *("channels-prove", "current", f"--hold={hold}"),
+            f"--edge={self.fact('edge_urls')[0]}",
             *(f"--worker={worker.name}={worker.url}" for worker in self.workers),
         ]
         script = f"""
-            cd {self.fact("home")}/current/kit && directory=$(mktemp -d) || exit 99
+            directory=$(sudo -u {self.fact("user")} mktemp -d) || exit 99
             {shlex.join(command)} --json "$directory/report.json" >&2
             code=$?
             cat "$directory/report.json"
             rm -r "$directory"
             exit $code
         """
-        result = self.ssh(
-            self.group("channels")[0],
-            *("sudo", "-u", self.fact("user"), "sh", "-c", script),
-            stdin=self.variables["channels_probe_token"],
-        )
+        result = self.ssh(self.group("channels")[0], *("sudo", "sh", "-c", script))
         assert result.returncode in (0, 1), result.stderr
         return Proof(result.returncode, json.loads(result.stdout), result.stderr)
 

@@ -51,6 +51,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "ready_timeout": {"type": "float", "default": 60.0},
     "canary_seconds": {"type": "float", "default": 0.0},
     "proof": {"type": "list", "elements": "str", "default": []},
+    "canary_proof": {"type": "list", "elements": "str", "default": []},
 }
 
 Option = dict[str, Any]
@@ -120,8 +121,8 @@ class ActionModule(ActionBase):
         self.background = [unit for unit in self.units if not unit["url"]]
         # The turn of the background units, from when they are restarted beside a worker.
         self.background_turn: Turn | None = None
-        # Grows by workers that were not ready before the roll came to them.
-        self.proof: list[str] = self.options["proof"]
+        # Workers that were not ready before the roll came to them, as the proof names them.
+        self.joined: list[str] = []
         self.changed = False
         self.restarted: list[str] = []
         self.differences: list[dict[str, str]] = []
@@ -195,20 +196,26 @@ class ActionModule(ActionBase):
         self.say(turn, f"ready after {turn.seconds - proving:.1f} s")
 
     def prove(self, turn: Turn) -> None:
-        """Fail where messages are not delivered; the module ran the proof when it was ready."""
+        """Fail where the proof has failed; the module ran it when the worker was ready."""
         proof = turn.found.get("proof")
         if proof is None:
             return
         if proof["rc"]:
-            raise RollError(f"{turn.title} failed: messages are not delivered\n{proof['output']}")
-        self.say(turn, f"delivery proved in {proof['seconds']:.1f} s")
+            raise RollError(f"{turn.title} failed: not proved\n{proof['output']}")
+        self.say(turn, f"proved in {proof['seconds']:.1f} s{words_of(proof)}")
 
     def watch_canary(self, turn: Turn) -> None:
-        """Watch the first worker of the cluster for some time before the next one is touched."""
+        """Watch the first worker of the cluster for some time before the next one is touched.
+
+        The long proof runs meanwhile: it holds its sockets open for longer than the time-outs that
+        end sockets of a bad release.
+        """
         seconds = self.options["canary_seconds"]
-        if self.is_canary(turn) and self.proof and seconds:
+        if self.is_canary(turn) and self.options["proof"] and seconds:
+            turn.found.pop("proof", None)
             self.ask(State.WATCHED, turn, hold=seconds)
             self.say(turn, f"canary ready for {seconds:g} s")
+            self.prove(turn)
 
     def is_canary(self, turn: Turn) -> bool:
         """Whether a turn is that of the first worker of the cluster."""
@@ -270,7 +277,7 @@ class ActionModule(ActionBase):
                     # Whoever does not wait for units has a reason why they cannot be ready.
                     "fail_on_exit": self.options["ready_timeout"] > 0,
                     "hold": hold,
-                    "proof": [] if hold else self.proof_of(turn),
+                    "proof": self.proof_of(turn, "canary_proof" if hold else "proof"),
                 },
                 task_vars=self.task_vars,
             )
@@ -288,15 +295,16 @@ class ActionModule(ActionBase):
             if state == State.RESTARTED and not self._task.check_mode:
                 self.restarted += [unit["name"] for unit in units]
 
-    def proof_of(self, turn: Turn) -> list[str]:
+    def proof_of(self, turn: Turn, option: str) -> list[str]:
         """Return the proof of a turn's worker, whom it names from then on."""
-        if not self.options["proof"] or len(turn.units) != 1 or turn.is_background:
+        proof: list[str] = self.options[option]
+        if not proof or len(turn.units) != 1 or turn.is_background:
             return []
         (worker,) = turn.units
         named = f"--worker={worker['label']}={worker['url']}"
-        if named not in self.proof:
-            self.proof = [*self.proof, named]
-        return self.proof
+        if named not in [*proof, *self.joined]:
+            self.joined.append(named)
+        return [*proof, *self.joined]
 
     def say_sockets(self, turn: Turn) -> None:
         """Say how many sockets are left, if any."""
@@ -306,6 +314,12 @@ class ActionModule(ActionBase):
     def say(self, turn: Turn, text: str) -> None:
         """Say how far a turn is, on the operator's terminal."""
         self._display.display(f"  {turn.title} {text}")
+
+
+def words_of(proof: dict[str, Any]) -> str:
+    """Return what a proof says it has proved: the last line of its report."""
+    last = (proof["output"].splitlines() or [""])[-1]
+    return f": {last.removeprefix('Proved: ')}" if last.startswith("Proved: ") else ""
 
 
 def reason_of(turn: Turn, found: dict[str, Any]) -> str:

@@ -4,8 +4,9 @@ The action does not read the variables of hosts that are in none of the groups o
 For each other host it reads ``meta/argument_specs.yml`` of the roles that run there (types,
 choices, what is required), then the rules of ``meta/preflight.yml``: ``variable``, ``that`` (an
 expression that must hold) and ``allowed`` (in words), then the ports that the roles take on the
-host (``meta/ports.yml``). All problems are reported at once, each with the variable, its value and
-what is allowed; secrets are not shown.
+host (``meta/ports.yml``). Variables of earlier versions (``meta/replaced.yml``) are refused with
+what to set instead. All problems are reported at once, each with the variable, its value and what
+is allowed; secrets are not shown.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ TYPES = {
     "list": "a list",
     "dict": "a mapping",
     "path": "a path",
+    "raw": "a value",
 }
 # Variables of the role cluster that may differ between hosts.
 PER_HOST = {"cluster_address", "cluster_nofile", "cluster_workers"}
@@ -56,6 +58,8 @@ SHAPES: Mapping[str, Any] = {
     "path": str,
     "list": list,
     "dict": Mapping,
+    # A rule says what it may be.
+    "raw": object,
 }
 
 
@@ -70,6 +74,7 @@ class Role:
     options: Mapping[str, Mapping[str, Any]]
     rules: tuple[Mapping[str, str], ...]
     ports: tuple[Mapping[str, Any], ...]
+    replaced: Mapping[str, str]
 
 
 def in_words(option: Mapping[str, Any]) -> str:
@@ -198,6 +203,7 @@ class ActionModule(ActionBase):
             },
             rules=tuple(read("meta/preflight.yml") or ()),
             ports=tuple(read("meta/ports.yml") or ()),
+            replaced=read("meta/replaced.yml") or {},
         )
 
     def problems(
@@ -264,8 +270,11 @@ class ActionModule(ActionBase):
             if derived and name not in bad:
                 yield f"{name} is derived from other variables and must not be set; remove it"
         prefixes = tuple(f"{name}_" for name in known)
+        replaced = {name: text for role in known.values() for name, text in role.replaced.items()}
         for name in given:
-            if name.startswith(prefixes) and name not in options:
+            if name in replaced:
+                yield f"{name} is no longer a variable of the kit; {replaced[name]}"
+            elif name.startswith(prefixes) and name not in options:
                 is_own = name.startswith(OWN_PREFIXES)
                 # A name that differs by one or two letters from a variable of the kit is a typo.
                 near = difflib.get_close_matches(name, options, n=1, cutoff=0.8 if is_own else 0.9)
@@ -340,6 +349,9 @@ class ActionModule(ActionBase):
             if any(other in error.message for other in bad):
                 return None
             return f"{name} cannot be read: {error.message}"
+        if value is False and "off" in option.get("choices", ()):
+            # YAML reads off without quotes as false.
+            return None
         if value is None or (option.get("required") and value in ("", [])):
             return f"{name} is empty; allowed: {allowed}"
         spec = {key: option[key] for key in ("type", "elements", "choices") if key in option}

@@ -46,25 +46,13 @@ def unit_contents(unit_files: Mapping[str, str], revisions: Mapping[str, str]) -
     }
 
 
-def units(
-    workers: Sequence[Mapping[str, Any]],
-    host: str,
-    background_channels: Sequence[str],
-    celery_processes: int | str,
-    layer_port: int | str,
-    broker_port: int | str,
-) -> list[Unit]:
-    """Return the units that a host runs, without their revisions.
+def units(workers: Sequence[Mapping[str, Any]]) -> list[Unit]:
+    """Return the units of a host's workers, without their revisions.
 
     Args:
         workers: those of the host: name, port and url of each.
-        host: the host's name in the inventory.
-        background_channels: the channels that a background unit serves, one each.
-        celery_processes: how many Celery has; 0 for none.
-        layer_port: where the background units take their work from.
-        broker_port: where Celery takes its work from.
     """
-    made: list[Unit] = [
+    return [
         {
             "name": web_unit(worker["port"]),
             "label": worker["name"],
@@ -72,23 +60,6 @@ def units(
         }
         for worker in workers
     ]
-    made += [
-        {
-            "name": f"channels-background@{channel}.service",
-            "label": f"{host}:{channel}",
-            "connected_to": int(layer_port),
-        }
-        for channel in background_channels
-    ]
-    if int(celery_processes) > 0:
-        made.append(
-            {
-                "name": "channels-celery.service",
-                "label": f"{host}:celery",
-                "connected_to": int(broker_port),
-            }
-        )
-    return made
 
 
 def web_unit(port: int | str) -> str:
@@ -104,6 +75,16 @@ def with_revisions(wanted: Sequence[Unit], revisions: Mapping[str, str]) -> list
 def unit_file(name: str) -> str:
     """Return the name of a unit's file: that of its template, where it is an instance."""
     return re.sub(r"@[^@]*(?=\.service$)", "@", name)
+
+
+def left_unit_files(found: Sequence[str], wanted: Sequence[str]) -> list[str]:
+    """Return the unit files of a host that it shall not have; instances have no file.
+
+    Args:
+        found: the names of its unit files, and perhaps of instances.
+        wanted: the names of those that it shall have.
+    """
+    return [name for name in found if name not in wanted and unit_file(name) == name]
 
 
 def running(found: Found) -> list[str]:
@@ -214,9 +195,11 @@ def _found(known: Mapping[str, Any], look: str) -> Found:
 
 
 def unit_label(host: str, name: str) -> str:
-    """Return what messages call a unit: host, and port or channel."""
-    stem = name.removeprefix("channels-").removesuffix(".service")
-    return f"{host}:{stem.rpartition('@')[2]}"
+    """Return what messages call a unit: host, and port or name."""
+    stem = name.removesuffix(".service")
+    for prefix in ("channels-process-", "channels-web@", "channels-"):
+        stem = stem.removeprefix(prefix)
+    return f"{host}:{stem}"
 
 
 def surplus_units(surplus: Sequence[Mapping[str, Any]], host: str, address: str) -> list[Unit]:
@@ -348,6 +331,7 @@ class FilterModule:
             "channels_causes": causes,
             "channels_former_files": former_files,
             "channels_former_units": former_units,
+            "channels_left_unit_files": left_unit_files,
             "channels_not_as_before": not_as_before,
             "channels_not_ready": not_ready,
             "channels_outdated": outdated,
@@ -358,6 +342,7 @@ class FilterModule:
             "channels_running": running,
             "channels_surplus_units": surplus_units,
             "channels_unit_contents": unit_contents,
+            "channels_unit_file": unit_file,
             "channels_units": units,
             "channels_users_changed": users_changed,
             "channels_with_revisions": with_revisions,

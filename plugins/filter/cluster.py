@@ -69,9 +69,64 @@ def in_url(address: str) -> str:
     return f"[{bare}]" if ":" in bare else address
 
 
+def certificate_names(names: Sequence[str]) -> list[str]:
+    """Return the names among those of a site for which a certificate authority signs.
+
+    These are host names, not addresses. A leading dot stands for the domain and a wildcard below
+    it.
+    """
+    found: dict[str, None] = {}
+    for name in names:
+        bare = name.lower().removeprefix(".")
+        if canonical(bare.strip("[]")) != bare or ":" in bare or "." not in bare:
+            continue
+        try:
+            ipaddress.ip_address(bare)
+        except ValueError:
+            found[bare] = None
+            if name.startswith("."):
+                found[f"*.{bare}"] = None
+    return list(found)
+
+
 def in_userinfo(text: Any) -> str:
     """Return a name or password as a URL holds it; a slash would end it."""
     return quote(str(text), safe="")
+
+
+def url(server: Mapping[str, Any], scheme: str, path: str) -> str:
+    """Return the URL of a server, with its user and password.
+
+    Args:
+        server: its host, port, user and password, as they are.
+        scheme: the protocol.
+        path: the database, as it is named.
+    """
+    login = f"{in_userinfo(server['user'])}:{in_userinfo(server['password'])}"
+    return f"{scheme}://{login}@{in_url(server['host'])}:{server['port']}/{in_userinfo(path)}"
+
+
+def origins(
+    names: Sequence[str], http_port: int | str, tls: bool = False, https_port: int | str = 443
+) -> list[str]:
+    """Return the origins that browsers send, as Django's CSRF_TRUSTED_ORIGINS has them.
+
+    Without TLS at the edge, something in front of it may have it: then both schemes are named.
+
+    Args:
+        names: the names of the site; one that begins with a dot stands for all below it, too.
+        http_port: the port of the edge without TLS.
+        tls: whether the edge has TLS.
+        https_port: its port with TLS.
+    """
+    hosts = []
+    for name in names:
+        hosts += [name[1:], f"*{name}"] if name.startswith(".") else [in_url(name)]
+    if tls:
+        port = "" if int(https_port) == 443 else f":{https_port}"
+        return [f"https://{host}{port}" for host in hosts]
+    port = "" if int(http_port) == 80 else f":{http_port}"
+    return [each for host in hosts for each in (f"http://{host}{port}", f"https://{host}")]
 
 
 def redis_value(value: Any) -> str:
@@ -112,7 +167,10 @@ class FilterModule:
         """Return the filters by name."""
         return {
             "cluster_addresses": cluster_addresses,
+            "cluster_certificate_names": certificate_names,
             "cluster_in_url": in_url,
+            "cluster_origins": origins,
+            "cluster_url": url,
             "cluster_in_userinfo": in_userinfo,
             "cluster_unmatched": unmatched,
             "cluster_postgres_string": postgres_string,

@@ -22,6 +22,12 @@ def channels_hosts(names: Sequence[str], hostvars: Mapping[str, Any]) -> list[di
     return [{**told[name], "host": name} for name in names if "current" in told[name]]
 
 
+def release_targets(hosts: Sequence[Host]) -> list[dict[str, str]]:
+    """Return the kinds of hosts that packages are chosen for: a Python and an architecture each."""
+    kinds = {(host.get("python_full", host["python"]), host["machine"]) for host in hosts}
+    return [{"python": python, "machine": machine} for python, machine in sorted(kinds)]
+
+
 def channels_told(names: Sequence[str], hostvars: Mapping[str, Any], fact: str) -> dict[str, Any]:
     """Return a fact of every host that has it."""
     return {name: hostvars[name][fact] for name in names if fact in hostvars[name]}
@@ -62,15 +68,33 @@ def release_former(hosts: Sequence[Host]) -> str:
     return max(fit, key=lambda name: deployed[name], default="")
 
 
-def release_selected(hosts: Sequence[Host], wanted: str) -> str:
+def release_is_first(hosts: Sequence[Host], kit: str) -> bool:
+    """Return whether no operation of this version was ever complete on the hosts that answered.
+
+    A release that hosts are on all the same was begun, and its start or its proof has failed. An
+    earlier version of the kit may have left releases without a record.
+
+    Args:
+        hosts: what the app hosts have.
+        kit: the version of the kit of this checkout.
+    """
+    kits = {host.get("kit", "") for host in hosts if host["current"]}
+    return not _recorded(hosts) and kits <= {kit}
+
+
+def release_selected(hosts: Sequence[Host], wanted: str, kit: str = "none") -> str:
     """Return the release that is wanted; ``new`` where it is to be packed, empty if there is none.
 
     Args:
         hosts: what the app hosts have.
         wanted: running, new, previous, or the name of one.
+        kit: the version of the kit of this checkout.
     """
     if wanted == "running":
-        return release_running(hosts) if _current(hosts) else "new"
+        # A first start that failed is not kept: the application may have been mended since.
+        if release_is_first(hosts, kit) or not _current(hosts):
+            return "new"
+        return release_running(hosts)
     if wanted == "previous":
         return release_former(hosts)
     return wanted
@@ -204,10 +228,12 @@ class FilterModule:
             "channels_hosts": channels_hosts,
             "channels_told": channels_told,
             "release_holder": release_holder,
+            "release_is_first": release_is_first,
             "release_left": release_left,
             "release_lines": release_lines,
             "release_refusal": release_refusal,
             "release_selected": release_selected,
             "release_strays": release_strays,
+            "release_targets": release_targets,
             "release_time": release_time,
         }

@@ -3,9 +3,12 @@
 Files say it all, so that a host which was away knows as much as one which was not:
 
 ``releases/RELEASE``
-    The application, the kit's library, and ``python``, the interpreter of its environment.
+    The application, the kit's library, ``release.json``, which says what both are, ``static``, the
+    collected files, and ``python``, the interpreter of its environment.
 ``environments/NAME``
     The Python packages; releases that need the same ones share one.
+``pythons/NAME``
+    A Python that releases bring, if they do not use the host's own.
 ``archives/NAME.tar.gz``
     What both were unpacked from. The controller asks for them to bring them to another host.
 ``current``
@@ -109,8 +112,17 @@ class Releases:
             revision = re.search(rb"(?:^|\0)CHANNELS_KIT_REVISION=([^-\0]+)", environ)
             if revision:
                 name = unit["Id"].removesuffix(".service").removeprefix("channels-")
-                found[name] = revision[1].decode()
+                found[name.removeprefix("process-")] = revision[1].decode()
         return found
+
+    def enabled(self) -> list[str]:
+        """Return the names of the application's units that start when the host does."""
+        directory = self.layout.units / "multi-user.target.wants"
+        return sorted(path.name for path in directory.glob("channels-*.service"))
+
+    def unit_files(self) -> list[str]:
+        """Return the names of the application's unit files."""
+        return sorted(path.name for path in self.layout.units.glob("channels-*.service"))
 
     def listed(self) -> list[dict[str, Any]]:
         """Return what is known of every installed release, the last deployed first."""
@@ -155,13 +167,25 @@ class Releases:
 
     def kit(self) -> str:
         """Return the version of the kit that the current release carries; empty if none."""
-        file = self.home / "current" / "kit.txt"
+        described = self.home / "current" / "release.json"
+        if described.exists():
+            return str(json.loads(described.read_text())["kit"])
+        file = self.home / "current" / "kit.txt"  # version 0.3.0 and before
         return file.read_text().strip() if file.exists() else ""
 
     # What is done to them
 
-    def install(self, name: str, environment: str, user: str) -> bool:
+    def install(
+        self, name: str, environment: str, user: str, static: bool = True, python: str = ""
+    ) -> bool:
         """Unpack a release from its archives; it appears whole, as the last step.
+
+        Args:
+            name: the release.
+            environment: of its Python packages.
+            user: collects its static files.
+            static: whether to collect them.
+            python: the Python that it brings; empty for the host's own.
 
         Returns:
             Whether it was not there before.
@@ -178,7 +202,9 @@ class Releases:
         umask = os.umask(0o022)
         try:
             new.mkdir(parents=True)
-            self._fill(new, name, environment, user)
+            self._fill(new, name, environment, python)
+            if static:
+                self._collect(new, name, user)
         except Exception:
             shutil.rmtree(new, ignore_errors=True)  # the disk may be full
             raise
@@ -250,7 +276,9 @@ class Releases:
         # What an interrupted installation has left goes too; nobody else installs meanwhile.
         used = {self._environment_of(name) for name in kept}
         directories += [path for path in self._entries("environments") if path.name not in used]
-        names = {f"{name}.tar.gz" for name in kept | used}
+        pythons = {self._python_of(name) for name in used}
+        directories += [path for path in self._entries("pythons") if path.name not in pythons]
+        names = {f"{name}.tar.gz" for name in kept | used | pythons}
         archives = [path for path in self._entries("archives") if path.name not in names]
         # Former environment files hold former secrets.
         texts = [path.read_text() for path in self.layout.units.glob("channels-*.service")]
@@ -280,35 +308,86 @@ class Releases:
         found = re.search(r"/environments/([^/]+)/", text)
         return found[1] if found else ""
 
-    def _fill(self, new: Path, name: str, environment: str, user: str) -> None:
+    def _python_of(self, environment: str) -> str:
+        """Return the Python of an environment; empty if it is the host's own."""
+        configuration = self.home / "environments" / environment / "pyvenv.cfg"
+        text = configuration.read_text() if configuration.is_file() else ""
+        found = re.search(r"^home = .*/pythons/([^/\n]+)/bin$", text, re.M)
+        return found[1] if found else ""
+
+    def _fill(self, new: Path, name: str, environment: str, python: str) -> None:
         """Unpack a release into a directory, and make what it needs to run."""
         self._unpack(name, new)
-        venv = self._environment(environment)
+        venv = self._environment(environment, python)
         # By the environment's own path: a worker stays with it when ../current moves on.
         program = new / "python"
         program.write_text(f'#!/bin/sh\nexec {venv}/bin/python "$@"\n')
         program.chmod(0o755)
         self.run([str(program), "-m", "compileall", "-q", str(new / "app"), str(new / "kit")])
-        # The application's user writes nothing here but the static files it collects.
-        static = new / "app" / "staticfiles"
-        static.mkdir(exist_ok=True)
+
+    def _collect(self, new: Path, name: str, user: str) -> None:
+        """Collect the static files of a release, if the project has Django's staticfiles."""
+        # The application's user writes nothing here but these files.
+        static = new / "static"
+        static.mkdir()
         account = pwd.getpwnam(user)
         os.chown(static, account.pw_uid, account.pw_gid)
-        self.run(
-            [
-                *("channels-manage", "--release", f".{name}"),
-                *("collectstatic", "--no-input", "--verbosity", "0"),
-            ]
-        )
+        try:
+            said = self.run(
+                [
+                    *("channels-manage", "--release", f".{name}", "collectstatic"),
+                    *("--settings=channels_kit.collected", "--no-input", "--verbosity", "0"),
+                ]
+            )
+        except ReleaseError as error:
+            if "Unknown command: 'collectstatic'" in str(error):
+                return
+            raise
+        self._link_static(new, static, said)
 
-    def _environment(self, name: str) -> Path:
+    def _link_static(self, new: Path, static: Path, said: str) -> None:
+        """Have the project's own STATIC_ROOT lead to the collected files, where it is free.
+
+        Args:
+            new: the directory of the release.
+            static: the collected files.
+            said: what the program has printed; a line says where the project would have them.
+        """
+        own = ""
+        for line in said.splitlines():
+            found = json.loads(line) if line.startswith('{"static_root"') else {}
+            own = found.get("static_root", own)
+        path = Path(os.path.normpath(own or "/"))
+        if not path.is_relative_to((new / "app").resolve()):
+            return
+        if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
+            path.rmdir()
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Relative: the release moves to its final name.
+            path.symlink_to(os.path.relpath(static.resolve(), path.parent.resolve()))
+
+    def _python(self, name: str) -> str:
+        """Return the program of a Python, which is unpacked unless it is there."""
+        if not name:
+            return "python3"
+        directory = self.home / "pythons" / name
+        if not directory.is_dir():
+            new = directory.with_name(f".{name}")
+            shutil.rmtree(new, ignore_errors=True)  # what an interrupted run has left
+            new.mkdir(parents=True)
+            self._unpack(name, new)
+            new.rename(directory)
+        return str(directory / "bin/python3")
+
+    def _environment(self, name: str, python: str) -> Path:
         """Return a virtual environment; unpack it unless it is there whole."""
         venv = self.home / "environments" / name
         complete = venv / "complete"
         if not complete.exists():
             shutil.rmtree(venv, ignore_errors=True)
             venv.parent.mkdir(parents=True, exist_ok=True)
-            self.run(["python3", "-m", "venv", "--without-pip", str(venv)])
+            self.run([self._python(python), "-m", "venv", "--without-pip", str(venv)])
             packages = next(venv.glob("lib/python3*/site-packages"))
             self._unpack(name, packages)
             # Compiled already where the controller's Python is of this version.

@@ -38,6 +38,9 @@ Each costs the worker a round trip to Redis and one to the database, so the inte
 """
 
 READY_INTERVAL_LIMIT = 0.5
+SETTLED_SECONDS = 3.0
+"""Seconds after which a process that answers nobody, and has no server, counts as ready."""
+
 READY_INTERVAL_GROWTH = 1.5
 
 HOLD_INTERVAL = 1.0
@@ -85,7 +88,7 @@ UNIT_OPTIONS: dict[str, dict[str, Any]] = {
     "label": {"type": "str"},
     "revision": {"type": "str", "default": ""},
     "url": {"type": "str"},
-    "connected_to": {"type": "int"},
+    "connected_to": {"type": "list", "elements": "int", "default": []},
     "replaced_process": {"type": "int", "default": 0},
 }
 """The argument spec of one unit, for the module and for the action."""
@@ -103,8 +106,9 @@ class Unit:
     """What its process must have been started with; empty where no process shall run."""
     url: str = ""
     """Where a worker answers, without a path; empty for a unit that answers nobody."""
-    connected_to: int = 0
-    """For a unit that answers nobody: the port of the server that it takes its work from."""
+    connected_to: Sequence[int] = ()
+    """For a unit that answers nobody: ports of servers, of which it is connected to one when it
+    takes work; none where that is not known."""
     replaced_process: int = 0
     """A process that shall run no longer, although its revision is the right one."""
 

@@ -31,9 +31,21 @@ options:
   environment:
     description: The environment of its Python packages, for O(state=installed).
     type: str
+  python:
+    description:
+      - The archive of the Python that the release brings, for O(state=installed).
+      - Empty for the host's own.
+    type: str
+    default: ''
   user:
     description: The user that collects its static files, for O(state=installed).
     type: str
+  static:
+    description:
+      - Whether to collect static files when a release is installed. Without Django's staticfiles
+        in the project, none are collected.
+    type: bool
+    default: true
   time:
     description:
       - When it was deployed, for O(state=recorded), in seconds since 1970.
@@ -96,7 +108,9 @@ OPTIONS = {
     },
     "name": {"type": "str"},
     "environment": {"type": "str"},
+    "python": {"type": "str", "default": ""},
     "user": {"type": "str"},
+    "static": {"type": "bool", "default": True},
     "time": {"type": "int"},
     "reason": {"type": "str"},
     "keep": {"type": "int"},
@@ -129,7 +143,8 @@ def main() -> None:
         if params["state"] == "installed":
             there = name in releases.installed()
             if not check:
-                releases.install(name, params["environment"], params["user"])
+                names = (params["name"], params["environment"], params["user"])
+                releases.install(*names, params["static"], params["python"])
             module.exit_json(changed=not there)
         if params["state"] == "current":
             changed = releases.switch(name, check)

@@ -41,8 +41,22 @@ drained:
   description: Whether the host is drained.
   type: bool
   returned: always
+enabled:
+  description: The application's units that start at boot, by their names in systemd.
+  type: list
+  elements: str
+  returned: always
+unit_files:
+  description: The names of the application's unit files.
+  type: list
+  elements: str
+  returned: always
 python:
   description: The version of the host's Python, such as 3.11.
+  type: str
+  returned: always
+python_full:
+  description: The full version of the host's Python, such as 3.11.2.
   type: str
   returned: always
 machine:
@@ -88,7 +102,10 @@ def main() -> None:
         kit=releases.kit(),
         serves=any(unit.startswith("web@") for unit in releases.running()),
         drained=layout.drained.exists(),
+        enabled=releases.enabled(),
+        unit_files=releases.unit_files(),
         python=".".join(platform.python_version_tuple()[:2]),
+        python_full=platform.python_version(),
         machine=platform.machine(),
         releases=releases.listed(),
         archives=releases.archives(),

@@ -47,8 +47,12 @@ options:
         description: URL of a worker, without a path.
         type: str
       connected_to:
-        description: For a background unit, the port of the server that it takes its work from.
-        type: int
+        description:
+          - For a background unit, ports of servers. It is ready when it is connected to one.
+          - Without ports it is ready when its process has run for 3 s.
+        type: list
+        elements: int
+        default: []
       replaced_process:
         description: ID of a process to replace although its revision is right.
         type: int
@@ -69,13 +73,21 @@ options:
     type: float
     default: 60
   canary_seconds:
-    description: Seconds to watch the canary. Without a O(proof) the canary is not watched.
+    description:
+      - Seconds to watch the canary. Without a O(proof) the canary is not watched.
+      - The O(canary_proof) runs in this time. It is waited for if it takes longer.
     type: float
     default: 0
   proof:
     description:
-      - A command that exits with 0 if messages are delivered. If C(--worker=LABEL=URL) of the
+      - A command that exits with 0 if the worker is proved. If C(--worker=LABEL=URL) of the
         current worker is missing, it is added.
+      - It runs for each worker when it is ready, so it should be short.
+    type: list
+    elements: str
+    default: []
+  canary_proof:
+    description: A longer proof, which runs while the canary is watched.
     type: list
     elements: str
     default: []
@@ -95,7 +107,9 @@ EXAMPLES = r"""
     total: 7
     stop_timeout: 450
     ready_timeout: 60
-    proof: [channels-prove, current]
+    canary_seconds: 12
+    proof: [channels-prove, releases/0123456789ab, --hold=0]
+    canary_proof: [channels-prove, releases/0123456789ab]
 
 - name: Stop every unit at once
   channels_roll:

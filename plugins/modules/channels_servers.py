@@ -34,6 +34,12 @@ options:
         description: Port.
         type: int
         required: true
+      tls:
+        description:
+          - Whether the server speaks TLS from the start, as Redis does. PostgreSQL answers without.
+          - The certificate is not verified. The application does that.
+        type: bool
+        default: false
   timeout:
     description: Seconds to wait for an answer. Covers servers that are just starting.
     type: float
@@ -62,8 +68,10 @@ silent:
 """
 
 import socket
+import ssl
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -78,6 +86,7 @@ OPTIONS = {
             "protocol": {"type": "str", "choices": ["redis", "postgresql"], "required": True},
             "address": {"type": "str", "required": True},
             "port": {"type": "int", "required": True},
+            "tls": {"type": "bool", "default": False},
         },
     },
     "timeout": {"type": "float", "default": 10.0},
@@ -100,13 +109,24 @@ def silence(server: Mapping[str, Any]) -> str:
     """Return why a server does not answer; empty where it does."""
     try:
         where = (server["address"], server["port"])
-        with socket.create_connection(where, timeout=PATIENCE) as connection:
+        with ExitStack() as stack:
+            connection = stack.enter_context(socket.create_connection(where, timeout=PATIENCE))
+            if server.get("tls"):
+                connection = stack.enter_context(unverified().wrap_socket(connection))
             connection.sendall(WORDS[server["protocol"]])
             return "" if connection.recv(1) else "it ends the connection"
     except TimeoutError:
         return f"no answer within {PATIENCE:g} s"
     except OSError as error:
         return error.strerror or str(error)
+
+
+def unverified() -> ssl.SSLContext:
+    """Return a client's context that takes any certificate: only an answer counts."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def main() -> None:

@@ -53,8 +53,11 @@ options:
         type: str
       connected_to:
         description:
-          - For a background unit, the port of the server that it takes its work from.
-        type: int
+          - For a background unit, ports of servers. It is ready when it is connected to one.
+          - Without ports it is ready when its process has run for 3 s.
+        type: list
+        elements: int
+        default: []
       replaced_process:
         description: ID of a process to replace although its revision is right.
         type: int
@@ -100,8 +103,9 @@ options:
     default: 0
   proof:
     description:
-      - A command that exits with 0 if messages are delivered. With O(state=restarted) and
+      - A command that exits with 0 if the workers are proved. With O(state=restarted) and
         O(state=watched) it runs when the units are ready. Its result does not fail the module.
+      - With O(hold) it runs while the units are watched, and is waited for.
     type: list
     elements: str
     default: []
@@ -123,14 +127,14 @@ EXAMPLES = r"""
         label: app1:8001
         url: http://10.0.0.10:8001
         revision: 0123456789ab-01234567
-      - name: channels-background@thumbnails.service
-        connected_to: 6379
+      - name: channels-process-thumbnails.service
+        connected_to: [6379]
         revision: 0123456789ab-89abcdef
 
 - name: List units that are not in the inventory
   channels_units:
     state: listed
-    patterns: ["channels-web@*", "channels-background@*"]
+    patterns: ["channels-web@*", "channels-process-*"]
     units: "{{ wanted }}"
   register: listing
 
@@ -239,16 +243,20 @@ failure:
 
 import contextlib
 import json
+import os
+import subprocess
+import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.channels_units import (
     PROPERTIES,
+    SETTLED_SECONDS,
     SHOW_INTERVAL,
     STOPS,
     UNIT_OPTIONS,
@@ -301,6 +309,9 @@ class Host:
 
     def __init__(self, module: AnsibleModule) -> None:
         self.module = module
+        # Whether a long proof runs. Its sockets are silent, and so must be the channel layer: each
+        # question to /-/ready sends a message, which ends the waiting that a time-out would end.
+        self.is_silent = False
 
     def run(self, *command: str) -> tuple[int, str, str]:
         """Run a command and return its exit status and what it printed."""
@@ -338,11 +349,17 @@ class Host:
     def readiness(self, unit: Unit, process: int) -> tuple[bool, str]:
         """Return whether a unit is ready, and what says so."""
         if unit.url:
-            status, answer = ask(unit.url, "/-/ready", READY_PATIENCE)
+            path = "/-/live" if self.is_silent else "/-/ready"
+            status, answer = ask(unit.url, path, READY_PATIENCE)
             said = f"answers {status}: {answer}" if status else f"does not answer: {answer}"
-            return status == 200, f"{unit.url}/-/ready {said.strip()}"
-        connected = is_connected(process, unit.connected_to)
-        return connected, f"process {process} has no connection to port {unit.connected_to}"
+            return status == 200, f"{unit.url}{path} {said.strip()}"
+        if not unit.connected_to:
+            seconds = seconds_since_start(process)
+            said = f"process {process} has run for {seconds:.1f} s of {SETTLED_SECONDS:g} s"
+            return seconds >= SETTLED_SECONDS, said
+        connected = any(is_connected(process, port) for port in unit.connected_to)
+        ports = " or ".join(map(str, unit.connected_to))
+        return connected, f"process {process} has no connection to port {ports}"
 
     def live(self, unit: Unit) -> Mapping[str, Any]:
         """Return what a worker says of its sockets; nothing where it does not."""
@@ -395,6 +412,18 @@ def is_there(process: int) -> bool:
         return False
     # proc_pid_stat(5): the state follows the name, which may hold anything, in parentheses.
     return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def seconds_since_start(process: int) -> float:
+    """Return how long a process has been running; 0 if it is gone."""
+    try:
+        stat = Path("/proc", str(process), "stat").read_text()
+        uptime = Path("/proc/uptime").read_text()
+    except OSError:
+        return 0.0
+    # proc_pid_stat(5): the time of its start is the 22nd field, in ticks since the boot.
+    ticks = int(stat.rpartition(")")[2].split()[19])
+    return max(0.0, float(uptime.split()[0]) - ticks / os.sysconf("SC_CLK_TCK"))
 
 
 def ask(url: str, path: str, patience: float) -> tuple[int, str]:
@@ -562,13 +591,19 @@ def bring(host: Host, state: State, parameters: Mapping[str, Any], check: bool) 
                 fresh=judged_units(state, made, parameters["fail_on_exit"]),
                 former={name: statuses[name].last_process for name in [*made.start, *made.restart]},
             )
+            command = parameters["proof"] if state in PROVED else []
+            beside = Proof(host, command) if command and parameters["hold"] else None
+            host.is_silent = beside is not None
             wait(host, watch)
+            host.is_silent = False
             if found := failure_of(watch, parameters["fail_on_timeout"]):
+                if beside:
+                    beside.stop()
                 host.fail(found[0].unit, found[1], found[0].reason)
             if state == State.REMOVED:
                 forget(host, watch)
-            if parameters["proof"] and state in PROVED and watch.arrived:
-                answer["proof"] = prove(host, parameters["proof"])
+            if command and watch.arrived:
+                answer["proof"] = (beside or Proof(host, command)).result()
     answer["units"] = {
         name: described(unit, watch.progress[name].status, watch.progress[name])
         if watch
@@ -616,11 +651,46 @@ def difference(
     return {"before": "".join(before), "after": "".join(after)}
 
 
-def prove(host: Host, command: Sequence[str]) -> dict[str, Any]:
-    """Run the proof and return what it came to."""
-    began = time.monotonic()
-    code, out, err = host.run(*command)
-    return {"rc": code, "output": out or err, "seconds": time.monotonic() - began}
+class Proof:
+    """A proof that has been started."""
+
+    def __init__(self, host: Host, command: Sequence[str]) -> None:
+        self.began = time.monotonic()
+        # Files: a pipe that nobody reads while the units are watched could fill up.
+        self.out = tempfile.TemporaryFile()  # noqa: SIM115 - closed when it has been read
+        self.err = tempfile.TemporaryFile()  # noqa: SIM115
+        try:
+            self.process = subprocess.Popen(
+                list(command), stdin=subprocess.DEVNULL, stdout=self.out, stderr=self.err
+            )
+        except OSError as error:
+            self.close()
+            host.module.fail_json(msg=f"{command[0]} cannot be run: {error.strerror}")
+
+    def result(self) -> dict[str, Any]:
+        """Wait for it and return what it came to."""
+        code = self.process.wait()
+        seconds = time.monotonic() - self.began
+        output = self.read(self.out) or self.read(self.err)
+        self.close()
+        return {"rc": code, "output": output, "seconds": seconds}
+
+    def stop(self) -> None:
+        """End it: what it would say is of no interest any more."""
+        self.process.terminate()
+        self.process.wait()
+        self.close()
+
+    def close(self) -> None:
+        """Close its files."""
+        self.out.close()
+        self.err.close()
+
+    @staticmethod
+    def read(file: IO[bytes]) -> str:
+        """Return what a file holds."""
+        file.seek(0)
+        return file.read().decode(errors="replace")
 
 
 def main() -> None:

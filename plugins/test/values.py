@@ -6,6 +6,7 @@ value in the form in which the roles write it.
 
 from __future__ import annotations
 
+import datetime
 import ipaddress
 import keyword
 import re
@@ -28,6 +29,14 @@ _SYSCTL_NAME = re.compile(r"[a-z0-9_][a-z0-9_-]*([./][A-Za-z0-9_:@-]+)+")
 _REDIS_INSTANCE = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _REDIS_SETTING = re.compile(r"[a-z][a-z0-9-]*")
 _POSTGRES_SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)*")
+_CHECKED_PATH = re.compile(r"/([A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*")
+_HTTP_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,200}")
+_HTTP_VALUE = re.compile(r"([!-~]([ -~]*[!-~])?)?")
+_HANDSHAKE_HEADER = re.compile(
+    r"host|connection|upgrade|content-length|transfer-encoding|sec-websocket-.*|x-forwarded-.*"
+    r"|x-real-ip",
+    re.IGNORECASE,
+)
 _PRINTABLE = re.compile(r"[!-~]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -70,6 +79,9 @@ REDIS_UNITS = {
 # An empty instance with some clients takes a few megabytes.
 _REDIS_MIN_MEMORY = 16 * 10**6
 _NGINX_SIZE = re.compile(r"([0-9]{1,19})([kKmMgG]?)")
+# The largest networks that have private addresses alone: 10.0.0.0/8 and fc00::/7.
+_LARGEST_PROXIES_V4 = 8
+_LARGEST_PROXIES_V6 = 7
 _JOURNAL_SIZE = re.compile(r"([0-9]{1,19})([KMGTPE]?)")
 _BINARY_UNITS = {
     unit: 2 ** (10 * power) for power, unit in enumerate(("", "k", "m", "g", "t", "p", "e"))
@@ -168,6 +180,45 @@ def nginx_size(value: Any) -> bool:
     """Return whether nginx reads a value as a size."""
     read = _NGINX_SIZE.fullmatch(str(value))
     return read is not None and int(read[1]) * _BINARY_UNITS[read[2].lower()] < 2**63
+
+
+def certificate(value: Any) -> bool:
+    """Return whether a value is a certificate that has not expired, as PEM text or its file."""
+    content = _pem(value)
+    if content is None:
+        return False
+    # Imported here: other values need no cryptography.
+    from cryptography import x509
+
+    try:
+        first, *_ = x509.load_pem_x509_certificates(content.encode())
+    except ValueError:
+        return False
+    return first.not_valid_after_utc > datetime.datetime.now(datetime.UTC)
+
+
+def certificate_key(value: Any, of: Any) -> bool:
+    """Return whether a value is the private key of a certificate, as PEM text or its file.
+
+    A file of Ansible Vault is not read; nginx checks what is in it. Any other file must be private.
+    """
+    content = _pem(value)
+    if content is None:
+        return False
+    if content.startswith("$ANSIBLE_VAULT;"):
+        return True
+    if not _is_pem(value) and Path(value).stat().st_mode & 0o077:
+        return False
+    from cryptography import x509
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        own = load_pem_private_key(content.encode(), password=None).public_key()
+        first, *_ = x509.load_pem_x509_certificates((_pem(of) or "").encode())
+    # A key with a passphrase is a TypeError.
+    except (TypeError, ValueError):
+        return False
+    return own == first.public_key()
 
 
 def journal_size(value: Any) -> bool:
@@ -279,6 +330,35 @@ def guarded_ports(value: Any) -> bool:
     )
 
 
+def proxy_network(value: Any) -> bool:
+    """Return whether a value is an address or network of proxies that nginx can trust.
+
+    A network with bits beyond its mask is a mistake: the address or the mask is wrong.
+    """
+    if not isinstance(value, str) or not re.fullmatch(r"[^/%]+(/[0-9]{1,3})?", value):
+        return False
+    try:
+        network = ipaddress.ip_network(value)
+    except ValueError:
+        return False
+    if isinstance(network, ipaddress.IPv4Network):
+        return network.prefixlen >= _LARGEST_PROXIES_V4
+    mapped = network.network_address.ipv4_mapped is not None
+    return network.prefixlen >= _LARGEST_PROXIES_V6 and not mapped
+
+
+def check_paths(value: Any) -> bool:
+    """Return whether the proof can ask for a list of pages."""
+    return isinstance(value, list) and all(_checked_path(path) for path in value)
+
+
+def check_sockets(value: Any) -> bool:
+    """Return whether the proof can open a list of sockets of the application."""
+    return isinstance(value, list) and all(
+        _checked_path(each) or _checked_socket(each) for each in value
+    )
+
+
 def users(value: Any) -> bool:
     """Return whether names and passwords reach the application as they are."""
     return isinstance(value, Mapping) and all(
@@ -322,6 +402,50 @@ def patterns(value: Any) -> bool:
     )
 
 
+def source(value: Any) -> bool:
+    """Return whether a value names a directory, a wheel, an sdist or a Git repository."""
+    if not isinstance(value, str) or re.search(r"[\x00-\x1f\x7f]", value):
+        return False
+    if re.fullmatch(r"(https|ssh|file)://([^:@/\s]+@)?[^@\s]+", value):
+        return True
+    if re.fullmatch(r"[\w.-]+@[\w.-]+:[^:\s]+", value):
+        return True
+    path = Path(value)
+    try:
+        packed = value.endswith((".whl", ".tar.gz", ".zip")) and path.is_file()
+        return path.is_absolute() and (path.is_dir() or packed)
+    except OSError:
+        return False
+
+
+def paths(value: Any) -> bool:
+    """Return whether a value is a list of paths that stay below the directory they start from."""
+    return (
+        isinstance(value, Sequence)
+        and not isinstance(value, str)
+        and all(
+            isinstance(each, str)
+            and re.fullmatch(r"[^/\x00-\x1f\x7f-][^\x00-\x1f\x7f]*", each) is not None
+            and ".." not in each.split("/")
+            for each in value
+        )
+    )
+
+
+def _is_pem(value: str) -> bool:
+    return "-----BEGIN" in value
+
+
+def _pem(value: Any) -> str | None:
+    """Return PEM text, or the text of a file with some."""
+    if not isinstance(value, str) or (not _is_pem(value) and not absolute_path(value)):
+        return None
+    try:
+        return value if _is_pem(value) else Path(value).read_text()
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
 def _address(value: Any) -> Address | None:
     if not isinstance(value, str) or "%" in value:
         return None
@@ -361,6 +485,59 @@ def _port(value: Any, lowest: int) -> bool:
 
 def _scalar(value: Any) -> bool:
     return isinstance(value, (str, int, float))
+
+
+def _checked_path(value: Any) -> bool:
+    return (
+        isinstance(value, str)
+        and len(value) <= 2000
+        and _CHECKED_PATH.fullmatch(value) is not None
+        # The workers themselves answer these.
+        and not value.startswith("/-/")
+    )
+
+
+def _checked_socket(value: Any) -> bool:
+    if not isinstance(value, Mapping):
+        return False
+    known = {"path", "close", "status", "subprotocol", "headers"}
+    close, status = value.get("close"), value.get("status")
+    subprotocol, headers = value.get("subprotocol"), value.get("headers", {})
+    return (
+        set(value) <= known
+        and not any(each is None for each in value.values())
+        and _checked_path(value.get("path"))
+        and (close is None or _close_code(close))
+        and (status is None or (_integer(status) and 300 <= status <= 499))
+        and (close is None or status is None)
+        and (subprotocol is None or _matches(_HTTP_TOKEN, subprotocol))
+        and isinstance(headers, Mapping)
+        and all(_header(name, text) for name, text in headers.items())
+    )
+
+
+def _close_code(value: Any) -> bool:
+    """Return whether a server may close a socket with a code: RFC 6455, section 7.4."""
+    return _integer(value) and (
+        1000 <= value <= 1003 or 1007 <= value <= 1014 or 3000 <= value <= 4999
+    )
+
+
+def _header(name: Any, value: Any) -> bool:
+    return (
+        _matches(_HTTP_TOKEN, name)
+        and not _matches(_HANDSHAKE_HEADER, name)
+        and _matches(_HTTP_VALUE, value)
+        and len(value) <= 4000
+    )
+
+
+def _matches(pattern: re.Pattern[str], value: Any) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+def _integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _redis_setting(name: Any, value: Any) -> bool:
@@ -403,14 +580,20 @@ def _task_file(value: Any) -> bool:
 class TestModule:
     """What Ansible asks for tests."""
 
-    def tests(self) -> dict[str, Callable[[Any], bool]]:
+    def tests(self) -> dict[str, Callable[..., bool]]:
         """Return the tests by name."""
         return {
+            "channels_check_paths": check_paths,
+            "channels_check_sockets": check_sockets,
             "channels_environment_variables": environment_variables,
             "channels_hooks": hooks,
+            "channels_paths": paths,
+            "channels_source": source,
             "channels_users": users,
             "cluster_absolute_path": absolute_path,
             "cluster_base_url": base_url,
+            "cluster_certificate": certificate,
+            "cluster_certificate_key": certificate_key,
             "cluster_creatable": creatable,
             "cluster_guarded_ports": guarded_ports,
             "cluster_host_address": host_address,
@@ -418,6 +601,7 @@ class TestModule:
             "cluster_journal_size": journal_size,
             "cluster_kernel_settings": kernel_settings,
             "cluster_nginx_size": nginx_size,
+            "cluster_proxy_network": proxy_network,
             "cluster_package_files": package_files,
             "cluster_packages": packages,
             "cluster_patterns": patterns,

@@ -28,22 +28,33 @@ from typing import Any, NoReturn
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from staging import tls  # noqa: E402
+
 STATE = ROOT / ".staging"
 LABEL = "channels-kit.cluster"
 DEFAULT_EDGE_PORT = 8080
 EDGE_GROUP = "nginx"
 KIT_GROUPS = (EDGE_GROUP, "channels", "postgres", "redis")
 EDGE_HOST_PORT = 80
+SHARED_DIRECTORY = "/srv/shared"
+RELEASES = ("bookworm", "trixie")
+DEFAULT_TLS_PORT = 8443
+EDGE_HOST_TLS_PORT = 443
+# Where a Debian host looks for certificate authorities of its own.
+TRUSTED = "/usr/local/share/ca-certificates/channels-kit-staging.crt"
 
 # Variables of the roles that have no default: made up once for this cluster.
 SECRETS = (
-    "channels_jwt_key",
     "channels_probe_token",
     "channels_secret_key",
     "postgres_password",
     "redis_broker_password",
     "redis_layer_password",
 )
+# What the sample's inventory asks for beside these: group_vars/all/application.yml.
+APPLICATION_SECRETS = ("sample_jwt_key",)
 USERS = ("alice", "bob")
 # The engine's client, for who may reach the engine and for who may become root.
 CLIENT = Path(__file__).with_name("docker")
@@ -133,6 +144,11 @@ class Cluster:
         return sorted({host for hosts in self.groups.values() for host in hosts})
 
     @property
+    def shared_volume(self) -> str:
+        """The volume that all app hosts have."""
+        return f"{self.name}-shared"
+
+    @property
     def edge(self) -> str:
         """The host that is published on this machine."""
         return self.groups[EDGE_GROUP][0]
@@ -161,14 +177,14 @@ class Cluster:
         lines = docker("ps", "--all", "--filter", f"label={LABEL}={self.name}", "--format", form)
         return [json.loads(line) for line in lines.splitlines()]
 
-    def published_port(self) -> int | None:
-        """Return the port of 127.0.0.1 where the running edge is published."""
-        lines = docker("port", f"{self.name}-{self.edge}", f"{EDGE_HOST_PORT}/tcp", check=False)
+    def published_port(self, port: int = EDGE_HOST_PORT) -> int | None:
+        """Return the port of 127.0.0.1 where a port of the running edge is published."""
+        lines = docker("port", f"{self.name}-{self.edge}", f"{port}/tcp", check=False)
         return int(lines.rsplit(":", 1)[1]) if lines else None
 
     # Up
 
-    def up(self, edge_port: int | None, release: str) -> bool:
+    def up(self, edge_port: int | None) -> bool:
         """Make what is missing and write the inventory; return whether anything changed.
 
         Without a port it is the one from before, or the default; 0 is any that is free.
@@ -178,8 +194,11 @@ class Cluster:
         else:
             port = edge_port or self.variables().get("staging_edge_port", DEFAULT_EDGE_PORT)
         self.refuse_taken_port(port)
+        tls_port = self.tls_port(any_port=edge_port == 0)
         self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        hosts = self.wanted(self.image(release), self.key(), self.subnet(), port)
+        hosts = self.wanted(self.image(self.release()), self.key(), self.subnet(), port, tls_port)
+        names = [host.address for host in hosts if host.name in self.groups[EDGE_GROUP]]
+        tls.certify(self.state, self.name, ["127.0.0.1", "localhost", *names])
 
         wanted = {host.container: host for host in hosts}
         kept = set()
@@ -204,8 +223,9 @@ class Cluster:
             list(pool.map(self.wait_until_booted, hosts))
             limits = dict(zip(wanted, pool.map(self.read_limit, hosts), strict=True))
             keys = list(pool.map(self.read_host_key, hosts))
+            list(pool.map(self.trust_authority, hosts))
         self.write_known_hosts(hosts, keys)
-        self.write_inventory(hosts, port, min(limits.values()))
+        self.write_inventory(hosts, port, min(limits.values()), tls_port)
         say(f"{len(hosts)} hosts running, {len(missing)} of them new: {', '.join(self.host_names)}")
         return bool(missing)
 
@@ -222,6 +242,27 @@ class Cluster:
                     f"Cannot listen on 127.0.0.1:{port}: {error.strerror}. Nothing changed.\n"
                     f"Choose another port: make up EDGE_PORT={port + 1}"
                 ) from None
+
+    def tls_port(self, any_port: bool) -> int:
+        """Return the port of 127.0.0.1 for TLS: the one from before, the default, or the next."""
+        published = self.published_port(EDGE_HOST_TLS_PORT)
+        if published or any_port:
+            return published or free_port()
+        first = self.variables().get("staging_edge_tls_port", DEFAULT_TLS_PORT)
+        return next(port for port in range(first, 65536) if is_free(port))
+
+    def release(self) -> str:
+        """Return the hosts' release of Debian: STAGING_RELEASE, or the one from before."""
+        before = self.state / "release"
+        release = os.environ.get("STAGING_RELEASE") or (
+            before.read_text().strip() if before.exists() else RELEASES[0]
+        )
+        if release not in RELEASES:
+            raise StagingError(
+                f"STAGING_RELEASE is {release}; allowed: {', '.join(RELEASES)}. Nothing changed."
+            )
+        before.write_text(f"{release}\n")
+        return release
 
     def image(self, release: str) -> str:
         """Return the tag of the hosts' image; make it first where it is missing."""
@@ -269,7 +310,9 @@ class Cluster:
         docker("network", "create", "--label", label, "--subnet", free, self.name)
         return free
 
-    def wanted(self, image: str, key: str, subnet: str, port: int) -> list[Host]:
+    def wanted(
+        self, image: str, key: str, subnet: str, port: int, tls_port: int = DEFAULT_TLS_PORT
+    ) -> list[Host]:
         """Return every host as it shall be."""
         # The engine's own pools all begin with .0; .1 is the machine.
         prefix = subnet.split("/")[0].rsplit(".", 1)[0]
@@ -283,7 +326,12 @@ class Cluster:
             *("--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp"),  # noqa: S108
             *("--env", f"STAGING_AUTHORIZED_KEY={key}", "--label", f"{LABEL}={self.name}"),
         )
-        publish = ("--publish", f"127.0.0.1:{port}:{EDGE_HOST_PORT}")
+        publish = (
+            *("--publish", f"127.0.0.1:{port}:{EDGE_HOST_PORT}"),
+            *("--publish", f"127.0.0.1:{tls_port}:{EDGE_HOST_TLS_PORT}"),
+        )
+        # Stands for the file system that real app hosts mount: channels_writable_store.
+        shared = ("--volume", f"{self.shared_volume}:{SHARED_DIRECTORY}")
         return [
             Host(
                 name=name,
@@ -294,6 +342,7 @@ class Cluster:
                     name,
                     *common,
                     *(publish if name == self.edge else ()),
+                    *(shared if name in self.groups["channels"] else ()),
                     image,
                 ),
             )
@@ -345,15 +394,25 @@ class Cluster:
         key = docker("exec", host.container, "cat", "/etc/ssh/ssh_host_ed25519_key.pub")
         return " ".join(key.split()[:2])
 
+    def trust_authority(self, host: Host) -> None:
+        """Have a host trust the cluster's certificate authority, as a person's browser would."""
+        authority = self.state / tls.AUTHORITY
+        there = docker("exec", host.container, "cat", TRUSTED, check=False)
+        if there.strip() != authority.read_text().strip():
+            docker("cp", str(authority), f"{host.container}:{TRUSTED}")
+            docker("exec", host.container, "update-ca-certificates")
+
     def write_known_hosts(self, hosts: list[Host], keys: list[str]) -> None:
         """Write down whom SSH may believe."""
         lines = [f"{host.address} {key}\n" for host, key in zip(hosts, keys, strict=True)]
         write_private(self.state / "known_hosts", "".join(lines))
 
-    def write_inventory(self, hosts: list[Host], port: int, limit: int) -> None:
+    def write_inventory(
+        self, hosts: list[Host], port: int, limit: int, tls_port: int = DEFAULT_TLS_PORT
+    ) -> None:
         """Write generated.yml; secrets that are there stay."""
         before = self.variables()
-        users = before.get("channels_users", {})
+        users = before.get("sample_users", {})
         ssh = f'-o UserKnownHostsFile="{self.state}/known_hosts" -o StrictHostKeyChecking=yes'
         content = {
             "all": {
@@ -370,9 +429,18 @@ class Cluster:
                     "ansible_ssh_private_key_file": str(self.state / "id_ed25519"),
                     "ansible_ssh_common_args": ssh,
                     "staging_edge_port": port,
+                    "staging_edge_tls_port": tls_port,
                     "staging_nofile_ceiling": limit,
-                    **{name: before.get(name) or secrets.token_urlsafe(32) for name in SECRETS},
-                    "channels_users": {user: users.get(user) or password() for user in USERS},
+                    # Both are served: a browser takes localhost without a certificate.
+                    "cluster_tls": "files",
+                    "nginx_redirect_to_https": False,
+                    "nginx_tls_certificate": str(self.state / tls.CERTIFICATE),
+                    "nginx_tls_key": str(self.state / tls.KEY),
+                    **{
+                        name: before.get(name) or secrets.token_urlsafe(32)
+                        for name in (*SECRETS, *APPLICATION_SECRETS)
+                    },
+                    "sample_users": {user: users.get(user) or password() for user in USERS},
                 },
             }
         }
@@ -386,6 +454,8 @@ class Cluster:
         names = [container["name"] for container in self.containers()]
         if names:
             docker("rm", "--force", "--volumes", *names)
+        # Where no host has had it, there is none.
+        docker("volume", "rm", "--force", self.shared_volume)
         label = f"label={LABEL}={self.name}"
         if networks := docker("network", "ls", "--quiet", "--filter", label).split():
             docker("network", "rm", *networks)
@@ -411,6 +481,7 @@ class Cluster:
                     unit, _, active, sub, *_ = line.split()
                     print(f"    {unit}: {active} ({sub})")
         print(f"URL: {self.url()}")
+        print(f"TLS: {self.tls_url()}")
 
     def url(self) -> str:
         """Return where the browser finds the cluster."""
@@ -418,9 +489,16 @@ class Cluster:
             raise StagingError(NO_CLUSTER)
         return f"http://127.0.0.1:{self.variables()['staging_edge_port']}/"
 
+    def tls_url(self) -> str:
+        """Return where the browser finds the cluster by TLS, and whom it has to trust."""
+        if not self.generated.exists():
+            raise StagingError(NO_CLUSTER)
+        port = self.variables()["staging_edge_tls_port"]
+        return f"https://127.0.0.1:{port}/ (certificate authority: {self.state / tls.AUTHORITY})"
+
     def credentials(self) -> None:
         """Print the demonstration users and their passwords."""
-        users = self.variables().get("channels_users")
+        users = self.variables().get("sample_users")
         if not users:
             raise StagingError(NO_CLUSTER)
         print(f"Log in at {self.url()} with one of these users:")
@@ -474,6 +552,17 @@ def free_port() -> int:
         return port
 
 
+def is_free(port: int) -> bool:
+    """Return whether nobody listens on a port of 127.0.0.1."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
 def write_private(path: Path, content: str) -> None:
     """Write a file that only its owner reads, whole or not at all; leave an equal one alone."""
     if path.exists() and path.read_text() == content:
@@ -493,8 +582,7 @@ def main() -> int:
     verbs = parser.add_subparsers(dest="verb", required=True)
     up = verbs.add_parser("up", help="create missing hosts and write the inventory")
     up.add_argument("--edge-port", type=int, choices=range(65536), metavar="PORT")
-    up.add_argument("--release", default="bookworm", choices=["bookworm", "trixie"])
-    for verb in ("down", "groups", "status", "credentials", "url"):
+    for verb in ("down", "groups", "status", "credentials", "url", "tls-url"):
         verbs.add_parser(verb)
     logs = verbs.add_parser("logs")
     logs.add_argument("host")
@@ -507,7 +595,7 @@ def main() -> int:
         cluster = Cluster(arguments.inventory, arguments.name)
         match arguments.verb:
             case "up":
-                changed = cluster.up(arguments.edge_port, arguments.release)
+                changed = cluster.up(arguments.edge_port)
                 say("changed" if changed else "nothing to change")
             case "down":
                 cluster.down()
@@ -519,6 +607,8 @@ def main() -> int:
                 cluster.credentials()
             case "url":
                 print(cluster.url())
+            case "tls-url":
+                print(cluster.tls_url())
             case "logs":
                 cluster.logs(arguments.host, arguments.unit)
             case "ssh":

@@ -21,7 +21,15 @@ RELEASE = {
     "environment": "ba9876543210",
     "requirements": "",
     "kit": "456789abcdef",
+    "application": "config.asgi:application",
+    "settings_module": "config.settings",
+    "root": ".",
+    "server": "uvicorn",
+    "static": True,
+    "celery": "config",
 }
+# Its directory: edge_certificate.
+CERTIFICATE = "0123456789ab"
 POSTGRES = "15 main 5432 online postgres /var/lib/postgresql/15/main /var/log/postgresql"
 
 
@@ -108,6 +116,7 @@ def render(directory: Path, inventories: Mapping[str, Tree]) -> dict[str, Cluste
         "gather_facts": False,
         "vars": {
             "channels_release": RELEASE,
+            "_nginx_certificate": {"id": CERTIFICATE},
             "_channels_host": {"current": "", "drained": False},
             "_channels_lock": {"owner": {"who": "ada@desk"}},
             # As on a bare host, where every file is missing.

@@ -26,23 +26,11 @@ def found(**more: Any) -> Tree:
     }
 
 
-def test_a_host_runs_a_unit_for_each_worker_each_channel_and_celery() -> None:
-    units = channels.units(WORKERS[:2], "app1", ["thumbnails", "mail"], "2", "6379", 6380)
-    assert units == [
+def test_a_host_runs_a_unit_for_each_worker() -> None:
+    assert channels.units(WORKERS[:2]) == [
         {"name": WEB1, "label": "app1:8001", "url": "http://app1:8001"},
         {"name": WEB2, "label": "app1:8002", "url": "http://app1:8002"},
-        {
-            "name": "channels-background@thumbnails.service",
-            "label": "app1:thumbnails",
-            "connected_to": 6379,
-        },
-        {"name": "channels-background@mail.service", "label": "app1:mail", "connected_to": 6379},
-        {"name": "channels-celery.service", "label": "app1:celery", "connected_to": 6380},
     ]
-
-
-def test_without_celery_there_is_no_unit_of_it() -> None:
-    assert channels.units([], "app1", [], 0, 6379, 6380) == []
 
 
 def test_a_revision_names_the_release_and_what_the_unit_holds() -> None:
@@ -59,11 +47,11 @@ def test_a_unit_file_is_written_with_its_revision() -> None:
 
 
 def test_every_unit_gets_the_revision_of_its_unit_file() -> None:
-    files = {"channels-web@.service": "w", "channels-celery.service": "c"}
-    units = [{"name": WEB1}, {"name": "channels-celery.service"}]
+    files = {"channels-web@.service": "w", "channels-process-celery.service": "c"}
+    units = [{"name": WEB1}, {"name": "channels-process-celery.service"}]
     assert channels.with_revisions(units, files) == [
         {"name": WEB1, "revision": "w"},
-        {"name": "channels-celery.service", "revision": "c"},
+        {"name": "channels-process-celery.service", "revision": "c"},
     ]
 
 
@@ -71,12 +59,18 @@ def test_every_unit_gets_the_revision_of_its_unit_file() -> None:
     ("name", "file"),
     [
         (WEB1, "channels-web@.service"),
-        ("channels-background@a.b.service", "channels-background@.service"),
-        ("channels-celery.service", "channels-celery.service"),
+        ("channels-process-mail@2.service", "channels-process-mail@.service"),
+        ("channels-process-celery.service", "channels-process-celery.service"),
     ],
 )
 def test_an_instance_has_the_file_of_its_template(name: str, file: str) -> None:
     assert channels.unit_file(name) == file
+
+
+def test_a_unit_file_that_is_not_wanted_is_left_over_and_an_instance_is_no_file() -> None:
+    found = ["channels-web@.service", "channels-web@8001.service", "channels-celery.service"]
+    wanted = ["channels-web@.service"]
+    assert channels.left_unit_files(found, wanted) == ["channels-celery.service"]
 
 
 def test_units_run_or_do_not() -> None:
@@ -114,13 +108,17 @@ def test_nothing_is_put_back_where_nothing_was_looked_at() -> None:
 
 
 def test_a_surplus_worker_is_asked_by_its_port_and_others_are_not_asked() -> None:
-    surplus = ["channels-web@8003.service", "channels-worker@80.service", "channels-celery.service"]
+    surplus = [
+        *("channels-web@8003.service", "channels-process-mail@2.service"),
+        *("channels-celery.service", "channels-process-celery.service"),
+    ]
     assert channels.surplus_units(
         [{"name": name} for name in surplus], "app1", "[2001:db8::1]"
     ) == [
         {"name": surplus[0], "label": "app1:8003", "url": "http://[2001:db8::1]:8003"},
-        {"name": surplus[1], "label": "app1:80"},
+        {"name": surplus[1], "label": "app1:mail@2"},
         {"name": surplus[2], "label": "app1:celery"},
+        {"name": surplus[3], "label": "app1:celery"},
     ]
 
 
@@ -259,7 +257,10 @@ def test_what_is_not_as_before_is_named() -> None:
 
 
 def test_workers_that_a_roll_proves_are_counted_without_background_units() -> None:
-    rolled = [{"name": WEB1, "url": "http://app1:8001"}, {"name": "channels-celery.service"}]
+    rolled = [
+        {"name": WEB1, "url": "http://app1:8001"},
+        {"name": "channels-process-celery.service"},
+    ]
     hostvars = {"app1": {"_channels_rolled_units": rolled}, "app2": {}}
     assert channels.rolled_workers(["app1", "app2"], hostvars) == 1
     hostvars = {"app1": {"_channels_rolled_units": rolled[1:]}}

@@ -162,9 +162,9 @@ def worker(port: int) -> Tree:
 THUMBNAILS = {
     "name": "channels-background@thumbnails.service",
     "label": "app1:thumbnails",
-    "connected_to": 6379,
+    "connected_to": [6379],
 }
-CELERY = {"name": "channels-celery.service", "label": "app1:celery", "connected_to": 6380}
+CELERY = {"name": "channels-celery.service", "label": "app1:celery", "connected_to": [6380]}
 EVERY = [worker(8001), worker(8002), worker(8003), THUMBNAILS, CELERY]
 
 
@@ -261,7 +261,7 @@ def test_background_units_are_restarted_at_once_beside_the_second_worker(
     ]
     # They are waited for last, together.
     assert host.said[-3:] == [
-        "  3/5 app1:8003 delivery proved in 0.5 s",
+        "  3/5 app1:8003 proved in 0.5 s",
         "  4/5 app1:thumbnails app1:celery starting",
         "  4/5 app1:thumbnails app1:celery ready after 15.5 s",
     ]
@@ -293,7 +293,7 @@ def test_phases_are_said_with_number_host_and_unit(host: Host, roll: Roll) -> No
         "  3/7 app1:8002 draining: 75 sockets left, 5 s",
         "  3/7 app1:8002 starting",
         "  3/7 app1:8002 ready after 12.5 s",
-        "  3/7 app1:8002 delivery proved in 0.5 s",
+        "  3/7 app1:8002 proved in 0.5 s",
         "  4/7 app1:thumbnails ready after 13.0 s",
     ]
 
@@ -341,7 +341,7 @@ def test_after_a_canary_that_does_not_hold_nothing_is_touched(
     [
         (
             {"rc": 1, "output": "app1 -> app2: lost"},
-            "messages are not delivered\napp1 -> app2: lost",
+            "not proved\napp1 -> app2: lost",
         ),
         ({"failed": True, "msg": "no such program"}, "no such program"),
     ],
@@ -367,6 +367,32 @@ def test_a_worker_that_the_proof_does_not_name_is_proved_from_its_turn_on(
     """It was not ready before, and what is rolled out may be what mends it."""
     roll(EVERY, proof=PROOF[:2])
     assert host.proved == [PROOF[:3], PROOF[:4], PROOF]
+
+
+def test_the_long_proof_runs_while_the_canary_is_watched(host: Host, roll: Roll) -> None:
+    """And names who was not ready before, as the short one does."""
+    long = [*PROOF[:2], "--long"]
+    roll(EVERY, proof=PROOF[:2], canary_proof=long)
+    assert host.proved == [PROOF[:3], [*long, PROOF[2]], PROOF[:4], PROOF]
+    assert host.done[:3] == ["restarted channels-web@8001", "proof", "proof"]
+
+
+def test_after_a_canary_whose_long_proof_is_red_nothing_is_touched(host: Host, roll: Roll) -> None:
+    output = "/ws/ on app1:8001: closed with 1011 after 6.0 s"
+    host.proofs = [{"rc": 0}, {"rc": 1, "output": output}]
+    answer = roll(EVERY, canary_proof=PROOF)
+    assert answer["failed"] is True
+    assert answer["msg"] == f"1/5 app1:8001 failed: not proved\n{output}"
+    assert host.done == ["restarted channels-web@8001", "proof", "proof"]
+
+
+def test_what_was_proved_is_said(host: Host, roll: Roll) -> None:
+    output = "directly: ...\n\nProved: wires (4 of 4 pairs), pages (/ on 2 workers)."
+    host.proofs = [{"rc": 0, "output": output}]
+    roll([worker(8002)], number=2, total=2)
+    assert host.said[-1] == (
+        "  2/2 app1:8002 proved in 0.5 s: wires (4 of 4 pairs), pages (/ on 2 workers)."
+    )
 
 
 def test_a_canary_that_is_not_proved_is_not_watched(host: Host, roll: Roll) -> None:

@@ -401,7 +401,7 @@ def test_a_unit_that_answers_nobody_is_ready_when_it_is_connected(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        waits = {"name": UNIT, "revision": "old", "connected_to": port}
+        waits = {"name": UNIT, "revision": "old", "connected_to": [port]}
         worker.state("active", process.pid)
         answer = worker.act("started", units=[waits])
         assert f"{UNIT} is not ready" in answer["msg"]
@@ -411,9 +411,23 @@ def test_a_unit_that_answers_nobody_is_ready_when_it_is_connected(
             # Somebody is connected, but not the unit's process.
             assert worker.act("started", units=[waits])["failed"] is True
             # And now the process that holds the connection is the unit's.
-            own = {"name": OTHER, "revision": "", "connected_to": port}
+            own = {"name": OTHER, "revision": "", "connected_to": [port]}
             worker.state("active", os.getpid(), unit=OTHER)
             assert worker.act("started", units=[own])["changed"] is False
+
+
+def test_a_unit_without_a_server_is_ready_when_its_process_has_run_for_some_time(
+    worker: Worker, process: subprocess.Popen[bytes]
+) -> None:
+    unit = {"name": UNIT, "revision": "old"}
+    worker.state("active", process.pid)
+    answer = worker.act("started", units=[unit])
+    assert f"{UNIT} is not ready: process {process.pid} has run for 0." in answer["msg"]
+    assert "s of 3 s" in answer["msg"]
+
+    # The first process of the machine has run for longer than that.
+    worker.state("active", 1, unit=OTHER)
+    assert worker.act("started", units=[{"name": OTHER, "revision": ""}])["changed"] is False
 
 
 def test_a_worker_that_never_gets_ready_fails_with_its_own_words(
@@ -621,7 +635,7 @@ def test_a_watch_asks_nothing_of_a_unit_that_answers_nobody(
     worker: Worker, process: subprocess.Popen[bytes], state: str
 ) -> None:
     worker.state(state, process.pid)
-    unit = {"name": UNIT, "revision": "new", "connected_to": 1}
+    unit = {"name": UNIT, "revision": "new", "connected_to": [1]}
     answer = worker.act("watched", units=[unit])
     assert answer["units"][UNIT]["phase"] == "stopping"
     assert worker.asked == []
@@ -649,7 +663,7 @@ def test_a_watch_does_not_wait_for_background_units_beside_a_worker(
     worker.state("deactivating", process.pid, unit=OTHER)
     units = [
         {"name": UNIT, "revision": "old", "url": worker.url},
-        {"name": OTHER, "revision": "old", "connected_to": 1},
+        {"name": OTHER, "revision": "old", "connected_to": [1]},
     ]
     answer = worker.act(step, units=units, timeout=60)
     phases = {name: told["phase"] for name, told in answer["units"].items()}
@@ -665,7 +679,7 @@ def test_those_beside_are_looked_at_and_neither_touched_nor_waited_for(
     worker: Worker, process: subprocess.Popen[bytes], clock: list[float]
 ) -> None:
     unit = {"name": UNIT, "revision": "new", "url": worker.url}
-    beside = {"name": OTHER, "revision": "new", "connected_to": 1}
+    beside = {"name": OTHER, "revision": "new", "connected_to": [1]}
     arguments: Tree = {"units": [unit], "beside": [beside], "timeout": 1}
     worker.state("active", process.pid)
     worker.state("deactivating", process.pid, unit=OTHER)
@@ -703,6 +717,46 @@ def test_what_is_ready_is_proved_in_the_same_call(
     took = answer["proof"].pop("seconds")
     assert answer["proof"] == found
     assert took >= 0
+
+
+def test_a_proof_runs_while_units_are_watched(
+    worker: Worker, process: subprocess.Popen[bytes], clock: list[float], tmp_path: Path
+) -> None:
+    """And what it says is waited for, though the watch is over."""
+    worker.state("active", process.pid)
+    began = tmp_path / "began"
+    unit = {"name": UNIT, "revision": "old", "url": worker.url}
+    worker.live = [(200, b"{}")]
+    # The clock of the watch is not that of the proof.
+    proof = ["sh", "-c", f"touch {began}; echo proved"]
+    answer = worker.act("watched", units=[unit], hold=6, proof=proof)
+    assert answer.get("failed", False) is False
+    assert answer["proof"]["output"] == "proved\n"
+    assert clock[0] >= 1006
+    assert began.exists()
+    # The proof is silent on the channel layer; a question to /-/ready is a message there.
+    assert set(worker.asked) == {"/-/live"}
+
+
+def test_a_unit_that_ends_is_told_and_not_the_proof(
+    worker: Worker, process: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    """Its journal says more than sockets that were lost with it; and nobody waits for them."""
+    worker.state("active", process.pid)
+    worker.state("activating", restarts=1)
+    unit = {"name": UNIT, "revision": "old", "url": worker.url}
+    answer = worker.act("watched", units=[unit], hold=6, proof=["sleep", "60"])
+    assert "its process ended and systemd started it again" in answer["msg"]
+    assert JOURNAL in answer["msg"]
+
+
+def test_a_proof_that_cannot_be_run_is_a_failure(
+    worker: Worker, process: subprocess.Popen[bytes]
+) -> None:
+    worker.state("active", process.pid)
+    unit = {"name": UNIT, "revision": "old", "url": worker.url}
+    answer = worker.act("watched", units=[unit], timeout=1, proof=["/no/such/program"])
+    assert answer["msg"] == "/no/such/program cannot be run: No such file or directory"
 
 
 @pytest.mark.parametrize(("state", "step"), [("activating", "watched"), ("inactive", "stopped")])

@@ -16,7 +16,7 @@ else:
     core = importlib.import_module("ansible.module_utils.channels_units")
 
 WEB = core.Unit("web", "app1:8001", revision="new", url="http://10.0.0.10:8001")
-CELERY = core.Unit("celery", "app1:celery", revision="new", connected_to=6380)
+CELERY = core.Unit("celery", "app1:celery", revision="new", connected_to=[6380])
 OLD = core.Status("active", process=7, last_process=7, revision="old")
 DRAINING = core.Status("deactivating", process=7, last_process=7, revision="old")
 STARTING = core.Status("activating", process=8, last_process=8, revision="new")

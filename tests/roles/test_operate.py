@@ -124,6 +124,13 @@ def test_a_verb_is_a_playbook_and_what_it_is_told(
     assert f"{arguments[0]}: done in" in result.stdout
 
 
+def test_a_deploy_can_resolve_packages_anew(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REFRESH", "yes")
+    desk.run("staging", "deploy")
+    (call,) = desk.calls()
+    assert call.variables["deploy_refresh"] == "yes"
+
+
 def test_further_arguments_are_ansibles(desk: Desk) -> None:
     desk.run("staging", "deploy", "v1.2", "--", "-e", "channels_source=/elsewhere", "-v")
     desk.run("staging", "restart", "--", "-v")
@@ -150,11 +157,28 @@ def test_a_host_is_drained_and_brought_back(desk: Desk, verb: str) -> None:
     assert call.variables == {"drain_host": "app1", "deploy_operation": f"{verb} app1"}
 
 
-def test_an_inventory_that_is_not_there_is_refused(desk: Desk) -> None:
-    result = desk.run("prodcution", "deploy")
+@pytest.mark.parametrize("name", ["prodcution", ""])
+def test_an_inventory_that_is_not_there_is_refused(desk: Desk, name: str) -> None:
+    """Nor are all inventories taken for one."""
+    result = desk.run(name, "deploy")
     assert result.returncode == 1
-    assert result.stderr == "There is no inventory prodcution. ENV= takes one of: staging \n"
+    assert result.stderr == f"There is no inventory '{name}'. ENV= takes one of: staging\n"
     assert desk.calls() == []
+
+
+@pytest.mark.parametrize("name", ["prodcution", ""])
+@pytest.mark.parametrize("verb", ["check", "verify", "releases", "unlock"])
+def test_make_refuses_an_inventory_that_is_not_there(verb: str, name: str) -> None:
+    result = subprocess.run(
+        ["make", "--no-print-directory", "--assume-old=tools", verb, f"ENV={name}"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"There is no inventory '{name}'. ENV= takes one of: ")
+    assert result.stdout == ""
 
 
 @pytest.mark.parametrize("failing", ["playbooks/deploy.yml", "playbooks/"])

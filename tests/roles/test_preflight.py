@@ -32,7 +32,6 @@ GOOD = {
     "cluster_postgres_address": "10.0.0.9",
     "cluster_redis_address": "10.0.0.9",
     "channels_secret_key": f"{SECRET}-" + "0123456789" * 3,
-    "channels_jwt_key": f"{SECRET}-" + "9876543210" * 3,
     "channels_probe_token": f"{SECRET}-probe",
     "postgres_password": f"{SECRET}-postgres",
     "redis_layer_password": f"{SECRET}-layer",
@@ -44,39 +43,58 @@ BAD: dict[str, list[Any]] = {
     "base_journal_max_use": ["500 MB", "99999999999T"],
     "base_packages": [["--purge"], ["two words"]],
     "base_sysctl": [{"net.*": 1}, {"net.ipv4.ip_forward": True}],
+    "channels_allow_known_faults": [["Redis 8"], ["a b"]],
     "channels_application": ["config.asgi", "config..asgi:application"],
     "channels_archive_directory": ["archives", "/etc/passwd/archives"],
+    "channels_build": [[""], ["npm run build", " "]],
     "channels_canary_seconds": [-1, 3601],
     "channels_celery_application": ["config:a:b", "-config"],
+    "channels_check_paths": [["login/"], ["/-/ready"]],
+    "channels_check_sockets": [
+        [{"close": 1006, "path": "/ws/"}],
+        [{"close": 4001, "path": "/ws/", "status": 403}],
+    ],
     "channels_drain_pace": [0, 10001],
     "channels_drain_window": [0, 3601],
     "channels_environment": [{"A-NAME": SECRET}, {"PYTHONPATH": SECRET}],
+    "channels_extras": [["-prod"], ["two words"]],
     # The second one is a file of tasks here, and not where the roll looks for it.
     "channels_hooks": [{"before_lunch": []}, {"before_restart": ["site.yml"]}],
-    "channels_jwt_key": [f"{SECRET}-short", f"{SECRET},with,commas,that,is,long,enough"],
-    "channels_jwt_key_fallbacks": [[f"{SECRET}-short"], [f"{SECRET},with,commas,long,enough"]],
-    "channels_lock_directory": ["/nowhere", "."],
-    "channels_lock_package": ["-chat", "two words"],
     "channels_max_sockets": [0, 65536 - 127],
     "channels_probe_token": [f"{SECRET} with spaces", "hunter2-short"],
+    "channels_processes": [
+        {"mail": {"runworker": []}},
+        {"beat": {"celery": "beat", "once": False}},
+    ],
     "channels_ready_timeout": [4, 601],
     "channels_releases_kept": [1, 101],
+    "channels_python": ["3", "3.10"],
+    "channels_requirements": ["/etc/passwd", "../list.txt"],
+    "channels_root": ["/srv", "a/../../b"],
     "channels_secret_key": [f"{SECRET}-short", f"{SECRET} with spaces that is long enough"],
     "channels_secret_key_fallbacks": [[f"{SECRET}-short"], [f"{SECRET},with,commas,long,enough"]],
     "channels_settings_module": ["config/settings.py", "config..settings"],
-    "channels_source": ["/nowhere", "app"],
+    "channels_source": ["https://ada:password@git.test/shop", "/nowhere"],
     "channels_source_excludes": [["[a,b]*"], ["media/"]],
+    "channels_source_includes": [["/dist"], ["static/../../x"]],
+    "channels_source_ref": ["-x", "two words"],
+    # The second one is a token, and the application is no repository.
+    "channels_source_token": [f"{SECRET} words", f"{SECRET}token"],
     "channels_stop_timeout": [4, 3601],
     "channels_stream_grace": [0, 3601],
     "channels_users": [{"ada": 12345678}, {"ada": ""}],
+    "channels_writable": [["var/media", "var"], ["../media"]],
+    "channels_writable_store": ["shared", "/tmp/media"],
     "channels_websocket_max_size": [65535, 134217729],
+    "cluster_acme_directory": ["ca.example.org/directory", "http://ca.example.org/directory"],
+    "cluster_acme_email": ["nobody", "two words@example.org"],
     "cluster_address": ["10.0.0.300", "fe80::1"],
     "cluster_app_addresses": [["10.0.0.0/8"], ["app1"]],
-    "cluster_background_channels": [["two words"], ["mail", "mail"]],
-    "cluster_celery_processes": [-1, 65],
     "cluster_database_pool_size": [0, 101],
     "cluster_edge_addresses": [["10.0.0.1:80"], ["0.0.0.0"]],
     "cluster_edge_http_port": [22, 65536],
+    "cluster_edge_inside_port": [22, 65536],
+    "cluster_edge_https_port": [22, 65536],
     "cluster_edge_urls": [[], ["http://10.0.0.1/path"]],
     "cluster_first_worker_port": [1023, 65280],
     "cluster_guarded_ports": [
@@ -91,22 +109,37 @@ BAD: dict[str, list[Any]] = {
     "cluster_postgres_database": ["template1", "a" * 64],
     "cluster_postgres_port": [80, 65536],
     "cluster_postgres_user": ["postgres", "a" * 55],
+    "cluster_proxy_protocol": [True, True],
     "cluster_redis_address": ["", "[2001:db8::1]"],
+    "cluster_redis_broker_address": ["10.0.0.10", ""],
     "cluster_redis_broker_port": [80, 65536],
     "cluster_redis_layer_port": [80, 65536],
+    "cluster_redis_tls": [True, True],
     "cluster_redis_user": ["default", "administrator"],
     "cluster_server_names": [["chat.example.org:8443"], ["chat_1.example.org"]],
+    "cluster_trusted_proxies": [["0.0.0.0/0"], ["10.0.1.5/24"]],
+    "cluster_tls_days_left": [0, 61],
     "cluster_user": ["root", "a" * 32],
     "cluster_workers": [0, 257],
     "cluster_workers_per_host": [0, 257],
+    "nginx_acme_arguments": [[""], ["two\nlines"]],
+    "nginx_acme_dns_hook": ["hook", "/usr/local/bin/hook --force"],
     "nginx_client_max_body_size": ["99999999999g", "8mb"],
     "nginx_handshakes_burst": [0, 10000011],
+    "nginx_handshakes_per_address": [-1, 1000001],
+    "nginx_handshakes_per_address_burst": [0, 100000101],
     "nginx_handshakes_per_second": [0, 1000001],
     "nginx_handshakes_per_worker": [0, 10001],
+    "nginx_keepalive_timeout": [4, 3601],
+    "nginx_hsts_max_age": [-1, 63072001],
     "nginx_local_port": [0, 65536],
     "nginx_proxy_read_timeout": [59, 604801],
+    "nginx_real_ip_header": ["Forwarded", "proxy_protocol"],
     "nginx_retry_after": [0, 301],
+    "nginx_sockets_per_address": [-1, 65536],
     "nginx_static_cache_minutes": [0, 525601],
+    "nginx_tls_certificate": ["tls/chat.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n"],
+    "nginx_tls_key": [f"{SECRET}/chat.key", f"-----BEGIN PRIVATE KEY-----\n{SECRET}\n"],
     "nginx_worker_connections": [63, 65536],
     "nginx_worker_shutdown_timeout": [0, 604801],
     "postgres_max_connections": [19, 10001],
@@ -167,7 +200,8 @@ def good() -> Tree:
     hosts, groups = one_of_each()
     hosts["app1"] = {"cluster_workers": 3, "cluster_address": "fd00::1"}
     hosts["lb1"] = {"nginx_http_snippet": "resolver 10.0.0.1;"}
-    return inventory(hosts, groups)
+    # As YAML reads off without quotes.
+    return inventory(hosts, groups, cluster_tls=False)
 
 
 def by_rule(turn: int) -> Tree:
@@ -267,7 +301,9 @@ def assorted() -> Tree:
         "cluster_nofile": "plenty",
         "channels_stop_timeout": 1,
         "channels_settings_module": "{{ no_such_variable }}",
-        "cluster_background_channels": [None],
+        "channels_source_excludes": [None],
+        "cluster_background_channels": ["mail"],
+        "channels_jwt_key": SECRET,
         "redis_broker_password": 1234567890123456,
     }
     hosts["app2"] = {
@@ -578,8 +614,22 @@ def test_services_of_different_hosts_may_take_one_port(runs: dict[str, Run]) -> 
 
 
 def test_a_list_has_elements_of_its_type(runs: dict[str, Run]) -> None:
-    said = problems(runs["assorted"])["app1", "cluster_background_channels"]
-    assert said.startswith("cluster_background_channels is [None]; allowed: a list of strings: ")
+    said = problems(runs["assorted"])["app1", "channels_source_excludes"]
+    assert said.startswith("channels_source_excludes is [None]; allowed: a list of strings: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "instead"),
+    [
+        ("cluster_background_channels", "set channels_processes, for each channel an entry"),
+        ("channels_jwt_key", "set the variable that the application reads in channels_environment"),
+    ],
+)
+def test_a_variable_of_an_earlier_version_is_refused_with_what_to_set_instead(
+    runs: dict[str, Run], name: str, instead: str
+) -> None:
+    said = problems(runs["assorted"])["app1", name]
+    assert said.startswith(f"{name} is no longer a variable of the kit; {instead}")
 
 
 def test_a_secret_is_a_string(runs: dict[str, Run]) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -36,14 +37,17 @@ from plugins.test.values import REDIS_UNITS
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from channels_kit.probe.address import check_base
+from channels_kit.probe.address import UsageError, check_base
+from channels_kit.probe.checks import Checks, SocketCheck
 from channels_kit.serving.settings import ServingSettings
 from chat.management.commands.ensure_users import _parse as parse_users
 
+from .certificates import Store, make
 from .edge import NGINX
 from .formats import parse_unit
 from .house import ROLE_NAMES, ROOT, options
 from .postgres_server import POSTGRES, directory_of_postgres
+from .rendered import RELEASE
 from .test_postgres_settings import Server
 from .values import House, Systemd, each, run
 
@@ -233,6 +237,56 @@ paths = st.one_of(
     ),
     texts,
 )
+url_paths = st.one_of(
+    st.from_regex(r"\A/[A-Za-z0-9._~!$&'()*+,;=:@/?-]{0,12}(%[0-9A-F]{2})?\Z"),
+    texts.map("/{}".format),
+    texts,
+    st.sampled_from(
+        [
+            "/",
+            "/ws/chat/lobby/?token=a%20b&x='y'$z",
+            "/a;b=1?",
+            "/$HOME/${x}/$$/`id`",
+            "/100%",
+            "/%u",
+            "/a#b",
+            "//a",
+            "/-/ready",
+            "/-/probe/a/b/",
+            "/-",
+            "/[a]",
+            "/größe",
+            "/" + "x" * 1999,
+            "/" + "x" * 2000,
+            5,
+            None,
+        ]
+    ),
+)
+checked_sockets = st.one_of(
+    url_paths,
+    st.fixed_dictionaries(
+        {"path": url_paths},
+        optional={
+            "close": st.sampled_from([999, 1000, 1005, 1006, 1011, 1015, 3000, 4999, 5000, "4001"]),
+            "status": st.sampled_from([299, 300, 403, 499, 500, True, "403"]),
+            "subprotocol": st.sampled_from(["graphql-ws", "a b", "", "größe", "a,b", 5]),
+            "headers": st.dictionaries(
+                st.sampled_from(["X-Client", "Origin", "host", "X a", "", "Sec-WebSocket-Key"]),
+                st.sampled_from(["probe", "it's $HOME", "", " a", "a\nb", "größe", 5]),
+                max_size=2,
+            ),
+            "other": others,
+        },
+    ),
+    st.sampled_from(
+        [
+            {"path": "/ws/", "close": 4001, "headers": {"X-Client": 'it\'s $HOME "x" %i'}},
+            {"path": "/ws/", "status": 403, "subprotocol": "graphql-transport-ws"},
+            {"close": 4001},
+        ]
+    ),
+)
 settings_of = mappings(
     st.one_of(
         st.sampled_from(["save", "hz", "appendonly", "port", "Port", "bind", "work_mem", "a.b"]),
@@ -290,6 +344,21 @@ instances = st.fixed_dictionaries(
         )
     },
 )
+proxies = ip_addresses | st.sampled_from(
+    [
+        "10.0.1.0/24",
+        "10.0.0.0/8",
+        "fc00::/7",
+        "2001:DB8::/32",
+        "10.0.1.5/24",
+        "0.0.0.0/0",
+        "::/0",
+        "0.0.0.0/1",
+        "10.0.1.0/255.255.255.0",
+        "10.0.1.0/",
+        "::ffff:10.0.1.0/120",
+    ]
+)
 guards = mappings(
     st.sampled_from(["channels", "postgres"]),
     st.fixed_dictionaries(
@@ -305,6 +374,40 @@ packages = st.lists(
         texts,
     ),
     max_size=3,
+)
+process_names = st.sampled_from(["mail", "a-b_1", "x" * 40, "x" * 41, "A", "a b", "-a", "1", ""])
+channels_of = lists(
+    st.sampled_from(["thumbnails", "send-mail", "-x", ".x", "a.b", "a!b", "x" * 99, "x" * 100])
+    | st.sampled_from(["ä", "%i", "a", "A", "a b", "a@b"])
+    | texts
+)
+arguments_of = lists(texts)
+made_processes = st.one_of(
+    st.fixed_dictionaries(
+        {"celery": st.sampled_from(["worker", "worker", "beat", "flower", True])},
+        optional={
+            "arguments": arguments_of,
+            "concurrency": numbers(1, 64),
+            "queues": lists(st.sampled_from(["mail", "a.b", "a,b", "a b"]) | texts),
+        },
+    ),
+    st.fixed_dictionaries(
+        {"runworker": channels_of},
+        optional={
+            "connected_to": lists(numbers(1, 65535)),
+            "instances": numbers(1, 64),
+            "once": st.booleans() | st.just("yes"),
+        },
+    ),
+    st.fixed_dictionaries(
+        {"manage": texts | st.sampled_from(["send --all", "say 'a b' $x %i", "--help", "'a", 5])},
+        optional={"instances": numbers(1, 64), "queues": st.just(["a"])},
+    ),
+    st.fixed_dictionaries(
+        {"command": st.lists(texts, max_size=3).map(lambda more: ["python", *more]) | arguments_of},
+        optional={"once": st.booleans(), "celery": st.just("worker")},
+    ),
+    others,
 )
 MADE: dict[str, st.SearchStrategy[Any]] = {
     "base_firewall_enabled": st.booleans() | st.sampled_from(["yes", 1, None]),
@@ -328,15 +431,17 @@ MADE: dict[str, st.SearchStrategy[Any]] = {
         st.sampled_from(["A", "_a1", "1A", "A-B", "PYTHONPATH", "MAINPID", "A B", ""]) | texts,
         texts | st.sampled_from([5, 1.5, True, None, [], "x" * 131000, "x" * 131073]),
     ),
+    "channels_check_paths": lists(url_paths),
+    "channels_check_sockets": lists(checked_sockets),
     "channels_hooks": mappings(
         st.sampled_from(["before_migrate", "after_restart", "before_lunch"]),
         st.sampled_from(["tasks", "empty", "text", "broken", "mapping", "missing", "bare", None]),
     ),
-    "channels_jwt_key": secrets,
-    "channels_jwt_key_fallbacks": lists(secrets),
     "channels_max_sockets": numbers(1, 65536 - 128),
     "channels_probe_token": secrets | st.from_regex(r"\A[A-Za-z0-9._~-]{14,40}\Z"),
+    "channels_processes": mappings(process_names, made_processes),
     "channels_ready_timeout": numbers(5, 600),
+    "channels_settings_overlay": st.booleans() | st.sampled_from(["yes", 1, None]),
     "channels_releases_kept": numbers(2, 100),
     "channels_secret_key": secrets,
     "channels_secret_key_fallbacks": lists(secrets),
@@ -349,18 +454,18 @@ MADE: dict[str, st.SearchStrategy[Any]] = {
     "channels_users": mappings(
         st.sampled_from(["ada", "a@b.c", "größe", 5]), texts | st.sampled_from([12345678, None])
     ),
+    "channels_writable": lists(
+        st.sampled_from(["media", "var/media", "var", "a b", "/media", "../x", ".", "x" * 201, ""])
+    ),
+    "channels_writable_store": paths | st.just("per-host"),
     "channels_websocket_max_size": numbers(65536, 134217728),
     "cluster_address": ip_addresses | host_names,
     "cluster_app_addresses": lists(ip_addresses),
-    "cluster_background_channels": lists(
-        st.sampled_from(["thumbnails", "send-mail", "-x", ".x", "a.b", "a b", "a@b", "x" * 99])
-        | st.sampled_from(["x" * 100, "ä", "%i", "a", "A"])
-        | texts
-    ),
-    "cluster_celery_processes": numbers(0, 64),
     "cluster_database_pool_size": numbers(1, 100),
     "cluster_edge_addresses": lists(ip_addresses),
     "cluster_edge_http_port": numbers(1, 65535) | st.just(22),
+    "cluster_edge_inside_port": numbers(1, 65535) | st.just(22),
+    "cluster_edge_https_port": numbers(1, 65535) | st.just(22),
     "cluster_edge_urls": lists(
         st.builds(
             "{}{}{}".format,
@@ -387,21 +492,38 @@ MADE: dict[str, st.SearchStrategy[Any]] = {
     "cluster_postgres_database": names,
     "cluster_postgres_port": numbers(1024, 65535) | st.integers(1, 1023),
     "cluster_postgres_user": names,
+    "cluster_proxy_protocol": st.booleans() | st.sampled_from(["yes", 1, None]),
     "cluster_redis_address": hosts,
+    "cluster_redis_broker_address": hosts,
     "cluster_redis_broker_port": numbers(1024, 65535) | st.integers(1, 1023),
     "cluster_redis_layer_port": numbers(1024, 65535) | st.integers(1, 1023),
+    "cluster_redis_tls": st.booleans() | st.sampled_from(["yes", 1, None]),
     "cluster_redis_user": names,
     "cluster_server_names": lists(hosts),
+    "cluster_trusted_proxies": lists(proxies),
     "cluster_user": names,
     "cluster_workers": numbers(1, 256),
     "cluster_workers_per_host": numbers(1, 256),
+    "nginx_acme_dns_hook": st.sampled_from(
+        ["", "/usr/local/bin/hook", "hook", "/a b", "/a;b", "/a/", "/a/b-c_d.e", "/$x"]
+    ),
     "nginx_client_max_body_size": sizes("", "k", "K", "m", "M", "g", "G", "mb"),
     "nginx_handshakes_burst": numbers(1, 1000),
+    "nginx_handshakes_per_address": numbers(0, 1000000),
+    "nginx_handshakes_per_address_burst": numbers(1, 2000),
     "nginx_handshakes_per_second": numbers(1, 1000000),
     "nginx_handshakes_per_worker": numbers(1, 10000),
+    "nginx_hsts_max_age": numbers(0, 63072000),
+    "nginx_keepalive_timeout": numbers(5, 3600),
     "nginx_local_port": numbers(1, 65535),
     "nginx_proxy_read_timeout": numbers(60, 604800),
+    "nginx_real_ip_header": st.sampled_from(
+        ["X-Forwarded-For", "CF-Connecting-IP", "x-real-ip", "Forwarded", "X_Real_IP", "Cookie"]
+    )
+    | texts,
+    "nginx_redirect_to_https": st.booleans() | st.sampled_from(["yes", 1, None]),
     "nginx_retry_after": numbers(1, 300),
+    "nginx_sockets_per_address": numbers(0, 65535),
     "nginx_static_cache_minutes": numbers(1, 525600),
     "nginx_worker_connections": numbers(64, 65535),
     "nginx_worker_shutdown_timeout": numbers(1, 604800),
@@ -415,10 +537,26 @@ MADE: dict[str, st.SearchStrategy[Any]] = {
     "redis_maxmemory": sizes("", "b", "k", "kb", "KB", "m", "mb", "Mb", "g", "gb", "tb", "%"),
 }
 NOT_MADE = {
-    "channels_lock_directory": "a directory of this machine; the preflight itself looks into it",
-    "channels_lock_package": "uv alone knows what is in a lock; before anything is changed",
+    "channels_allow_known_faults": "names that packing and examination alone know",
+    "channels_build": "commands, which sh alone reads; before anything is changed",
+    "channels_extras": "the application's own; before anything is changed",
+    "channels_python": "uv alone knows which it can bring; before anything is changed",
+    "channels_requirements": "a file of the application, which is looked for when it is packed",
+    "channels_root": "a directory of the application, which is looked for when it is packed",
+    "channels_source_includes": "paths of the application, which are looked for when it is packed",
+    "channels_source_ref": "Git alone knows what it has; before anything is changed",
+    "channels_source_token": "Git's server alone knows it; before anything is changed",
     "channels_server": "a choice of three",
     "channels_source": "a directory of this machine; the preflight itself looks at it",
+    "cluster_acme_directory": "certbot alone reads it; a run reports what it says",
+    "cluster_acme_email": "the certificate authority alone reads it; a run reports what it says",
+    "cluster_tls": "a choice of three",
+    "cluster_tls_days_left": "a number that the verification alone compares",
+    "cluster_tls_enabled": "derived; an inventory that sets it is refused",
+    "cluster_tls_names": "derived; an inventory that sets it is refused",
+    "nginx_acme_arguments": "certbot alone knows its arguments; a run reports what it says",
+    "nginx_tls_certificate": "a certificate, or a file of this machine; the preflight reads it",
+    "nginx_tls_key": "a key, or a file of this machine; the preflight reads it",
     "cluster_database_connections": "derived; an inventory that sets it is refused",
     "cluster_postgres_login": "derived; an inventory that sets it is refused",
     "cluster_web_workers": "derived; an inventory that sets it is refused",
@@ -552,13 +690,14 @@ READINGS: dict[str, Reading] = {
     "channels_drain_pace": serving("drain_pace"),
     "channels_drain_window": serving("drain_window"),
     "channels_environment": lambda read, found: dict(read),
-    "channels_jwt_key": lambda read, found: found["JWT_KEY"],
-    "channels_jwt_key_fallbacks": lambda read, found: found["JWT_KEY_FALLBACKS"],
     "channels_max_sockets": serving("max_sockets"),
     "channels_probe_token": serving("probe_token"),
     "channels_secret_key": lambda read, found: found["SECRET_KEY"],
     "channels_secret_key_fallbacks": lambda read, found: found["SECRET_KEY_FALLBACKS"],
-    "channels_settings_module": lambda read, found: read["DJANGO_SETTINGS_MODULE"],
+    "channels_settings_module": lambda read, found: read.get(
+        "CHANNELS_KIT_SETTINGS", read["DJANGO_SETTINGS_MODULE"]
+    ),
+    "channels_settings_overlay": lambda read, found: "CHANNELS_KIT_SETTINGS" in read,
     "channels_stream_grace": serving("stream_grace"),
     "cluster_database_pool_size": lambda read, found: found["DATABASES"]["default"]["OPTIONS"][
         "pool"
@@ -567,14 +706,18 @@ READINGS: dict[str, Reading] = {
     "redis_broker_password": broker("password"),
     "redis_layer_password": lambda read, found: layer(found, "password"),
 }
+# What the release says where the inventory says nothing.
+FOUND = {"channels_application": "application", "channels_settings_module": "settings_module"}
 TENANT_READINGS: dict[str, Reading] = {
     "cluster_postgres_address": database("HOST"),
     "cluster_postgres_database": database("NAME"),
     "cluster_postgres_port": database("PORT"),
     "cluster_postgres_user": database("USER"),
     "cluster_redis_address": lambda read, found: layer(found, "host"),
+    "cluster_redis_broker_address": broker("hostname"),
     "cluster_redis_broker_port": broker("port"),
     "cluster_redis_layer_port": lambda read, found: layer(found, "port"),
+    "cluster_redis_tls": lambda read, found: found["CELERY_BROKER_URL"].startswith("rediss://"),
     "cluster_redis_user": lambda read, found: layer(found, "username"),
 }
 
@@ -594,6 +737,8 @@ def same(name: str, wanted: Any, read: Any) -> bool:
     if name.endswith("_address"):
         # A name is the same in any case, and an IPv6 address in any spelling.
         return str(read).lower() == str(canonical(wanted)).lower()
+    if name in FOUND and wanted == "":
+        return bool(read == RELEASE[FOUND[name]])
     return bool(read == wanted)
 
 
@@ -633,6 +778,36 @@ def test_a_variable_that_is_refused_is_not_read_or_a_policy(
         if isinstance(value, dict) and value and not policy(value):
             read = environment(house, systemd, {name: value})
             assert {key: read.get(str(key)) for key in value} != value
+
+
+# Who reads it: the proof, by the shell's host.conf
+
+
+CHECKS = ["channels_check_paths", "channels_check_sockets"]
+
+
+def test_the_proof_reads_what_passed(house: House, tmp_path: Path) -> None:
+    file = tmp_path / "host.conf"
+    for values in together(house, "app1", CHECKS):
+        file.write_text(house.file("app1", "channels", "host.conf.j2", values))
+        read = run("sh", "-euc", '. "$1"; printf %s "$CHANNELS_CHECKS"', "sh", file)
+        assert read.returncode == 0, read.stderr
+        told = json.loads(read.stdout)
+        assert told["pages"] == values.get("channels_check_paths", ["/"])
+        assert told["sockets"] == values.get("channels_check_sockets", [])
+        assert told["site"] == "http://chat.example.org"
+        checks = Checks.from_json(read.stdout)
+        assert list(checks.pages) == list(dict.fromkeys(told["pages"]))
+        assert set(checks.sockets) == {SocketCheck.parse(each) for each in told["sockets"]}
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_what_the_proof_would_not_read_is_refused(house: House, name: str) -> None:
+    """And nothing else: the rule of the preflight and that of the proof are one."""
+    key = {"channels_check_paths": "pages", "channels_check_sockets": "sockets"}[name]
+    for value in each(judged(house, name).refused):
+        with pytest.raises(UsageError):
+            Checks.from_json(json.dumps({key: value}))
 
 
 # Who reads it: Django, the Origin check and nginx, about the names of the site
@@ -676,6 +851,7 @@ def edge(house: House, tmp_path_factory: pytest.TempPathFactory) -> Callable[...
             "/run/nginx.pid": f"{directory}/nginx.pid",
             "/var/log/nginx/": f"{directory}/",
             "/var/lib/nginx/": f"{directory}/",
+            **({"/etc/nginx/tls/": f"{directory}/tls/"} if "ssl_certificate" in content else {}),
         }.items():
             assert old in content
             content = content.replace(old, new)
@@ -747,13 +923,26 @@ NGINX_OPTIONS = [
     *("nginx_client_max_body_size", "nginx_handshakes_per_worker", "nginx_local_port"),
     *("nginx_proxy_read_timeout", "nginx_retry_after", "nginx_static_cache_minutes"),
     *("nginx_worker_connections", "nginx_worker_shutdown_timeout", "cluster_edge_http_port"),
-    *("nginx_handshakes_burst", "cluster_first_worker_port"),
+    *("nginx_handshakes_burst", "cluster_first_worker_port", "nginx_real_ip_header"),
+    *("nginx_handshakes_per_address", "nginx_handshakes_per_address_burst"),
+    *("nginx_sockets_per_address", "nginx_keepalive_timeout", "cluster_trusted_proxies"),
 ]
 
 
 def test_nginx_takes_what_passed(house: House, edge: Callable[..., str]) -> None:
     for values in together(house, "lb1", NGINX_OPTIONS):
         # Of two that are too much for each other the preflight says so.
+        if not house.problems("lb1", **values):
+            assert edge(**values) == "", values
+
+
+@pytest.mark.parametrize("protocol", [False, True])
+def test_nginx_takes_the_proxies_that_passed(
+    house: House, edge: Callable[..., str], protocol: bool
+) -> None:
+    names = ["cluster_trusted_proxies", "cluster_edge_inside_port"]
+    for values in together(house, "lb1", names):
+        values["cluster_proxy_protocol"] = protocol
         if not house.problems("lb1", **values):
             assert edge(**values) == "", values
 
@@ -787,15 +976,39 @@ def test_nginx_refuses_a_size_that_is_refused(house: House, edge: Callable[..., 
             assert edge(nginx_client_max_body_size=value) != "", value
 
 
+TLS_OPTIONS = [
+    *("cluster_edge_https_port", "nginx_hsts_max_age", "nginx_redirect_to_https"),
+    "cluster_server_names",
+]
+
+
+@pytest.mark.parametrize("tls", ["acme", "files"])
+def test_nginx_takes_what_passed_with_tls(
+    house: House, edge: Callable[..., str], tmp_path_factory: pytest.TempPathFactory, tls: str
+) -> None:
+    (place,) = tmp_path_factory.getbasetemp().glob("nginx[0-9]*")
+    pair = Store(place / "tls").put(*make("chat.example.org"))
+    for values in together(house, "lb1", TLS_OPTIONS):
+        if not house.problems("lb1", **values):
+            with_tls = {**values, "cluster_tls": tls, "_nginx_certificate": {"id": pair}}
+            assert edge(**with_tls) == "", values
+
+
+def test_a_shell_takes_the_hook_as_one_word(house: House) -> None:
+    for value in judged(house, "nginx_acme_dns_hook").passed:
+        assert shlex.split(f"{value} present") == ([value] if value else []) + ["present"]
+
+
 # Who reads it: systemd
 
 
-UNITS = ["channels-web@.service", "channels-background@.service", "channels-celery.service"]
 UNIT_OPTIONS = [
     *("channels_celery_application", "channels_ready_timeout", "channels_stop_timeout"),
-    *("channels_websocket_max_size", "cluster_celery_processes", "cluster_home", "cluster_user"),
+    *("channels_websocket_max_size", "channels_processes", "cluster_home", "cluster_user"),
+    *("channels_writable", "channels_writable_store"),
     *("cluster_nofile", "cluster_edge_addresses", "cluster_address"),
 ]
+RELEASE_OF_CELERY = {**RELEASE, "celery": "config"}
 
 
 def verify(
@@ -805,10 +1018,16 @@ def verify(
     written: list[list[Path]] = []
     for number, values in enumerate(rows):
         written.append([])
-        for name in UNITS:
-            content = house.file("app1", "channels", f"{name}.j2", values)
+        unit_files = house.render(
+            "app1",
+            "channels",
+            "{{ _channels_unit_files }}",
+            values,
+            channels_release=RELEASE_OF_CELERY,
+        )
+        for name, content in unit_files.items():
             # Of the units alone; that the programs are there is another matter.
-            content = re.sub(r"(?m)^(Exec\w+=)\S+/python ", r"\1/bin/true ", content)
+            content = re.sub(r"(?m)^(Exec\w+=)/\S+", r"\1/bin/true", content)
             file = directory / name.replace("channels-", f"channels-{number}-")
             file.write_text(content.replace("@REVISION@", "0"))
             written[-1].append(file)
@@ -888,28 +1107,62 @@ def test_a_user_that_passes_is_one_for_useradd_and_systemd(
             assert not taken(name) or name == "root" or name != name.lower(), name
 
 
-def test_a_channel_that_passes_is_a_unit_and_a_channel(house: House, systemd: Systemd) -> None:
-    both = judged(house, "cluster_background_channels")
-    for channels in both.passed:
-        assert len(set(channels)) == len(channels)
-        for name in channels:
-            assert systemd.unit_name(f"channels-background@{name}.service"), name
-            assert BaseChannelLayer().require_valid_channel_name(name), name
-    for channels in both.refused:
-        for name in channels if len(set(channels)) == len(channels) else []:
-            alone = house.problems(
-                "app1", "cluster_background_channels", cluster_background_channels=[name]
-            )
-            # A dash would be an option, a dot a hidden file. With its host, a process has a name
-            # of 100 characters at most.
-            if alone and not name.startswith(("-", ".")) and len(f"app1:{name}") <= 100:
-                try:
-                    valid = BaseChannelLayer().require_valid_channel_name(name)
-                except TypeError:
-                    valid = False
-                assert not (valid and systemd.unit_name(f"channels-background@{name}.service")), (
-                    name
-                )
+def test_a_process_that_passes_is_run_as_it_was_written(house: House, systemd: Systemd) -> None:
+    looked = 0
+    nasty = [{"x": {"command": ["python", text]}} for text in NASTY]
+    nasty = [
+        each
+        for each in nasty
+        if not house.problems("app1", "channels_processes", channels_processes=each)
+    ]
+    for processes in [*judged(house, "channels_processes").passed, *nasty]:
+        found = house.render(
+            "app1",
+            "channels",
+            "{{ _channels_unit_files }}",
+            {"channels_processes": processes},
+            channels_release=RELEASE_OF_CELERY,
+        )
+        units = house.render(
+            "app1", "channels", "{{ _channels_wanted_units }}", {"channels_processes": processes}
+        )
+        for unit in units:
+            assert systemd.unit_name(unit["name"]), unit
+            assert len(unit["label"]) <= 100
+        for name, process in processes.items():
+            several = "@" if process.get("instances", 1) > 1 else ""
+            service = parse_unit(found[f"channels-process-{name}{several}.service"])["Service"]
+            words = systemd_words(service["ExecStart"][0])
+            given = process.get("arguments", process.get("runworker", process.get("command", [])))
+            if "manage" in process:
+                given = shlex.split(process["manage"])
+            if "command" in process:
+                given = given[1:]
+            looked += len(given)
+            assert [word for word in given if word not in words] == [], service["ExecStart"]
+    assert looked > 30
+
+
+def systemd_words(line: str) -> list[str]:
+    """The words of a command line as systemd has them; no specifier and no variable is in it."""
+    words: list[str] = []
+    for quoted, plain in re.findall(r'"((?:\\.|[^"\\])*)"|(\S+)', line):
+        text = plain or re.sub(r"\\(.)", r"\1", quoted)
+        rest = text.replace("%%", "").replace("$$", "")
+        assert not re.search(r"[%$]", rest.replace("%i", "")), line
+        words.append(text.replace("%%", "%").replace("$$", "$"))
+    return words
+
+
+def test_a_channel_that_passes_is_a_channel(house: House) -> None:
+    for name in each(["thumbnails", "-x", ".x", "a!b", "x" * 99, "x" * 100, "ä", "a b", "a@b", ""]):
+        processes = {"mail": {"runworker": [name]}}
+        wrong = house.problems("app1", "channels_processes", channels_processes=processes)
+        try:
+            valid = bool(BaseChannelLayer().require_valid_channel_name(name))
+        except TypeError:
+            valid = False
+        assert valid == (not wrong), name
 
 
 def test_the_journal_takes_a_size_that_passes(house: House, systemd: Systemd) -> None:

@@ -6,6 +6,7 @@ import pytest
 from plugins.filter.releases import (
     channels_hosts,
     release_holder,
+    release_is_first,
     release_left,
     release_lines,
     release_refusal,
@@ -160,6 +161,20 @@ def test_the_release_that_runs_is_not_that_of_a_host_on_which_nothing_does() -> 
     hosts = [host("app1", A, serves=False), host("app2", B)]
     assert release_selected(hosts, "running") == B
     assert release_selected(hosts[:1], "running") == A, "better than none"
+
+
+def test_a_first_start_that_was_not_completed_is_not_kept() -> None:
+    """The application may have been mended since."""
+    failed = {**host("app1", A, release(A, 100)), "kit": "0.4.0"}
+    idle = {**host("app2", "", serves=False), "kit": ""}
+    for hosts in both_orders(failed, idle):
+        assert release_is_first(hosts, "0.4.0")
+        assert release_selected(hosts, "running", "0.4.0") == "new"
+    # Once one was complete, it is kept.
+    complete = {**host("app2", B, release(B, recorded=100)), "kit": "0.4.0"}
+    assert release_selected([failed, complete], "running", "0.4.0") == B
+    # What an earlier version has left may have no record.
+    assert release_selected([{**failed, "kit": "0.1.0"}], "running", "0.4.0") == A
 
 
 def test_where_nothing_has_run_the_application_is_packed() -> None:

@@ -20,6 +20,8 @@ ADA = {"who": "ada@desk", "what": "deploy v1.2", "run": "desk:1:1"}
 BOB = {"who": "bob@desk", "what": "rollback", "run": "desk:2:2"}
 MANAGE = """#!/bin/sh
 echo "$*" >> {root}/said
+[ ! -e {root}/without ] || {{ echo "Unknown command: 'collectstatic'" >&2; exit 1; }}
+[ ! -e {root}/own ] || cat {root}/own
 [ ! -e {root}/refused ] || {{ echo "ImproperlyConfigured: no STATIC_ROOT" >&2; exit 1; }}
 """
 SYSTEMCTL = """#!/bin/sh
@@ -127,8 +129,22 @@ def host(tmp_path: Path) -> Iterator[Host]:
             process.kill()
 
 
-RELEASE_FILES = ("app/manage.py", "kit/channels_kit/probe.py", "kit.txt")
+RELEASE_FILES = ("app/manage.py", "kit/channels_kit/probe.py", "release.json")
 PACKAGES = ("django/__init__.py", "django/__pycache__/a.pyc")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("release.json", '{"kit": "0.4.0", "root": "."}'), ("kit.txt", "0.4.0\n")],
+)
+def test_the_current_release_says_the_version_of_its_kit(host: Host, name: str, text: str) -> None:
+    """The second one is how version 0.3.0 and before say it."""
+    release = host.home / "releases" / A
+    release.mkdir(parents=True)
+    (host.home / "current").symlink_to(release)
+    assert host.releases.kit() == ""
+    (release / name).write_text(text)
+    assert host.releases.kit() == "0.4.0"
 
 
 # install
@@ -150,8 +166,57 @@ def test_a_release_is_unpacked_with_its_packages(host: Host) -> None:
     found = host.run([str(release / "python"), "-c", asked])
     assert found.startswith(str(host.home / "environments" / "env"))
     said = (host.root / "said").read_text()
-    assert said == f"--release .{A} collectstatic --no-input --verbosity 0\n"
+    collect = "collectstatic --settings=channels_kit.collected --no-input --verbosity 0"
+    assert said == f"--release .{A} {collect}\n"
     assert not host.releases.install(A, "env", USER), "it is there"
+
+
+def test_a_project_without_staticfiles_has_nothing_collected(host: Host) -> None:
+    host.bring(A, RELEASE_FILES)
+    host.bring("env", PACKAGES)
+    assert host.releases.install(A, "env", USER, static=False)
+    assert not (host.root / "said").exists()
+    # Where it was thought to have them.
+    host.bring(B, RELEASE_FILES)
+    (host.root / "without").touch()
+    assert host.releases.install(B, "env", USER)
+
+
+@pytest.mark.parametrize(
+    ("own", "linked"),
+    [
+        ("app/staticfiles", True),
+        ("app/var/static", True),
+        # It came with files.
+        ("app", False),
+        ("static", False),
+        ("", False),
+    ],
+)
+def test_the_projects_own_directory_of_static_files_leads_to_those_of_the_release(
+    host: Host, own: str, linked: bool
+) -> None:
+    host.bring(A, RELEASE_FILES)
+    host.bring("env", PACKAGES)
+    told = str(host.home.resolve() / "releases" / f".{A}" / own) if own else ""
+    (host.root / "own").write_text(f'noise\n{{"static_root": "{told}"}}\n')
+    assert host.releases.install(A, "env", USER)
+    release = host.home / "releases" / A
+    path = release / (own or "app")
+    assert path.is_symlink() == linked
+    if linked:
+        assert path.resolve() == (release / "static").resolve(), "as the release is named now"
+
+
+def test_units_that_start_at_boot_are_told(host: Host) -> None:
+    units = host.layout.units
+    (units / "multi-user.target.wants").mkdir()
+    for name in ("channels-process-beat.service", "channels-web@.service", "nginx.service"):
+        (units / name).touch()
+    link = units / "multi-user.target.wants" / "channels-process-beat.service"
+    link.symlink_to(units / "channels-process-beat.service")
+    assert host.releases.enabled() == ["channels-process-beat.service"]
+    assert host.releases.unit_files() == ["channels-process-beat.service", "channels-web@.service"]
 
 
 def test_the_application_reads_its_release_whatever_umask_root_has(host: Host) -> None:
@@ -169,6 +234,39 @@ def test_the_application_reads_its_release_whatever_umask_root_has(host: Host) -
         if not path.is_symlink() and not path.stat().st_mode & (0o001 if path.is_dir() else 0o004)
     ]
     assert unreadable == []
+
+
+# Makes a virtual environment as Python does, as much of it as is needed.
+PYTHON = """\
+#!/bin/sh
+[ "$2" = venv ] || exit 0
+for venv; do :; done
+mkdir -p "$venv/bin" "$venv/lib/python3.12/site-packages"
+echo "home = $(dirname "$0")" > "$venv/pyvenv.cfg"
+cp "$0" "$venv/bin/python"
+"""
+
+
+def test_a_release_can_bring_its_python(host: Host) -> None:
+    host.bring(A, RELEASE_FILES)
+    host.bring("env", PACKAGES)
+    python = "python-3.12.9-x86_64"
+    with tarfile.open(host.home / "archives" / f"{python}.tar.gz", "w:gz") as archive:
+        entry = tarfile.TarInfo("bin/python3")
+        entry.size, entry.mode = len(PYTHON), 0o755
+        archive.addfile(entry, io.BytesIO(PYTHON.encode()))
+    assert host.releases.install(A, "env", USER, python=python)
+    configuration = host.home / "environments/env/pyvenv.cfg"
+    assert configuration.read_text() == f"home = {host.home}/pythons/{python}/bin\n"
+
+    # It stays for as long as an environment needs it.
+    host.make_current(A)
+    (host.home / "pythons" / "python-3.11.0-x86_64").mkdir()
+    host.bring("python-3.11.0-x86_64", ["bin/python3"])
+    assert host.prune(2) == {
+        "srv/channels/pythons/python-3.11.0-x86_64",
+        "srv/channels/archives/python-3.11.0-x86_64.tar.gz",
+    }
 
 
 def test_a_release_of_the_same_packages_shares_them(host: Host) -> None:

@@ -15,13 +15,15 @@ from typing import Any
 
 import pytest
 
-from .house import ROLE_NAMES, ROLES, ROOT, Run, Tree, finish, read_yaml, start
+from .house import ROLE_NAMES, ROLES, ROOT, Run, Tree, defaults, finish, read_yaml, start
+from .projects import KIT_LOCK, django_project, fake_uv, write
 from .test_preflight import GOOD
 
 OLD, NEW, BAD = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
 HOSTS = ("app1", "app2")
 VERSION = "0.2.0"
-WEB, CELERY = "channels-web@8001.service", "channels-celery.service"
+WEB, CELERY = "channels-web@8001.service", "channels-process-celery.service"
+BEAT = "channels-process-beat.service"
 UNITS = (WEB, "channels-web@8002.service", CELERY)
 
 # Answers by what the test says of a host, and writes down what it was asked.
@@ -44,8 +46,13 @@ class ActionModule(ActionBase):
         told = [f"{NAME} {host}", arguments.get("state", ""), *(unit[9:-8] for unit in units)]
         if "number" in arguments:
             told.append(f"{arguments['number']}/{arguments['total']}")
-            workers = [word[9:].split("=")[0] for word in arguments.get("proof", [])[2:]]
+            proof = arguments.get("proof", [])
+            workers = [word[9:].split("=")[0] for word in proof if word.startswith("--worker=")]
+            long = [*arguments.get("canary_proof", []), "--hold=0"]
+            assert not proof or proof == long, "the short proof is the long one, but for its hold"
             told.append(f"proving {' '.join(workers)}" if workers else "")
+        if NAME == "record_systemd":
+            told += [str(arguments.get(name, "")) for name in ("name", "enabled")]
         if NAME == "record_copy":
             told.append(arguments["content"].strip())
         if NAME == "channels_release":
@@ -66,6 +73,7 @@ class ActionModule(ActionBase):
             said = {"msg": "Locked by ann."} if refused else {}
             return {**result, **said, "refused": refused, "owner": {"who": "ada@desk"}}
         wrong = known["wrong"].get(NAME + (" proved" if "proof" in arguments else ""))
+        wrong = wrong or known["wrong"].get(f"{NAME} {arguments.get('state')}")
         if wrong:
             return {**result, "failed": True, "msg": wrong}
         # What a roll of this host has restarted runs the new release, until it is put back.
@@ -91,6 +99,8 @@ class ActionModule(ActionBase):
 UNIT = "unit of {{ channels_release.id | default('none') }}\n"
 PROGRAM = """#!/bin/sh
 echo "$(basename "$0") $*" >> "$RECORD"
+[ -z "${CHANNELS_CHECKS-}" ] || echo "checks $CHANNELS_CHECKS" >> "$RECORD"
+echo "Proved: wires (16 of 16 pairs)."
 case "$*" in *"$FAILS"*) exit 1 ;; esac
 """
 
@@ -122,6 +132,9 @@ def installed(name: str, deployed: int = 0, recorded: int = 0) -> Tree:
     return {**told, "deployed": deployed or recorded, "recorded": recorded}
 
 
+TARGET = {"python": "3.11.2", "machine": "x86_64"}
+
+
 @dataclass
 class Case:
     """A cluster of two hosts, and the plays that are run on it."""
@@ -148,6 +161,7 @@ class Case:
 
     def facts_of(self, host: str) -> Tree:
         found = {"current": OLD, "kit": "", "drained": False, "serves": True}
+        found |= {"python": "3.11", "python_full": TARGET["python"], "machine": TARGET["machine"]}
         releases = [
             {**installed(name, deployed=1), "current": name == OLD} for name in (OLD, NEW, BAD)
         ]
@@ -179,7 +193,11 @@ DELIVERY = [
     play for play in read_yaml(ROOT / "playbooks" / "verify.yml") if play["name"] == "Delivery"
 ]
 CASES = {
-    "verify": Case(DELIVERY, facts={"app1": {"drained": True, "serves": False}}),
+    "verify": Case(
+        DELIVERY,
+        facts={"app1": {"drained": True, "serves": False}},
+        variables={"channels_check_sockets": [{"path": "/ws/$x'/", "close": 4001}]},
+    ),
     "verify stopped": Case(DELIVERY, facts={"app1": {"serves": False}}),
     "verify nothing": Case(
         DELIVERY, facts={host: {"drained": True, "serves": False} for host in HOSTS}
@@ -187,6 +205,12 @@ CASES = {
     "verify no edge": Case(DELIVERY, variables={"cluster_edge_urls": []}),
     "bare": Case([imported("rollout")], NOTHING, NOTHING),
     "restart": Case([imported("rollout")], RIGHT, RIGHT, variables={"deploy_restart": "true"}),
+    "no canary": Case(
+        [imported("rollout")],
+        RIGHT,
+        RIGHT,
+        variables={"deploy_restart": "true", "channels_canary_seconds": 0},
+    ),
     "wider": Case([imported("rollout")], {**RIGHT, WEB: unit(active=False)}, RIGHT),
     "drained": Case([imported("rollout")], NOTHING, facts={"app1": {"drained": True}}),
     "sick": Case([imported("rollout")], {**SICK, WEB: RUNS[WEB]}, SICK),
@@ -229,8 +253,49 @@ CASES = {
         facts={"app2": {"drained": True}},
         wrong={"app1": {"channels_roll proved": "1/2 app1:8001 is not ready"}},
     ),
+    "mended": Case(
+        [imported("select_release"), SAY],
+        facts={host: {"kit": VERSION, "releases": [installed(OLD, deployed=1)]} for host in HOSTS},
+        variables={"deploy_release": "running"},
+    ),
+    "first start": Case(
+        [imported("rollout")],
+        NOTHING,
+        NOTHING,
+        facts={host: {"current": "", "serves": False, "releases": []} for host in HOSTS},
+    ),
+    "failed first start": Case(
+        [imported("rollout")],
+        NOTHING,
+        NOTHING,
+        facts={host: {"current": "", "serves": False, "releases": []} for host in HOSTS},
+        wrong={"app2": {"channels_units started": "app2:8001 failed: exited with status 1"}},
+    ),
+    "first start not proved": Case(
+        [imported("rollout")],
+        NOTHING,
+        NOTHING,
+        facts={host: {"current": "", "serves": False, "releases": []} for host in HOSTS},
+        fails="releases/",
+    ),
     "migration": Case([imported("rollout")], fails="migrate"),
     "drain": Case([imported("drain")], variables={"drain_host": "app2"}),
+    "drain once": Case(
+        [imported("drain")],
+        # app2 has the beat; it is drained when it is asked.
+        facts={
+            "app1": {"unit_files": [BEAT], "enabled": []},
+            "app2": {"unit_files": [BEAT], "enabled": [], "drained": True},
+        },
+        variables={"drain_host": "app2", "channels_processes": {"beat": {"celery": "beat"}}},
+    ),
+    "once": Case(
+        [imported("rollout")],
+        {**NOTHING, BEAT: unit(active=False)},
+        {**NOTHING, BEAT: unit(active=False)},
+        facts={"app2": {"unit_files": [BEAT], "enabled": [BEAT]}},
+        variables={"channels_processes": {"beat": {"celery": "beat"}}},
+    ),
     "rolled back": Case(
         [imported("finish")],
         # app1 was on it; app2 was away, and is on an older one.
@@ -355,6 +420,7 @@ OWN_PLUGINS = (
     "channels_servers",
     "channels_units",
     "record_copy",
+    "record_systemd",
 )
 
 
@@ -371,7 +437,10 @@ def link_roles(directory: Path) -> None:
             (directory / role / "templates" / template.name).write_text(text)
         for file in (ROLES / role).glob("tasks/*"):
             text = file.read_text().replace("ansible.builtin.copy:", "record_copy:")
+            text = text.replace("ansible.builtin.systemd_service:", "record_systemd:")
             (directory / role / "tasks" / file.name).write_text(text)
+    # The packages of these releases are nobody's. test_examine examines real ones.
+    (directory / "channels" / "tasks" / "examine.yml").write_text("---\n[]\n")
 
 
 def write_plugins(directory: Path) -> None:
@@ -394,10 +463,9 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Done]:
     for name in ("channels-manage", "channels-prove"):
         (programs / name).write_text(PROGRAM)
         (programs / name).chmod(0o755)
-    (directory / "application").mkdir()
-    uv = programs / "uv"
-    uv.write_text("#!/bin/sh\necho 'uvicorn==0.52.1 \\'\n")
-    uv.chmod(0o755)
+    write(directory / "application", {**django_project(), "requirements.txt": "uvicorn\n"})
+    (directory / "uv.lock").write_text(KIT_LOCK)
+    uv = fake_uv(programs)
     old = pack(directory, uv)
     done, waiting = {}, list(CASES.items())
     while waiting:
@@ -418,7 +486,9 @@ def pack(directory: Path, uv: Path) -> str:
             *(sys.executable, ROLES / "channels" / "files" / "build_release.py"),
             *(f"--application={directory / 'application'}", f"--output={directory / 'releases'}"),
             f"--kit={directory / 'kit'}",
-            *(f"--uv={uv}", "--lock=/", "--package=shop", "--extra=uvicorn"),
+            *(f"--uv={uv}", f"--lock={directory / 'uv.lock'}"),
+            f"--targets={json.dumps([TARGET])}",
+            f"--exclude={','.join(defaults('channels')['channels_source_excludes'])}",
         ],
         capture_output=True,
         text=True,
@@ -442,7 +512,9 @@ def begin(directory: Path, name: str, case: Case, programs: Path, old: str) -> A
         there.mkdir(parents=True)
         shutil.copy(directory / "releases" / f"{old}.tar.gz", there)
     archive = str(directory / "releases" / f"{old}.tar.gz")
-    new = {"id": NEW, "archive": archive, "environment": "e", "requirements": "", "kit": "k"}
+    new: Tree = {"id": NEW, "archive": archive, "environment": "e", "requirements": "", "kit": "k"}
+    new |= {"application": "config.asgi:application", "settings_module": "config.settings"}
+    new |= {"root": ".", "server": "uvicorn", "static": True, "celery": None}
     # What plays before those of the case have set.
     selected = {"channels_release": new, "channels_release_time": 900}
     before = {host: {"_channels_host": facts[host], **selected} for host in case.limit}
@@ -462,9 +534,9 @@ def begin(directory: Path, name: str, case: Case, programs: Path, old: str) -> A
                 "cluster_address": "127.0.0.1",
                 "ansible_connection": "local",
                 "ansible_python_interpreter": "{{ ansible_playbook_python }}",
-                "cluster_background_channels": [],
+                "channels_celery_application": "config",
+                "channels_processes": {"celery": {"celery": "worker"}},
                 "channels_archive_directory": str(archives),
-                "channels_lock_directory": str(ROOT),
                 "channels_source": str(directory / "application"),
             },
         },
@@ -499,7 +571,7 @@ def begin(directory: Path, name: str, case: Case, programs: Path, old: str) -> A
 
 
 EVERY = ("app1:8001", "app1:8002", "app2:8001", "app2:8002")
-UNITS_SAID = "web@8001 web@8002 celery"
+UNITS_SAID = "web@8001 web@8002 process-celery"
 PROOF = " ".join(f"--worker={worker}=http://127.0.0.1:{worker[-4:]}" for worker in EVERY)
 
 
@@ -540,6 +612,13 @@ def test_hosts_are_rolled_one_after_the_other_and_numbered_through(cases: dict[s
     # Each worker was proved, the last one last.
     assert proofs(done) == []
     assert switched(done) == dict.fromkeys(HOSTS, NEW)
+
+
+def test_without_a_canary_the_long_proof_is_made_at_the_end(cases: dict[str, Done]) -> None:
+    done = cases["no canary"]
+    assert done.run.code == 0, done.run.output
+    assert done.of("channels-prove") == [f"channels-prove releases/{NEW} {PROOF}"]
+    assert "--hold" not in done.record[-1]
 
 
 def test_a_worker_that_is_new_is_started_and_proved_and_no_other_touched(
@@ -675,7 +754,7 @@ def test_the_last_words_are_why_it_failed_and_what_was_put_back(cases: dict[str,
         "1/6 app1:8001 failed: messages are not delivered",
         "Not put back: app1: the former one does not start",
         "Put back: app2.",
-        "Delivery verified.",
+        "Delivery verified. Proved: wires (16 of 16 pairs).",
         "Fix the cause and retry.",
     ):
         assert words in last, words
@@ -823,7 +902,15 @@ def test_a_proof_is_made_where_workers_run_and_says_who_is_drained(
     assert done.run.code == 0, done.run.output
     assert proofs(done) == ["app2:8001 app2:8002"]
     said = " ".join(done.run.output.split())
-    assert "Delivery verified: every worker reaches every worker. Drained: app1." in said
+    assert "Delivery verified. Proved: wires (16 of 16 pairs). Drained: app1." in said
+    assert done.of("channels-prove")[0].startswith("channels-prove current --edge=http://")
+    # What the inventory names now, though no host was told.
+    (checks,) = done.of("checks")
+    assert json.loads(checks.removeprefix("checks ")) == {
+        "pages": ["/"],
+        "sockets": [{"path": "/ws/$x'/", "close": 4001}],
+        "site": "http://chat.example.org",
+    }
     # One that is not drained is to run.
     stopped = cases["verify stopped"]
     assert proofs(stopped) == [" ".join(EVERY)]
@@ -847,6 +934,29 @@ def test_where_no_worker_runs_nothing_is_verified(cases: dict[str, Done]) -> Non
     assert done.record == []
 
 
+def test_a_first_start_is_proved_before_it_is_recorded(cases: dict[str, Done]) -> None:
+    done = cases["first start"]
+    assert done.run.code == 0, done.run.output
+    (proof,) = (done.record.index(line) for line in done.of("channels-prove"))
+    recorded = [done.record.index(line) for line in done.record if " recorded " in line]
+    assert len(recorded) == len(HOSTS)
+    assert proof < min(recorded)
+
+
+@pytest.mark.parametrize("name", ["failed first start", "first start not proved"])
+def test_a_first_start_that_failed_is_not_recorded(cases: dict[str, Done], name: str) -> None:
+    """So that the next run takes the application as it is then."""
+    done = cases[name]
+    assert done.run.code != 0
+    assert not [line for line in done.record if " recorded " in line]
+
+
+def test_after_a_first_start_that_failed_the_application_is_packed(cases: dict[str, Done]) -> None:
+    done = cases["mended"]
+    assert done.run.code == 0, done.run.output
+    assert f"selected: {done.packed}" in done.run.output
+
+
 def test_a_drain_stops_every_unit_of_its_host_at_once(cases: dict[str, Done]) -> None:
     """Else who leaves a worker comes to the next one of the host, and leaves again."""
     done = cases["drain"]
@@ -857,6 +967,30 @@ def test_a_drain_stops_every_unit_of_its_host_at_once(cases: dict[str, Done]) ->
     assert done.record[2:-2] == [
         "record_copy app2 Ansible managed: drained by ada@desk",
         f"channels_roll app2 stopped {UNITS_SAID}",
+    ]
+
+
+def test_what_runs_once_moves_to_another_host_when_its_own_is_drained(
+    cases: dict[str, Done],
+) -> None:
+    """It has stopped before it is started again: there are never two."""
+    done = cases["drain once"]
+    assert done.run.code == 0, done.run.output
+    assert done.record[2:-2] == [
+        "record_copy app2 Ansible managed: drained by ada@desk",
+        "channels_roll app2 stopped web@8001 web@8002 process-beat",
+        "channels_roll app2 removed process-beat",
+        f"record_systemd app1 started {BEAT} True",
+    ]
+
+
+def test_what_runs_once_stays_where_it_is(cases: dict[str, Done]) -> None:
+    done = cases["once"]
+    assert done.run.code == 0, done.run.output
+    started = [line for line in done.of("channels_units") if " started " in line]
+    assert sorted(started) == [
+        "channels_units app1 started web@8001 web@8002",
+        "channels_units app2 started web@8001 web@8002 process-beat",
     ]
 
 

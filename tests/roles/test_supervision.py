@@ -45,8 +45,8 @@ class Supervised:
 
 SERVICES = [
     Supervised("channels-web@8001.service", "app1", ALWAYS, 3),
-    Supervised("channels-background@thumbnails.service", "app1", ALWAYS, 3),
-    Supervised("channels-celery.service", "app1", ALWAYS, 3),
+    Supervised("channels-process-thumbnails@1.service", "app1", ALWAYS, 3),
+    Supervised("channels-process-celery.service", "app1", ALWAYS, 3),
     Supervised("channels-firewall.service", "app1", "on-failure", 3, needs_address=False),
     Supervised("nginx.service", "lb1", ALWAYS, 5, "nginx.service"),
     # It is stopped past systemd by the package's own programs.

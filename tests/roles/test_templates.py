@@ -1,6 +1,7 @@
 """What the roles write means what the inventory says."""
 
 import hashlib
+import json
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -25,7 +26,6 @@ from .house import ROLE_NAMES, ROLES, Tree, defaults, private
 from .rendered import RELEASE, Cluster, Written, render
 
 SECRETS = {
-    "channels_jwt_key": "jwt-key" + "".join(map(chr, range(0x21, 0x7F))).replace(",", ""),
     "channels_probe_token": "probe-token.of_the~tests",
     # All that preflight allows in a secret.
     "channels_secret_key": "secret-key" + "".join(map(chr, range(0x21, 0x7F))),
@@ -81,7 +81,15 @@ INVENTORIES = {
         },
         **SLASHED,
         channels_environment={**AWKWARD, "AROUND": AROUND},
+        channels_celery_application="config",
+        channels_processes={
+            "celery": {"celery": "worker", "queues": ["celery", "mail"], "concurrency": 4},
+            "beat": {"celery": "beat"},
+            "thumbnails": {"runworker": ["thumbnails", "-a.b"], "instances": 2},
+        },
         channels_server="daphne",
+        channels_writable=["media"],
+        channels_writable_store="per-host",
         channels_stop_timeout=90,
         channels_ready_timeout=33,
         cluster_nofile=20000,
@@ -118,18 +126,48 @@ INVENTORIES = {
     ),
 }
 
+# Values that are templates, and name parts of the cluster.
+INVENTORIES["parts"] = inventory(
+    {"nginx": ["lb1"], "channels": ["app1"], "postgres": ["data1"], "redis": ["data1"]},
+    {
+        "app1": address("10.0.0.1"),
+        "data1": address("10.0.0.2"),
+        "lb1": address("fd00::b1"),
+    },
+    cluster_edge_http_port=8080,
+    cluster_server_names=["chat.example.org", ".example.net", "fd00::b1"],
+    channels_settings_overlay=True,
+    channels_writable=["media", "var/cache"],
+    channels_writable_store="/srv/shared",
+)
+INVENTORIES["parts"]["all"]["vars"]["channels_environment"] = {
+    "MY_DATABASE": "{{ cluster.database.url }}",
+    "MY_DOMAIN": "{{ cluster.domain }}",
+    "MY_LAYER": "{{ cluster.layer.host }}:{{ cluster.layer.port }}"
+    " {{ cluster.layer.user }} {{ cluster.layer.password }}",
+    "MY_MEDIA": "{{ cluster.media_root }}",
+    "MY_ORIGINS": "{{ cluster.origins }}",
+    "MY_STATIC": "{{ cluster.static_root }}",
+}
+
 # By inventory: the workers as the edge shall know them.
 WORKERS = {
     "staging": {f"10.0.0.{host}:{port}" for host, port in product((10, 11), (8001, 8002))},
     "six": {f"[fd00::a1]:{port}" for port in (9000, 9001, 9002)}
     | {f"10.0.0.2:{port}" for port in (9000, 9001)},
     "minimal": {"192.0.2.1:8001", "192.0.2.1:8002"},
+    "parts": {"10.0.0.1:8001", "10.0.0.1:8002"},
 }
-EDGES = {"staging": ["lb1"], "six": ["lb1", "lb2"], "minimal": ["one"]}
-APPS = {"staging": ["app1", "app2"], "six": ["app1", "app2"], "minimal": ["one"]}
-DATA = {"staging": "data1", "six": "data1", "minimal": "one"}
-NOFILE = {"staging": 20000, "six": 65536, "minimal": 65536}
-SERVERS = {"staging": "daphne", "six": "hypercorn", "minimal": "uvicorn"}
+EDGES = {"staging": ["lb1"], "six": ["lb1", "lb2"], "minimal": ["one"], "parts": ["lb1"]}
+APPS = {
+    "staging": ["app1", "app2"],
+    "six": ["app1", "app2"],
+    "minimal": ["one"],
+    "parts": ["app1"],
+}
+DATA = {"staging": "data1", "six": "data1", "minimal": "one", "parts": "data1"}
+NOFILE = {"staging": 20000, "six": 65536, "minimal": 65536, "parts": 65536}
+SERVERS = {"staging": "daphne", "six": "hypercorn", "minimal": "uvicorn", "parts": "uvicorn"}
 
 every_inventory = pytest.mark.parametrize("name", INVENTORIES)
 every_edge = pytest.mark.parametrize(
@@ -190,10 +228,9 @@ def test_every_host_gets_the_files_of_its_roles(clusters: dict[str, Cluster]) ->
         ENVIRONMENT_FILE,
         "/etc/channels/drained",
         "/etc/channels/host.conf",
-        "/etc/systemd/system/channels-celery.service",
         "/etc/systemd/system/channels-web@.service",
-        "/etc/systemd/system/channels-background@.service",
     }
+    processes = {f"/etc/systemd/system/{name}" for name in PROCESSES}
     edge = {
         "/etc/nginx/nginx.conf",
         "/etc/systemd/system/nginx.service.d/channels-kit.conf",
@@ -213,15 +250,19 @@ def test_every_host_gets_the_files_of_its_roles(clusters: dict[str, Cluster]) ->
             assert {path_of(file) for file in files.values()} == (
                 common
                 | (app if host in APPS[name] else set())
+                | (processes if host in APPS[name] and name == "staging" else set())
                 | (edge if host in EDGES[name] else set())
                 | (data if host == DATA[name] else set())
             ), f"{name}: {host}"
     templates = [path.name for role in ROLE_NAMES for path in (ROLES / role).glob("templates/*")]
     parts = {"process.j2", "firewall-rules.nft.j2", "result.j2"}
-    # Two instances of Redis have one redis.conf; what is drained has no template.
+    parts |= {"health.conf.j2", "client_limits.conf.j2", "real_ip.conf.j2"}
+    parts |= {"tls.conf.j2", "acme.conf.j2", "redirect.conf.j2"}
+    # Two instances of Redis have one redis.conf; what is drained has no template; the processes
+    # have one.
     assert (
         len([name for name in templates if name not in parts])
-        == len(common | app | edge | data) - 2
+        == len(common | app | edge | data) - 2 + 1
     )
 
 
@@ -255,9 +296,8 @@ def test_what_has_a_checker_is_checked(clusters: dict[str, Cluster]) -> None:
         "/etc/nginx/nginx.conf",
         "/etc/postgresql/15/main/conf.d/channels-kit.conf",
         "/etc/systemd/system/channels-firewall.service",
-        "/etc/systemd/system/channels-celery.service",
         "/etc/systemd/system/channels-web@.service",
-        "/etc/systemd/system/channels-background@.service",
+        *(f"/etc/systemd/system/{name}" for name in PROCESSES),
     }
 
 
@@ -396,7 +436,10 @@ def test_the_edge_balances_over_exactly_the_workers(
 @every_edge
 def test_the_edge_passes_websockets_on(clusters: dict[str, Cluster], name: str, host: str) -> None:
     conf = nginx(clusters, name, host)
-    upgrade, connection, host_and_port, _ = conf.all("http", "map")
+    by_variable = {one.words[2]: one for one in conf.all("http", "map")}
+    upgrade, connection, host_and_port = (
+        by_variable[name] for name in ("$upgrade", "$connection_upgrade", "$host_and_port")
+    )
     # No other protocol: a worker that takes one speaks to the client past the edge.
     assert upgrade.words[1:] == ["$request_method $http_upgrade", "$upgrade"]
     assert [one.words for one in upgrade.block] == [
@@ -412,13 +455,17 @@ def test_the_edge_passes_websockets_on(clusters: dict[str, Cluster], name: str, 
     assert headers["Connection"] == "$connection_upgrade"
     # Of its own, what the client claims is not passed on.
     assert headers["X-Forwarded-For"] == headers["X-Real-IP"] == "$remote_addr"
-    assert headers["X-Forwarded-Proto"] == "$scheme"
+    assert headers["X-Forwarded-Proto"] == "$client_scheme"
     assert headers["Host"] == headers["X-Forwarded-Host"] == "$host_and_port"
     # One header set further in would put an end to all that are set further out.
     inner = [one for server in conf.all("http", "server") for one in server.below()]
     assert not [one for one in inner if one.name == "proxy_set_header"]
     assert conf.value("http", "proxy_read_timeout") == "86400s"
-    assert not [one for one in inner if one.name == "proxy_read_timeout"]
+    # Only the check of a balancer has a shorter one.
+    health = [one for one in inner if one.words == ["location", "=", "/-/health/worker"]]
+    assert {id(one) for one in inner if one.name == "proxy_read_timeout"} == {
+        id(one) for check in health for one in check.block if one.name == "proxy_read_timeout"
+    }
     assert "http_503" in conf.value("http", "proxy_next_upstream").split()
     assert "non_idempotent" not in conf.value("http", "proxy_next_upstream")
 
@@ -430,10 +477,17 @@ def test_the_edges_share_the_handshakes_that_the_workers_can_take(
     conf = nginx(clusters, name, host)
     each = defaults("nginx")["nginx_handshakes_per_worker"]
     rate = each * len(WORKERS[name]) // len(EDGES[name])
-    ((key, zone, limit),) = conf.values("http", "limit_req_zone")
-    assert (key, limit) == ("$handshake", f"rate={rate}r/s")
+    one = min(20, rate // 2)
+    zones = {key: (zone, limit) for key, zone, limit in conf.values("http", "limit_req_zone")}
+    assert zones == {
+        "$handshake": ("zone=handshakes:1m", f"rate={rate}r/s"),
+        "$client_handshake": ("zone=handshakes_of_client:10m", f"rate={one}r/s"),
+    }
     _, known, _ = conf.all("http", "server")
-    assert known.values("limit_req") == [[zone.rsplit(":", 1)[0], f"burst={3 * rate}"]]
+    assert known.values("limit_req") == [
+        ["zone=handshakes_of_client", f"burst={3 * one}", "nodelay"],
+        ["zone=handshakes", f"burst={3 * rate}"],
+    ]
 
 
 @every_edge
@@ -471,13 +525,15 @@ def test_the_edge_answers_to_its_names_alone(
     clusters: dict[str, Cluster], name: str, host: str
 ) -> None:
     unknown, known, _ = nginx(clusters, name, host).all("http", "server")
-    port = {"six": "8080"}.get(name, "80")
+    port = {"six": "8080", "parts": "8080"}.get(name, "80")
     assert [listen[:2] for listen in unknown.values("listen")] == [
         [port, "default_server"],
         [f"[::]:{port}", "default_server"],
     ]
     locations = {" ".join(one.words[1:]): one for one in unknown.all("location")}
-    assert locations.keys() == {"/", "= /-/edge"}
+    inside = {"= /-/health/worker", "@healthy", "@no_worker"}
+    assert locations.keys() == {"/", "= /-/edge", "= /-/health", *inside}
+    assert locations["= /-/health/worker"].values("internal") == [[]]
     assert locations["/"].value("return") == "421"
     assert [listen[0] for listen in known.values("listen")] == [port, f"[::]:{port}"]
     own = address_of(name, host)
@@ -530,7 +586,7 @@ def worker_unit(clusters: dict[str, Cluster], name: str, host: str) -> Any:
     return parse_unit(clusters[name][host]["/etc/systemd/system/channels-web@.service"].content)
 
 
-STOP = {"staging": 90, "six": 15, "minimal": 15}
+STOP = {"staging": 90, "six": 15, "minimal": 15, "parts": 15}
 
 
 def option(command: list[str], name: str) -> str:
@@ -560,14 +616,30 @@ def test_a_worker_is_not_killed_while_it_drains(
     assert 0 < graceful < STOP[name] == killed - given_up
 
 
-@every_app
-@pytest.mark.parametrize("unit", ["channels-background@.service", "channels-celery.service"])
+PROCESSES = [
+    *("channels-process-beat.service", "channels-process-celery.service"),
+    "channels-process-thumbnails@.service",
+]
+
+
+@pytest.mark.parametrize("unit", PROCESSES)
 def test_background_work_has_the_time_to_stop_that_the_inventory_says(
-    clusters: dict[str, Cluster], name: str, host: str, unit: str
+    clusters: dict[str, Cluster], unit: str
 ) -> None:
-    service = parse_unit(clusters[name][host][f"/etc/systemd/system/{unit}"].content)["Service"]
-    assert service["TimeoutStopSec"] == [str(STOP[name])]
+    files = clusters["staging"]["app1"]
+    service = parse_unit(files[f"/etc/systemd/system/{unit}"].content)["Service"]
+    assert service["TimeoutStopSec"] == [str(STOP["staging"])]
     assert "ExecStop" not in service
+
+
+def test_a_beat_keeps_its_times_where_it_may_write(clusters: dict[str, Cluster]) -> None:
+    files = clusters["staging"]["app1"]
+    unit = parse_unit(files["/etc/systemd/system/channels-process-beat.service"].content)
+    service = unit["Service"]
+    directories = " ".join(service["StateDirectory"]).split()
+    command = shlex.split(service["ExecStart"][0])
+    (schedule,) = (word for word in command if word.startswith("--schedule="))
+    assert schedule in {f"--schedule=/var/lib/{each}/schedule" for each in directories}
 
 
 @every_app
@@ -589,6 +661,7 @@ DRAINS = {
     "staging": (10_000, 50, 200),
     "six": (2500, 40, 63),
     "minimal": (10_000, 50, 200),
+    "parts": (10_000, 50, 200),
 }
 
 
@@ -661,6 +734,78 @@ def test_the_application_is_told_its_secrets_as_they_are(
     assert (file.mode, file.owner, file.group, file.secret) == ("0600", "root", "root", True)
 
 
+def test_an_application_finds_the_parts_under_the_names_that_frameworks_use(
+    clusters: dict[str, Cluster],
+) -> None:
+    read = web_env(clusters, "staging")
+    url = urlsplit(read["DATABASE_URL"])
+    assert (read["POSTGRES_HOST"], read["POSTGRES_PORT"]) == (url.hostname, str(url.port))
+    assert (read["POSTGRES_USER"], read["POSTGRES_DB"]) == (url.username, url.path[1:])
+    # In a URL it is quoted, and by itself it is not.
+    assert read["POSTGRES_PASSWORD"] == SLASHED["postgres_password"] == unquote(url.password or "")
+    assert read["DJANGO_SECRET_KEY"] == read["SECRET_KEY"]
+    assert read["DJANGO_ALLOWED_HOSTS"] == read["ALLOWED_HOSTS"]
+    assert read["CELERY_BROKER_URL"] == read["BROKER_URL"]
+    assert read["REDIS_URL"] == read["CHANNEL_LAYER_URL"]
+    # What libpq reads by itself, and what is read in many ways.
+    assert not {"PGPASSWORD", "PGHOST", "DEBUG", "DJANGO_DEBUG", "STATIC_ROOT"} & set(read)
+
+
+def test_the_inventory_may_name_the_parts_of_the_cluster(clusters: dict[str, Cluster]) -> None:
+    read = web_env(clusters, "parts")
+    assert read["MY_DATABASE"] == read["DATABASE_URL"]
+    assert read["MY_LAYER"] == f"10.0.0.2:6379 channels {SECRETS['redis_layer_password']}"
+    assert read["MY_ORIGINS"] == read["CSRF_TRUSTED_ORIGINS"]
+    assert read["MY_ORIGINS"].split(",") == [
+        *("http://chat.example.org:8080", "https://chat.example.org"),
+        *("http://example.net:8080", "https://example.net"),
+        *("http://*.example.net:8080", "https://*.example.net"),
+        *("http://[fd00::b1]:8080", "https://[fd00::b1]"),
+    ]
+    assert read["MY_DOMAIN"] == "chat.example.org"
+    assert read["MY_STATIC"] == f"/srv/channels/releases/{RELEASE['id']}/static"
+    assert read["MY_MEDIA"] == "/srv/shared/media"
+
+
+def test_the_overlay_is_in_front_of_the_settings_where_it_is_asked_for(
+    clusters: dict[str, Cluster],
+) -> None:
+    read = web_env(clusters, "parts")
+    assert read["DJANGO_SETTINGS_MODULE"] == "channels_kit.overlay"
+    assert read["CHANNELS_KIT_SETTINGS"] == "config.settings"
+    assert read["CHANNELS_KIT_DATABASE_URL"] == read["DATABASE_URL"]
+    assert read["CHANNELS_KIT_LAYER_URL"] == read["CHANNEL_LAYER_URL"]
+    assert read["CHANNELS_KIT_BROKER_URL"] == read["BROKER_URL"]
+    assert read["CHANNELS_KIT_ALLOWED_HOSTS"] == read["ALLOWED_HOSTS"]
+    assert read["CHANNELS_KIT_MEDIA_ROOT"] == "/srv/shared/media"
+    without = web_env(clusters, "staging")
+    assert without["DJANGO_SETTINGS_MODULE"] == "config.settings"
+    assert not {name for name in without if re.search("KIT_(SETTINGS|DATABASE|LAYER)", name)}
+
+
+def test_directories_that_are_written_to_are_where_the_project_has_them(
+    clusters: dict[str, Cluster],
+) -> None:
+    project = f"/srv/channels/releases/{RELEASE['id']}/app"
+    for name, host, source in (
+        ("parts", "app1", "/srv/shared"),
+        ("minimal", "one", "/var/lib/channels"),
+    ):
+        unit = worker_unit(clusters, name, host)
+        names = ["media", "var/cache"] if name == "parts" else []
+        assert unit["Service"].get("BindPaths", []) == [
+            f"{source}/{each}:{project}/{each}" for each in names
+        ]
+    shared = worker_unit(clusters, "parts", "app1")
+    assert shared["Unit"]["RequiresMountsFor"] == ["/srv/shared"]
+    assert "StateDirectory" not in shared["Service"]
+    # By its own path too: cluster.media_root.
+    assert shared["Service"]["ReadWritePaths"] == ["/srv/shared/media", "/srv/shared/var/cache"]
+    own = worker_unit(clusters, "staging", "app1")
+    assert own["Service"]["StateDirectory"] == ["channels/media"]
+    assert own["Service"]["BindPaths"] == [f"/var/lib/channels/media:{project}/media"]
+
+
 URLS = {
     "CHANNEL_LAYER_URL": ("redis", 6379, "redis_layer_password", "/0"),
     "BROKER_URL": ("redis", 6380, "redis_broker_password", "/0"),
@@ -696,13 +841,23 @@ def test_every_worker_of_a_cluster_has_the_same_environment(
 
 UNITS = {
     "channels-web@.service": "--port %i",
-    "channels-background@.service": "manage.py runworker %i",
-    "channels-celery.service": "-m celery --app config worker",
+    "channels-process-beat.service": "-m celery --app config beat",
+    "channels-process-celery.service": "-m celery --app config worker --concurrency=4",
+    "channels-process-thumbnails@.service": "manage.py runworker -- thumbnails -a.b",
 }
+every_unit = pytest.mark.parametrize(
+    ("name", "host", "unit"),
+    [
+        (name, host, unit)
+        for name, hosts in APPS.items()
+        for host in hosts
+        for unit in UNITS
+        if name == "staging" or "web" in unit
+    ],
+)
 
 
-@every_app
-@pytest.mark.parametrize("unit", UNITS)
+@every_unit
 def test_every_process_says_which_revision_it_is_and_may_do_as_little(
     clusters: dict[str, Cluster], name: str, host: str, unit: str
 ) -> None:
@@ -715,8 +870,7 @@ def test_every_process_says_which_revision_it_is_and_may_do_as_little(
     assert service["User"] == ["channels"]
 
 
-@every_app
-@pytest.mark.parametrize("unit", UNITS)
+@every_unit
 def test_a_process_stays_with_its_release_and_its_environment(
     clusters: dict[str, Cluster], name: str, host: str, unit: str
 ) -> None:
@@ -734,8 +888,7 @@ def test_a_process_stays_with_its_release_and_its_environment(
     assert environment.path == f"/etc/channels/{digest[:8]}.env"
 
 
-@every_app
-@pytest.mark.parametrize("unit", UNITS)
+@every_unit
 def test_a_process_whose_unit_is_another_one_has_another_revision(
     clusters: dict[str, Cluster], name: str, host: str, unit: str
 ) -> None:
@@ -747,8 +900,7 @@ def test_a_process_whose_unit_is_another_one_has_another_revision(
     assert digest == hashlib.sha256(rest.encode()).hexdigest()[:8]
 
 
-@every_app
-@pytest.mark.parametrize("unit", UNITS)
+@every_unit
 def test_nothing_starts_on_a_host_that_is_drained(
     clusters: dict[str, Cluster], name: str, host: str, unit: str
 ) -> None:
@@ -764,6 +916,11 @@ def test_management_commands_run_as_the_workers_do(clusters: dict[str, Cluster])
         "CHANNELS_HOME": "/srv/channels",
         "CHANNELS_USER": "channels",
         "CHANNELS_ENVIRONMENT_FILE": environment_file(files).path,
+        "CHANNELS_CHECKS": shlex.quote(
+            json.dumps({"pages": ["/"], "sockets": [], "site": "http://chat.example.org"})
+        ),
+        "CHANNELS_WRITABLE": '""',
+        "CHANNELS_WRITABLE_STORE": "",
     }
     programs = [
         ROLES / "channels" / "files" / name for name in ("channels-manage", "channels-prove")
@@ -771,7 +928,7 @@ def test_management_commands_run_as_the_workers_do(clusters: dict[str, Cluster])
     for program in programs:
         text = program.read_text()
         assert ". /etc/channels/host.conf" in text
-        used = set(re.findall(r"CHANNELS_[A-Z_]+", text)) - {"CHANNELS_KIT_PROBE_TOKEN"}
+        used = set(re.findall(r"CHANNELS_(?!KIT_)[A-Z_]+", text))
         assert used <= set(settings)
 
 

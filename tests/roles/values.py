@@ -42,7 +42,6 @@ HOSTS: Tree = {
 COMMON: Tree = {
     "cluster_server_names": ["chat.example.org"],
     "channels_secret_key": f"{SECRET}-secret-key",
-    "channels_jwt_key": f"{SECRET}-jwt-key",
     "channels_probe_token": f"{SECRET}-probe",
     "postgres_password": f"{SECRET}-postgres",
     "redis_layer_password": f"{SECRET}-layer",

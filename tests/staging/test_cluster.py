@@ -180,7 +180,11 @@ def test_a_host_is_a_container_with_an_address_of_its_own(cluster: Any) -> None:
         assert host.arguments[-1] == "an-image:1"
         assert "--privileged" not in host.arguments
         published = [word for word in host.arguments if word.startswith("127.0.0.1:")]
-        assert published == (["127.0.0.1:8080:80"] if host.name == "lb1" else [])
+        both = ["127.0.0.1:8080:80", "127.0.0.1:8443:443"]
+        assert published == (both if host.name == "lb1" else [])
+        # What app hosts share, and others do not see.
+        shared = [word for word in host.arguments if word.endswith(":/srv/shared")]
+        assert shared == ([f"{cluster.name}-shared:/srv/shared"] if "app" in host.name else [])
 
 
 @pytest.mark.parametrize(
@@ -348,11 +352,12 @@ def test_the_inventory_has_all_that_the_roles_ask_for(program: Any, cluster: Any
     assert set(written["hosts"]) == {"app1", "app2", "data1", "lb1"}
     for host in written["hosts"].values():
         assert host["cluster_address"] == host["ansible_host"]
-    values = [written["vars"][name] for name in program.SECRETS]
-    values += written["vars"]["channels_users"].values()
+    names = [*program.SECRETS, *program.APPLICATION_SECRETS]
+    values = [written["vars"][name] for name in names]
+    values += written["vars"]["sample_users"].values()
     assert len(set(values)) == len(values), "each secret is another one"
-    assert all(len(written["vars"][name]) >= 32 for name in program.SECRETS)
-    assert set(written["vars"]["channels_users"]) == {"alice", "bob"}
+    assert all(len(written["vars"][name]) >= 32 for name in names)
+    assert set(written["vars"]["sample_users"]) == {"alice", "bob"}
 
 
 def test_the_secrets_are_those_that_the_roles_require(program: Any) -> None:
@@ -440,6 +445,7 @@ def test_down_removes_every_network_of_the_cluster(
     docker.write_text(docker.read_text() + 'case "$*" in "network ls "*) echo one; echo two;; esac')
     cluster.down()
     assert "network rm one two" in calls()
+    assert f"volume rm --force {cluster.name}-shared" in calls()
 
 
 def test_down_removes_what_is_the_clusters_alone(program: Any, cluster: Any) -> None:
@@ -537,7 +543,7 @@ def test_an_engine_that_fails_is_quoted(
 def test_the_credentials_are_those_of_the_inventory(
     cluster: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    users = write(cluster, port=8099)["vars"]["channels_users"]
+    users = write(cluster, port=8099)["vars"]["sample_users"]
     cluster.credentials()
     printed = capsys.readouterr().out
     assert printed.startswith("Log in at http://127.0.0.1:8099/ with one of these users:\n")
@@ -557,3 +563,18 @@ def test_a_shell_asks_for_the_key_and_the_host_that_were_written(
     assert words[-2:] == [f"deploy@{address}", "uptime"]
     assert str(cluster.state / "id_ed25519") in words
     assert f"UserKnownHostsFile={cluster.state / 'known_hosts'}" in words
+
+
+def test_the_hosts_keep_their_release_of_debian(
+    program: Any, cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.state = tmp_path
+    monkeypatch.delenv("STAGING_RELEASE", raising=False)
+    assert cluster.release() == "bookworm"
+    monkeypatch.setenv("STAGING_RELEASE", "trixie")
+    assert cluster.release() == "trixie"
+    monkeypatch.delenv("STAGING_RELEASE")
+    assert cluster.release() == "trixie"
+    monkeypatch.setenv("STAGING_RELEASE", "buster")
+    with pytest.raises(program.StagingError, match="STAGING_RELEASE is buster; allowed: bookworm"):
+        cluster.release()

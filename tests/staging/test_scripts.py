@@ -79,7 +79,7 @@ GENERATED = """
 all:
   hosts:
     app2: {staging_container: channels-kit-0a1b2c-rehearsal-app2}
-  vars: {staging_edge_port: 8099, channels_users: {alice: a-password}}
+  vars: {staging_edge_port: 8099, sample_users: {alice: a-password}}
 """
 LOAD = """
 import os, signal, time
@@ -131,6 +131,8 @@ class Checkout:
             ignore=shutil.ignore_patterns("generated.yml"),
         )
         self.write("uv.lock", 'name = "uv"\nversion = "1.2.3"\n')
+        self.write("pyproject.toml", "")
+        self.write("kit/pyproject.toml", "")
         self.write("app/chat/urls.py", "")
         self.write("app/channels_kit/__init__.py", "")
         self.write("app/channels_kit/load/__init__.py", "")

@@ -10,6 +10,8 @@ from harness.ansible import ROOT
 from harness.cluster import Cluster
 
 CRASH_AFTER_SECONDS = 5
+# Only in a worker: the examination on the controller does not see what this guards.
+IN_A_WORKER = "\nif 'CHANNELS_KIT_WORKER' in os.environ:\n"
 # A readiness that is not waited for longer than a test needs.
 HURRY = ["-e", '{"channels_ready_timeout": 10}']
 
@@ -37,20 +39,28 @@ class Migration(migrations.Migration):
 # By name: the change, what the message must say, and how many workers may have been touched.
 BAD: dict[str, tuple[Callable[[Path], None], str, int]] = {
     "import error": (
-        append("config/asgi.py", "\nimport a_module_that_is_not_there\n"),
+        append(
+            "config/asgi.py",
+            f"\nimport os\n{IN_A_WORKER}    __import__('a_module_that_is_not_there')\n",
+        ),
         "No module named 'a_module_that_is_not_there'",
         1,
     ),
     "bad settings": (
         append("config/settings.py", "\nraise RuntimeError('settings are bad')\n"),
-        "settings are bad",
+        "The application has 1 obstacle. Nothing changed.",
+        0,
+    ),
+    "a missing package": (
+        append("chat/models.py", "\nimport a_module_that_is_not_there\n"),
+        "a_module_that_is_not_there: not installed [missing-module]",
         0,
     ),
     "failing migration": (add_migration, "a_table_that_is_not_there", 0),
     "never ready": (
         append(
             "config/settings.py",
-            "\nif 'CHANNELS_KIT_PROBE_TOKEN' in os.environ:\n"
+            f"{IN_A_WORKER}"
             "    CHANNEL_LAYERS['default']['CONFIG']['hosts'] = ['redis://127.0.0.1:1/0']\n",
         ),
         "is not ready",
@@ -59,8 +69,8 @@ BAD: dict[str, tuple[Callable[[Path], None], str, int]] = {
     "crash after some seconds": (
         append(
             "config/asgi.py",
-            "\nimport os, threading\n"
-            f"threading.Timer({CRASH_AFTER_SECONDS}, os._exit, [3]).start()\n",
+            f"\nimport os, threading\n{IN_A_WORKER}"
+            f"    threading.Timer({CRASH_AFTER_SECONDS}, os._exit, [3]).start()\n",
         ),
         "exited with status 3",
         1,
@@ -68,9 +78,30 @@ BAD: dict[str, tuple[Callable[[Path], None], str, int]] = {
     "messages that reach nobody": (
         append(
             "config/settings.py",
-            "\nCHANNEL_LAYERS = {'default': {'BACKEND': 'channels.layers.InMemoryChannelLayer'}}\n",
+            f"{IN_A_WORKER}    CHANNEL_LAYERS['default'] ="
+            " {'BACKEND': 'channels.layers.InMemoryChannelLayer'}\n",
         ),
-        "messages are not delivered",
+        "-> app2:8001: 0 of 1 delivered",
+        1,
+    ),
+    "pages that fail": (
+        append("chat/templates/chat/login.html", "{% a_tag_that_is_not_there %}\n"),
+        "/login/ on app1:8001: answered 500",
+        1,
+    ),
+    # As redis 8 has it after 5 s.
+    "a layer that gives up while it waits": (
+        append(
+            "config/settings.py",
+            f"{IN_A_WORKER}"
+            "    CHANNEL_LAYERS['default']['CONFIG']['hosts'][0]['socket_timeout'] = 3\n",
+        ),
+        "s of silence",
+        1,
+    ),
+    "sockets that nobody serves": (
+        append("chat/routing.py", "\nwebsocket_urlpatterns.clear()\n"),
+        "/ws/chat/lobby/ on app1:8001: answered 403, not closed with 4001",
         1,
     ),
 }
@@ -78,8 +109,11 @@ BAD: dict[str, tuple[Callable[[Path], None], str, int]] = {
 
 @pytest.fixture
 def application(tmp_path: Path) -> Path:
-    """A copy of the sample application, to be spoilt."""
+    """A copy of the sample application, to be spoilt, and of the workspace with its lock."""
     copy = tmp_path / "app"
+    (tmp_path / "kit").mkdir()
+    for name in ("pyproject.toml", "uv.lock", "kit/pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path / name)
     ignored = shutil.ignore_patterns("__pycache__", "db.sqlite3", "staticfiles")
     shutil.copytree(ROOT / "app", copy, ignore=ignored)
     return copy

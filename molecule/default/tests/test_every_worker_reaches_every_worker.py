@@ -24,8 +24,9 @@ def cluster_without_layer(cluster: Cluster) -> Iterator[Cluster]:
 
 @pytest.mark.parametrize("part", PARTS)
 def test_what_any_worker_sends_arrives_on_every_worker(cluster: Cluster, part: str) -> None:
-    proof = cluster.prove()
+    proof = cluster.prove(hold=10)
     assert proof.rc == 0, proof.text
+    assert proof.report["proved"] == ["wires", "pages", "sockets"]
     assert proof.proved(part) == every_pair(cluster)
     pairs = proof.proved(part)
     # Within a host and between hosts, and no worker was left out of the list.

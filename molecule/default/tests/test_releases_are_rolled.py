@@ -20,7 +20,7 @@ def test_a_release_goes_out_and_comes_back(cluster: Cluster, application: Path) 
     (after,) = cluster.running()
     assert after != before
     for index, worker in enumerate(cluster.workers):
-        assert f"{worker.name} delivery proved in" in out.output, index
+        assert f"{worker.name} proved in" in out.output, index
     assert cluster.prove().rc == 0
 
     back = cluster.deploy("rollback")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
-from cluster import SECRETS
+from cluster import APPLICATION_SECRETS, SECRETS
 from harness.cluster import Cluster
 from harness.wait import eventually
 from websockets.exceptions import InvalidStatus
@@ -45,9 +45,9 @@ def files_with_secrets(cluster: Cluster, host: str, user: str) -> list[str]:
 
 
 def test_every_secret_is_long_enough_to_be_looked_for(cluster: Cluster) -> None:
-    assert len(cluster.secrets) == len(SECRETS) + 2
+    assert len(cluster.secrets) == len((*SECRETS, *APPLICATION_SECRETS)) + 2
     assert all(len(secret) >= 16 for secret in cluster.secrets.values())
-    assert len(set(cluster.secrets.values())) == len(SECRETS) + 2
+    assert len(set(cluster.secrets.values())) == len((*SECRETS, *APPLICATION_SECRETS)) + 2
 
 
 @pytest.mark.parametrize("host", HOSTS)

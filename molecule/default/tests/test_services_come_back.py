@@ -37,8 +37,8 @@ EDGE = Service("lb1", "nginx.service")
 LAYER = Service("data1", "redis-server@layer.service", "redis_layer_port")
 BROKER = Service("data1", "redis-server@broker.service", "redis_broker_port")
 DATABASE = Service("data1", "postgresql@*-main.service", "postgres_port")
-BACKGROUND = Service("app1", "channels-background@thumbnails.service")
-CELERY = Service("app1", "channels-celery.service")
+BACKGROUND = Service("app1", "channels-process-thumbnails.service")
+CELERY = Service("app1", "channels-process-celery.service")
 SERVICES = [EDGE, LAYER, BROKER, DATABASE, BACKGROUND, CELERY]
 WITH_AN_ADDRESS = [LAYER, BROKER, DATABASE]
 

@@ -11,8 +11,8 @@ from harness.pages import enter, worker_of
 from harness.wait import eventually
 from playwright.sync_api import Browser, Page, expect
 
-CELERY = "channels-celery.service"
-THUMBNAILS = "channels-background@thumbnails.service"
+CELERY = "channels-process-celery.service"
+THUMBNAILS = "channels-process-thumbnails.service"
 
 # Says something through the HTTP API of a worker, with a token.
 POST = """\
