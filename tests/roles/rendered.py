@@ -107,6 +107,13 @@ def link_roles(directory: Path) -> None:
         )
 
 
+def nginx_configurations(clusters: Mapping[str, Cluster]) -> dict[str, str]:
+    """Return what nginx gets on the edge lb1 of each cluster."""
+    return {
+        name: cluster["lb1"]["/etc/nginx/nginx.conf"].content for name, cluster in clusters.items()
+    }
+
+
 def render(directory: Path, inventories: Mapping[str, Tree]) -> dict[str, Cluster]:
     """Render every file of every host of every inventory; one run an inventory, all at once."""
     link_roles(directory / "roles")

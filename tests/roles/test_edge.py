@@ -23,7 +23,7 @@ from .edge import (
     running,
 )
 from .house import Tree, defaults
-from .rendered import render
+from .rendered import nginx_configurations, render
 
 pytestmark = pytest.mark.skipif(
     NGINX is None, reason="nginx is not installed: scripts/bootstrap tests"
@@ -70,10 +70,7 @@ INVENTORIES = {
 
 @pytest.fixture(scope="module")
 def configurations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    clusters = render(tmp_path_factory.mktemp("rendered"), INVENTORIES)
-    return {
-        name: cluster["lb1"]["/etc/nginx/nginx.conf"].content for name, cluster in clusters.items()
-    }
+    return nginx_configurations(render(tmp_path_factory.mktemp("rendered"), INVENTORIES))
 
 
 @pytest.fixture

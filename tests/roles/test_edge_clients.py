@@ -12,7 +12,7 @@ import pytest
 
 from .edge import NGINX, PATIENCE, Answer, Edge, ask, conversation, handshake, running
 from .house import defaults
-from .rendered import render
+from .rendered import nginx_configurations, render
 from .test_edge import TAKES, inventory
 
 pytestmark = pytest.mark.skipif(
@@ -36,10 +36,7 @@ INVENTORIES = {
 
 @pytest.fixture(scope="module")
 def configurations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    clusters = render(tmp_path_factory.mktemp("rendered"), INVENTORIES)
-    return {
-        name: cluster["lb1"]["/etc/nginx/nginx.conf"].content for name, cluster in clusters.items()
-    }
+    return nginx_configurations(render(tmp_path_factory.mktemp("rendered"), INVENTORIES))
 
 
 @pytest.fixture

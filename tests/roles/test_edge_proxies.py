@@ -31,7 +31,7 @@ from .edge import (
     running,
 )
 from .formats import parse_guards
-from .rendered import Cluster, render
+from .rendered import Cluster, nginx_configurations, render
 from .test_edge import TAKES, inventory
 from .test_gixy import findings
 from .values import House
@@ -63,9 +63,7 @@ def clusters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Cluster]:
 
 @pytest.fixture(scope="module")
 def configurations(clusters: dict[str, Cluster]) -> dict[str, str]:
-    return {
-        name: cluster["lb1"]["/etc/nginx/nginx.conf"].content for name, cluster in clusters.items()
-    }
+    return nginx_configurations(clusters)
 
 
 @pytest.fixture

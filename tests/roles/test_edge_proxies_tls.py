@@ -9,7 +9,7 @@ import pytest
 from . import certificates
 from .certificates import Pair, trusting
 from .edge import NGINX, ask
-from .rendered import render
+from .rendered import nginx_configurations, render
 from .test_edge import inventory
 from .test_edge_proxies import (
     CLAIM,
@@ -36,10 +36,7 @@ INVENTORIES = {
 
 @pytest.fixture(scope="module")
 def configurations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    clusters = render(tmp_path_factory.mktemp("rendered"), INVENTORIES)
-    return {
-        name: cluster["lb1"]["/etc/nginx/nginx.conf"].content for name, cluster in clusters.items()
-    }
+    return nginx_configurations(render(tmp_path_factory.mktemp("rendered"), INVENTORIES))
 
 
 @pytest.fixture(scope="module")

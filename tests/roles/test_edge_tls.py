@@ -13,7 +13,7 @@ import pytest
 from . import certificates
 from .certificates import Pair, Store, trusting
 from .edge import HOST, NAME, NGINX, PATIENCE, TLS_PORT, Edge, ask, conversation, running
-from .rendered import CERTIFICATE, render
+from .rendered import CERTIFICATE, nginx_configurations, render
 from .test_edge import TAKES, inventory
 
 pytestmark = pytest.mark.skipif(
@@ -31,10 +31,7 @@ TLS_1_2, TLS_1_3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
 
 @pytest.fixture(scope="module")
 def configurations(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    clusters = render(tmp_path_factory.mktemp("rendered"), INVENTORIES)
-    return {
-        name: cluster["lb1"]["/etc/nginx/nginx.conf"].content for name, cluster in clusters.items()
-    }
+    return nginx_configurations(render(tmp_path_factory.mktemp("rendered"), INVENTORIES))
 
 
 @pytest.fixture(scope="module")

@@ -137,6 +137,17 @@ def test_what_only_the_controller_has_installed_is_missing(archives: Path, tmp_p
     assert "django" in named
 
 
+def ansible_playbook(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(Path(sys.executable).parent / "ansible-playbook"), *arguments],
+        cwd=ROOT,
+        env={**os.environ, "CHANNELS_KIT_MITOGEN": "no"},
+        text=True,
+        capture_output=True,
+        timeout=300,
+    )
+
+
 def play(archives: Path, archive: Path) -> subprocess.CompletedProcess[str]:
     """Run the tasks of the role, as select_release.yml includes them."""
     (archives.parent / "subject.json").write_text(
@@ -172,17 +183,9 @@ def play(archives: Path, archive: Path) -> subprocess.CompletedProcess[str]:
     ]
     file = archives.parent / "play.json"
     file.write_text(json.dumps(content))
-    return subprocess.run(
-        [
-            str(Path(sys.executable).parent / "ansible-playbook"),
-            *("-i", "localhost,", "-c", "local", "-vvv"),
-            *("-e", f"@{archives.parent / 'subject.json'}", str(file)),
-        ],
-        cwd=ROOT,
-        env={**os.environ, "CHANNELS_KIT_MITOGEN": "no"},
-        text=True,
-        capture_output=True,
-        timeout=300,
+    return ansible_playbook(
+        *("-i", "localhost,", "-c", "local", "-vvv"),
+        *("-e", f"@{archives.parent / 'subject.json'}", str(file)),
     )
 
 
@@ -271,17 +274,7 @@ def test_the_role_tells_what_the_cluster_would_give(tmp_path: Path) -> None:
     (tmp_path / "play.json").write_text(
         json.dumps([{"hosts": "app1", "gather_facts": False, "tasks": tasks}])
     )
-    result = subprocess.run(
-        [
-            str(Path(sys.executable).parent / "ansible-playbook"),
-            *("-i", str(tmp_path / "hosts.json"), str(tmp_path / "play.json")),
-        ],
-        cwd=ROOT,
-        env={**os.environ, "CHANNELS_KIT_MITOGEN": "no"},
-        text=True,
-        capture_output=True,
-        timeout=120,
-    )
+    result = ansible_playbook("-i", str(tmp_path / "hosts.json"), str(tmp_path / "play.json"))
     assert result.returncode == 0, result.stdout + result.stderr
     subject = Subject.read(json.loads((tmp_path / "subject.json").read_text()))
     assert subject.application == "shop.asgi:application"

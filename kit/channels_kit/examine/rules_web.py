@@ -11,7 +11,6 @@ from channels_kit.examine.rules import is_writable, writable_line
 from channels_kit.examine.snapshot import Snapshot
 
 STATICFILES = "django.contrib.staticfiles"
-FORWARDED = ["HTTP_X_FORWARDED_PROTO", "https"]
 
 
 def findings(settings: Snapshot, subject: Subject, remedies: Remedies) -> Iterator[Finding]:

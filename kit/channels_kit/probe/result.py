@@ -143,46 +143,47 @@ class Part:
 
 
 @dataclass(frozen=True)
-class PageResult:
-    """What a server answered to one request for a page.
+class Asked:
+    """What was asked for, and where.
 
     Attributes:
-        path: what was asked for.
+        path: the page, or where the socket was opened.
         place: the worker, or the edge.
         url: the server's base.
         direct: whether a worker was asked.
-        way: the path that answered last, where redirects were followed; None: there were none.
-        status: its status; None where there was no answer.
-        failure: why that is no success; None where it is one.
     """
 
     path: str
     place: str
     url: str
     direct: bool
+
+
+@dataclass(frozen=True)
+class PageResult(Asked):
+    """What a server answered to one request for a page.
+
+    Attributes:
+        way: the path that answered last, where redirects were followed; None: there were none.
+        status: its status; None where there was no answer.
+        failure: why that is no success; None where it is one.
+    """
+
     way: str | None
     status: int | None
     failure: str | None
 
 
 @dataclass(frozen=True)
-class SocketResult:
+class SocketResult(Asked):
     """What became of a socket of the application.
 
     Attributes:
-        path: where it was opened.
-        place: the worker, or the edge.
-        url: the server's base.
-        direct: whether a worker was asked.
         expected: how it was to be refused, in words; empty: it was to stay open.
         seconds: how long it had to stay open; 0 where it only had to open.
         failure: what else became of it; None where it was as expected.
     """
 
-    path: str
-    place: str
-    url: str
-    direct: bool
     expected: str
     seconds: float
     failure: str | None

@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import gzip
-import os
 import subprocess
 import sys
-import tarfile
 import tempfile
 from pathlib import Path
 
@@ -55,27 +52,6 @@ def compile_for(target: Path, final: str) -> None:
     )
 
 
-def pack(source: Path, archive: Path) -> None:
-    """Pack a directory: the same bytes for the same files, in one rename."""
-
-    def anonymous(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-        entry.uid = entry.gid = entry.mtime = 0
-        entry.uname = entry.gname = ""
-        return entry
-
-    temporary = archive.with_suffix(f".{os.getpid()}")
-    with (
-        temporary.open("wb") as file,
-        gzip.GzipFile(filename="", fileobj=file, mode="wb", compresslevel=1, mtime=0) as compressed,
-        tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as tar,
-    ):
-        for path in sorted(source.iterdir()):
-            # bin/ holds scripts that would start the controller's Python.
-            if path.name not in ("bin", ".lock"):
-                tar.add(path, path.name, filter=anonymous)
-    temporary.replace(archive)
-
-
 def main() -> int:
     """Build what the command line names, unless it is there."""
     parser = argparse.ArgumentParser(description="Pack a release's Python packages.")
@@ -111,7 +87,10 @@ def main() -> int:
                 # Another Python's bytecode is of no use to the host, which then compiles.
                 if version == f"{sys.version_info.major}.{sys.version_info.minor}":
                     compile_for(target, arguments.final)
-                pack(target, archive)
+                # bin/ holds scripts that would start the controller's Python.
+                releases.pack_directory(
+                    target, archive, 1, lambda path: path.parts[0] not in ("bin", ".lock")
+                )
     print(archive)
     return 0
 

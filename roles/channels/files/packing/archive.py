@@ -8,8 +8,8 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePath
 from typing import Any
 
 from packing.tree import Entry, matches
@@ -89,6 +89,36 @@ def keep(content: bytes, directory: Path) -> tuple[str, Path]:
         temporary.write_bytes(gzip.compress(content, compresslevel=6, mtime=0))
         temporary.replace(archive)
     return release, archive
+
+
+def pack_directory(
+    source: Path, archive: Path, compresslevel: int, is_packed: Callable[[PurePath], bool]
+) -> None:
+    """Pack a directory: the same bytes for the same files, in one rename.
+
+    Args:
+        source: the directory.
+        archive: what is written.
+        compresslevel: of gzip.
+        is_packed: returns whether a path below the directory comes along.
+    """
+
+    def anonymous(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        entry.uid = entry.gid = entry.mtime = 0
+        entry.uname = entry.gname = ""
+        return entry if is_packed(PurePath(entry.name)) else None
+
+    temporary = archive.with_suffix(f".{os.getpid()}")
+    with (
+        temporary.open("wb") as file,
+        gzip.GzipFile(
+            filename="", fileobj=file, mode="wb", compresslevel=compresslevel, mtime=0
+        ) as compressed,
+        tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        for path in sorted(source.iterdir()):
+            tar.add(path, path.name, filter=anonymous)
+    temporary.replace(archive)
 
 
 def describe(release: str, archive: Path) -> dict[str, Any]:

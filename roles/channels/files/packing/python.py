@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import platform
 import re
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
 from packing import PackError
+from packing.archive import pack_directory
 from packing.uv import Uv
 
 
@@ -68,7 +67,7 @@ def bring(uv: Uv, version: str, machine: str, output: Path) -> str:
     full = found.name.split("-")[1]
     archive = output / f"{archive_name(full, machine)}.tar.gz"
     if not archive.is_file():
-        _pack(found, archive)
+        pack_directory(found, archive, 6, lambda path: "__pycache__" not in path.parts)
     os.utime(archive)
     return full
 
@@ -117,22 +116,3 @@ def _installed(directory: Path, version: str, machine: str) -> Path | None:
     return max(
         found, key=lambda path: [int(n) for n in re.findall(r"\d+", path.name)], default=None
     )
-
-
-def _pack(source: Path, archive: Path) -> None:
-    """Pack a Python: the same bytes for the same files, in one rename."""
-
-    def anonymous(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-        entry.uid = entry.gid = entry.mtime = 0
-        entry.uname = entry.gname = ""
-        return None if "__pycache__" in Path(entry.name).parts else entry
-
-    temporary = archive.with_suffix(f".{os.getpid()}")
-    with (
-        temporary.open("wb") as file,
-        gzip.GzipFile(filename="", fileobj=file, mode="wb", compresslevel=6, mtime=0) as compressed,
-        tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as tar,
-    ):
-        for path in sorted(source.iterdir()):
-            tar.add(path, path.name, filter=anonymous)
-    temporary.replace(archive)

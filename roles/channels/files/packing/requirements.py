@@ -198,14 +198,12 @@ class Requirements:
         Pipenv locks for the Python that it runs with. redis, for one, needs another package before
         Python 3.11.3, which Debian 12 has.
         """
-        pins = text_of(replace(each, hashes=()) for each in packages if not each.url)
         try:
-            told = self.uv.compile(file.parent, ["-"], question.targets, text=pins)
+            told = self.uv.compile(file.parent, ["-"], question.targets, text=pins_of(packages))
         except PackError:
             # A lock that contradicts its packages is taken as it is: it was chosen.
             return list(packages)
-        known = {package.name for package in packages}
-        return [*packages, *(each for each in parse(told, file.parent) if each.name not in known)]
+        return added_to(packages, parse(told, file.parent))
 
     def _resolved(
         self,
@@ -315,8 +313,7 @@ class Requirements:
         wanted = missing(question, packages)
         if not wanted:
             return packages
-        pins = text_of(replace(each, hashes=()) for each in packages if not each.url)
-        limit = self._written("pins.in", pins)
+        limit = self._written("pins.in", pins_of(packages))
         text = ""
         if question.preferred and question.preferred.is_file():
             locked = tomllib.loads(question.preferred.read_text())["package"]
@@ -335,14 +332,24 @@ class Requirements:
                 f"No allowed version of {' and '.join(wanted)} is compatible with {file}. Lock one"
                 f" with the application, or set another channels_server.\n{error}"
             ) from error
-        known = {package.name for package in packages}
-        return packages + [each for each in parse(told, file.parent) if each.name not in known]
+        return added_to(packages, parse(told, file.parent))
 
     def _written(self, name: str, text: str) -> Path:
         file = self.cache.resolve() / "requirements" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
         return file
+
+
+def pins_of(packages: Sequence[Package]) -> str:
+    """Return the versions of packages of an index, for uv to resolve what goes with them."""
+    return text_of(replace(each, hashes=()) for each in packages if not each.url)
+
+
+def added_to(packages: Sequence[Package], others: Sequence[Package]) -> list[Package]:
+    """Return packages, and of some others those that are not among them."""
+    known = {package.name for package in packages}
+    return [*packages, *(each for each in others if each.name not in known)]
 
 
 def replaced(question: Question, packages: Sequence[Package]) -> set[str]:
