@@ -49,11 +49,17 @@ Not socket_timeout of redis-py 7.4: with it, a task that waits for a message can
 CancelledError that is to end it.
 """
 
-LAYER_CAPACITY = 2000
-"""Messages that wait in Redis for a process; beyond them the layer drops new ones, at INFO only.
+LAYER_LIMITS = {
+    "capacity": ("CHANNEL_LAYER_CAPACITY", 2000),
+    "expiry": ("CHANNEL_LAYER_EXPIRY", 60),
+    "group_expiry": ("CHANNEL_LAYER_GROUP_EXPIRY", 86400),
+}
+"""Limits of the channel layer: the variable of each, and its default.
 
-Channels' own is 100, for all sockets of a process together: at 50 messages a second one that is
-held up for two seconds would lose the third, and everybody would ask the database for it.
+The capacity is the number of messages that wait in Redis for a process; beyond it the layer drops
+new ones, at INFO only. Channels' own is 100, for all sockets of a process together: at 50 messages
+a second one that is held up for two seconds would lose the third, and everybody would ask the
+database for it. The others are in seconds, and Channels' own.
 """
 
 POOL_TIMEOUT = 10
@@ -191,7 +197,10 @@ class Environment:
                         "socket_keepalive_options": LAYER_KEEPALIVE,
                     }
                 ],
-                "capacity": LAYER_CAPACITY,
+                **{
+                    option: self.number(variable, default, lowest=1, highest=31_536_000)
+                    for option, (variable, default) in LAYER_LIMITS.items()
+                },
             },
         }
 

@@ -14,6 +14,11 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 DATABASE_URL = "CHANNELS_KIT_DATABASE_URL"
 LAYER_URL = "CHANNELS_KIT_LAYER_URL"
+LAYER_LIMITS = {
+    "capacity": "CHANNELS_KIT_LAYER_CAPACITY",
+    "expiry": "CHANNELS_KIT_LAYER_EXPIRY",
+    "group_expiry": "CHANNELS_KIT_LAYER_GROUP_EXPIRY",
+}
 BROKER_URL = "CHANNELS_KIT_BROKER_URL"
 CACHE_URL = "CHANNELS_KIT_CACHE_URL"
 ALLOWED_HOSTS = "CHANNELS_KIT_ALLOWED_HOSTS"
@@ -191,6 +196,10 @@ class _Overlay:
                 config.setdefault("TIME_ZONE", None)
         elif "hosts" in config or re.search("redis|valkey", backend):
             config["hosts"] = _hosts(config.get("hosts"), url.split())
+            if backend.startswith("channels_redis."):
+                for option, variable in LAYER_LIMITS.items():
+                    if limit := self.environment.get(variable):
+                        config.setdefault(option, int(limit))
         else:
             self.keep(
                 "CHANNEL_LAYERS", f"{backend} is not supported; the project's setting is kept"

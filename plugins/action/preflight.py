@@ -223,7 +223,7 @@ class ActionModule(ActionBase):
             for name in ("groups", "hostvars", "playbook_dir", "ansible_playbook_python")
         }
         own = {"inventory_hostname": host, "group_names": given.get("group_names", [])}
-        cluster = known["cluster"].defaults
+        cluster = {**known["cluster"].defaults, **known["cluster"].private}
         options = {name: each for role in known.values() for name, each in role.options.items()}
         bad: set[str] = set()
         refused: set[str] = set()
@@ -237,7 +237,7 @@ class ActionModule(ActionBase):
             others = [rule["variable"] for rule in role.rules if rule["variable"] in variables]
             names = dict.fromkeys([*role.options, *others])
             for name in sorted(names, key=lambda name: not options[name].get("required")):
-                problem = self.problem_of(name, options[name], variables, templar, bad)
+                problem = self.problem_of(name, options[name], variables, templar, bad | refused)
                 if problem:
                     bad.add(name)
                     yield problem
@@ -257,7 +257,8 @@ class ActionModule(ActionBase):
                         yield f"{name} is {value}; allowed: {rule['allowed']}"
                 except AnsibleError as error:
                     # The rule uses an invalid variable, which is reported itself.
-                    if not any(other in rule["that"] for other in bad):
+                    reported = bad | refused
+                    if not any(each in rule["that"] + error.message for each in reported):
                         yield f"{name} cannot be checked: {error.message}"
 
             for entry in role.ports:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from ansible.errors import AnsibleFilterError
 from ansible.inventory.manager import InventoryManager, split_host_pattern
 from ansible.parsing.dataloader import DataLoader
 
@@ -39,6 +42,39 @@ def cluster_web_workers(
                 }
             )
     return workers
+
+
+def carrying_workers(workers: Sequence[Mapping[str, Any]], spare_hosts: int) -> int:
+    """Return how many workers are left when hosts are lost, those with the most workers; 1 or more.
+
+    Args:
+        workers: all workers of the cluster.
+        spare_hosts: the number of app hosts that may be lost.
+    """
+    counts = sorted(Counter(worker["host"] for worker in workers).values())
+    return max(1, sum(counts[: max(0, len(counts) - int(spare_hosts))]))
+
+
+def most_workers(workers: Sequence[Mapping[str, Any]]) -> int:
+    """Return the number of workers of the host that has the most."""
+    return max(Counter(worker["host"] for worker in workers).values(), default=0)
+
+
+def figure(figures: Any, name: str) -> float:
+    """Return a measured figure.
+
+    Raises:
+        AnsibleFilterError: there is none, or it is no number.
+    """
+    try:
+        return float(figures[name]["value"])
+    except (KeyError, TypeError, ValueError):
+        raise AnsibleFilterError(f"cluster_figures has no figure {name}") from None
+
+
+def power_of_two(number: float) -> int:
+    """Return the smallest power of two that is not below a number."""
+    return int(2 ** max(0, math.ceil(math.log2(max(1, number)))))
 
 
 def worker_url(address: str, port: int | str) -> str:
@@ -167,6 +203,10 @@ class FilterModule:
         """Return the filters by name."""
         return {
             "cluster_addresses": cluster_addresses,
+            "cluster_carrying_workers": carrying_workers,
+            "cluster_figure": figure,
+            "cluster_most_workers": most_workers,
+            "cluster_power_of_two": power_of_two,
             "cluster_certificate_names": certificate_names,
             "cluster_in_url": in_url,
             "cluster_origins": origins,

@@ -236,6 +236,31 @@ def redis_size(value: Any) -> bool:
     return size == 0 or _REDIS_MIN_MEMORY <= size < 2**63
 
 
+FIGURES = (
+    "socket_kib",
+    "edge_socket_kib",
+    "worker_mib",
+    "handshakes_per_second",
+    "deliveries_per_second",
+    "delivery_microseconds",
+)
+"""The measured figures from which limits follow."""
+
+
+def cluster_figures(value: Any) -> bool:
+    """Return whether a value has every figure, each with a range around it."""
+    return isinstance(value, Mapping) and all(_is_figure(value.get(name)) for name in FIGURES)
+
+
+def _is_figure(figure: Any) -> bool:
+    if not isinstance(figure, Mapping):
+        return False
+    numbers: list[Any] = [figure.get(key) for key in ("low", "value", "high")]
+    if not all(isinstance(each, (int, float)) and not isinstance(each, bool) for each in numbers):
+        return False
+    return bool(0 < numbers[0] <= numbers[1] <= numbers[2] < float("inf"))
+
+
 def redis_instances(value: Any) -> bool:
     """Return whether redis_instances has layer and broker, and each instance is valid."""
     if not isinstance(value, Mapping) or not {"layer", "broker"} <= set(value):
@@ -609,6 +634,7 @@ class TestModule:
             "cluster_python_module": python_module,
             "cluster_python_object": python_object,
             "cluster_redis_instances": redis_instances,
+            "cluster_figures": cluster_figures,
             "cluster_redis_size": redis_size,
             "cluster_release_home": release_home,
             "cluster_server_address": server_address,

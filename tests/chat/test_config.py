@@ -83,9 +83,18 @@ def test_channel_layer() -> None:
                 }
             ],
             "capacity": 2000,
+            "expiry": 60,
+            "group_expiry": 86400,
         },
     }
     assert Environment({}).channel_layer("V") == {"BACKEND": "channels.layers.InMemoryChannelLayer"}
+    limits = {
+        "CHANNEL_LAYER_CAPACITY": "500",
+        "CHANNEL_LAYER_EXPIRY": "30",
+        "CHANNEL_LAYER_GROUP_EXPIRY": "3600",
+    }
+    config = Environment({"V": url, **limits}).channel_layer("V")["CONFIG"]
+    assert (config["capacity"], config["expiry"], config["group_expiry"]) == (500, 30, 3600)
 
 
 @pytest.mark.parametrize(

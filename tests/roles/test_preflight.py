@@ -60,7 +60,6 @@ BAD: dict[str, list[Any]] = {
     "channels_extras": [["-prod"], ["two words"]],
     # The second one is a file of tasks here, and not where the roll looks for it.
     "channels_hooks": [{"before_lunch": []}, {"before_restart": ["site.yml"]}],
-    "channels_max_sockets": [0, 65536 - 127],
     "channels_probe_token": [f"{SECRET} with spaces", "hunter2-short"],
     "channels_processes": [
         {"mail": {"runworker": []}},
@@ -102,6 +101,12 @@ BAD: dict[str, list[Any]] = {
         {"redis": {"ports": [6379], "sources": ["cache1"]}},
     ],
     "cluster_home": ["/home/channels", "/srv/../channels"],
+    "cluster_figures": [{}, {"socket_kib": {"value": 30}}],
+    "cluster_layer_capacity": [0, 1000001],
+    "cluster_layer_expiry": [0, 86401],
+    "cluster_layer_group_expiry": [59, 31536001],
+    "cluster_listen_backlog": [127, 65536],
+    "cluster_messages_per_second": [0, 10000001],
     "cluster_nofile": [1023, 1048577],
     "cluster_package_files": [{"redis": {"etc/x": ""}}, {"redis": ["/etc/x"]}],
     "cluster_packages": [{"redis": ["redis"]}, {"nginx": [], "postgres": ["-o"], "redis": []}],
@@ -116,6 +121,10 @@ BAD: dict[str, list[Any]] = {
     "cluster_redis_layer_port": [80, 65536],
     "cluster_redis_tls": [True, True],
     "cluster_redis_user": ["default", "administrator"],
+    "cluster_room_size": [0, 10000001],
+    "cluster_sockets": [0, 10000001],
+    "cluster_sockets_per_worker": [0, 1000001],
+    "cluster_spare_hosts": [-1, 100],
     "cluster_server_names": [["chat.example.org:8443"], ["chat_1.example.org"]],
     "cluster_trusted_proxies": [["0.0.0.0/0"], ["10.0.1.5/24"]],
     "cluster_tls_days_left": [0, 61],
@@ -150,6 +159,7 @@ BAD: dict[str, list[Any]] = {
     "redis_layer_password": [f"{SECRET} with spaces", "hunter2-short"],
     "redis_maxclients": [99, 65505],
     "redis_maxmemory": ["256 mb", "1mb"],
+    "redis_pubsub_buffer_limit": ["32 mb", "1mb"],
 }
 EVERY = {name: option for role in ROLE_NAMES for name, option in options(role).items()}
 RULES = {(role, rule["variable"]): rule for role in ROLE_NAMES for rule in rules(role)}
@@ -253,7 +263,7 @@ LINE_ENDS = {
 }
 QUOTED = {
     "base_firewall_enabled": "no",
-    "channels_max_sockets": "1000",
+    "cluster_sockets_per_worker": "1000",
     "channels_ready_timeout": "60",
     "channels_stop_timeout": "15",
 }
@@ -311,7 +321,7 @@ def assorted() -> Tree:
         "channels_hooks": {"before_restart": "/etc/passwd"},
         # Takes 5000 s to drain.
         "channels_drain_pace": 1,
-        "channels_max_sockets": 5000,
+        "cluster_sockets_per_worker": 5000,
     }
     groups["channels"] = ["app1", "app2"]
     tree = inventory(hosts, groups, cluster_server_names=[], cluster_user=None)

@@ -287,6 +287,25 @@ checked_sockets = st.one_of(
         ]
     ),
 )
+FIGURES = (
+    "socket_kib",
+    "edge_socket_kib",
+    "worker_mib",
+    "handshakes_per_second",
+    "deliveries_per_second",
+    "delivery_microseconds",
+)
+figure = st.fixed_dictionaries(
+    {
+        "low": st.sampled_from([0, 1, 2.5, "1"]),
+        "value": st.sampled_from([3, 3.5, 3.5, True]),
+        "high": st.sampled_from([3.5, 4, 4, 2, None]),
+    }
+)
+good_figure = st.just({"low": 1, "value": 2.5, "high": 90})
+figures = st.fixed_dictionaries(dict.fromkeys(FIGURES, good_figure)) | st.fixed_dictionaries(
+    dict.fromkeys(FIGURES, good_figure | figure)
+)
 settings_of = mappings(
     st.one_of(
         st.sampled_from(["save", "hz", "appendonly", "port", "Port", "bind", "work_mem", "a.b"]),
@@ -437,7 +456,16 @@ MADE: dict[str, st.SearchStrategy[Any]] = {
         st.sampled_from(["before_migrate", "after_restart", "before_lunch"]),
         st.sampled_from(["tasks", "empty", "text", "broken", "mapping", "missing", "bare", None]),
     ),
-    "channels_max_sockets": numbers(1, 65536 - 128),
+    "cluster_figures": figures,
+    "cluster_layer_capacity": numbers(1, 1000000),
+    "cluster_layer_expiry": numbers(1, 86400),
+    "cluster_layer_group_expiry": numbers(60, 31536000),
+    "cluster_listen_backlog": numbers(128, 65535),
+    "cluster_messages_per_second": numbers(1, 10000000),
+    "cluster_room_size": numbers(1, 10000000),
+    "cluster_sockets": numbers(1, 10000000),
+    "cluster_sockets_per_worker": numbers(1, 65536 - 128),
+    "cluster_spare_hosts": numbers(0, 0),
     "channels_probe_token": secrets | st.from_regex(r"\A[A-Za-z0-9._~-]{14,40}\Z"),
     "channels_processes": mappings(process_names, made_processes),
     "channels_ready_timeout": numbers(5, 600),
@@ -534,6 +562,7 @@ MADE: dict[str, st.SearchStrategy[Any]] = {
     "redis_instances": instances,
     "redis_layer_password": secrets,
     "redis_maxclients": numbers(100, 65504),
+    "redis_pubsub_buffer_limit": sizes("", "k", "kb", "mb", "g", "tb"),
     "redis_maxmemory": sizes("", "b", "k", "kb", "KB", "m", "mb", "Mb", "g", "gb", "tb", "%"),
 }
 NOT_MADE = {
@@ -647,6 +676,24 @@ def test_every_option_whose_values_are_made_is_read_by_something() -> None:
     assert [name for name in MADE if f'"{name}"' not in source and name not in source] == []
 
 
+# Who reads it: the capacity table
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("cluster_sockets", "cluster_spare_hosts", "cluster_messages_per_second"),
+        *("cluster_room_size", "cluster_figures"),
+    ],
+)
+def test_the_table_has_a_value_for_what_passed(house: House, name: str) -> None:
+    text = "{{ cluster_capacity.values() | map(attribute='value') | list }}"
+    for value in each(judged(house, name).passed):
+        lines = house.render("app1", "channels", text, {name: value})
+        assert len(lines) > 15
+        assert all(line > 0 if isinstance(line, int | float) else line for line in lines), value
+
+
 # Who reads it: the application, by systemd's environment file
 
 
@@ -673,6 +720,10 @@ def layer(found: Mapping[str, Any], key: str) -> Any:
     return redis.ConnectionPool.from_url(server["address"]).connection_kwargs.get(key)
 
 
+def limit(key: str) -> Reading:
+    return lambda read, found: found["CHANNEL_LAYERS"]["default"]["CONFIG"][key]
+
+
 def serving(key: str) -> Reading:
     return lambda read, found: getattr(ServingSettings.from_environment(read), key)
 
@@ -690,7 +741,7 @@ READINGS: dict[str, Reading] = {
     "channels_drain_pace": serving("drain_pace"),
     "channels_drain_window": serving("drain_window"),
     "channels_environment": lambda read, found: dict(read),
-    "channels_max_sockets": serving("max_sockets"),
+    "cluster_sockets_per_worker": serving("max_sockets"),
     "channels_probe_token": serving("probe_token"),
     "channels_secret_key": lambda read, found: found["SECRET_KEY"],
     "channels_secret_key_fallbacks": lambda read, found: found["SECRET_KEY_FALLBACKS"],
@@ -699,6 +750,9 @@ READINGS: dict[str, Reading] = {
     ),
     "channels_settings_overlay": lambda read, found: "CHANNELS_KIT_SETTINGS" in read,
     "channels_stream_grace": serving("stream_grace"),
+    "cluster_layer_capacity": limit("capacity"),
+    "cluster_layer_expiry": limit("expiry"),
+    "cluster_layer_group_expiry": limit("group_expiry"),
     "cluster_database_pool_size": lambda read, found: found["DATABASES"]["default"]["OPTIONS"][
         "pool"
     ]["max_size"],
@@ -926,6 +980,7 @@ NGINX_OPTIONS = [
     *("nginx_handshakes_burst", "cluster_first_worker_port", "nginx_real_ip_header"),
     *("nginx_handshakes_per_address", "nginx_handshakes_per_address_burst"),
     *("nginx_sockets_per_address", "nginx_keepalive_timeout", "cluster_trusted_proxies"),
+    "cluster_listen_backlog",
 ]
 
 
@@ -1222,6 +1277,14 @@ def test_redis_has_the_memory_that_passes(house: House, tmp_path: Path) -> None:
         number = re.match(r"\d+", str(value))[0]  # type: ignore[index]
         # It is refused, or is another number than was written, or is too little to start with.
         assert not found or int(found["maxmemory"]) < max(int(number), 16 * 10**6), value
+
+
+def test_redis_has_the_buffer_that_passes(house: House, tmp_path: Path) -> None:
+    for value in each([*judged(house, "redis_pubsub_buffer_limit").passed[:4], "64mb"]):
+        found = redis_takes(house, tmp_path, "layer", redis_pubsub_buffer_limit=value)
+        number, unit = re.fullmatch(r"(\d+)(\w*)", str(value)).groups()  # type: ignore[union-attr]
+        size = int(number) * REDIS_UNITS[unit.lower()]
+        assert f"pubsub {size} 0 0" in found["client-output-buffer-limit"], value
 
 
 def test_redis_takes_the_instances_that_pass(house: House, tmp_path: Path) -> None:

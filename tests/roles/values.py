@@ -133,6 +133,7 @@ class House:
             given = self.task_vars["hostvars"].raw_get(host)
             variables = {
                 **self.known["cluster"].defaults,
+                **self.known["cluster"].private,
                 **self.known[role].defaults,
                 **given,
                 **self.known[role].private,

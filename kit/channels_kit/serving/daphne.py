@@ -28,7 +28,6 @@ from channels_kit.serving.application import explained
 from channels_kit.serving.forwarded import Forwarded
 from channels_kit.serving.packages import require
 from channels_kit.serving.server_options import (
-    BACKLOG,
     KEEP_ALIVE,
     PING_INTERVAL,
     ServerOptions,
@@ -114,7 +113,7 @@ class Server(DaphneServer):  # type: ignore[misc]
         limits = LIMITS & signature(DaphneServer).parameters.keys()
         super().__init__(
             application,
-            [f"{endpoint}:backlog={BACKLOG}"],
+            [f"{endpoint}:backlog={options.backlog}"],
             # The wrapper has its own deadline for a handshake, and says when it passes.
             websocket_connect_timeout=sys.maxsize,
             websocket_handshake_timeout=0,

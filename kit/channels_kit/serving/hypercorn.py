@@ -24,7 +24,6 @@ from channels_kit.serving.application import explained
 from channels_kit.serving.forwarded import Forwarded
 from channels_kit.serving.packages import require
 from channels_kit.serving.server_options import (
-    BACKLOG,
     KEEP_ALIVE,
     PING_INTERVAL,
     ServerOptions,
@@ -92,7 +91,7 @@ def configure(options: ServerOptions) -> Config:
     config = Config()
     host = f"[{options.host}]" if ":" in options.host else options.host
     config.bind = f"{host}:{options.port}"
-    config.backlog = BACKLOG
+    config.backlog = options.backlog
     config.keep_alive_timeout = KEEP_ALIVE
     config.websocket_ping_interval = PING_INTERVAL
     config.websocket_max_message_size = options.ws_max_size

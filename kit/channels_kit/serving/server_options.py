@@ -24,6 +24,7 @@ class ServerOptions:
         ws_max_size: bytes of the largest message of a client.
         forwarded_allow_ips: addresses of the edges, whose X-Forwarded-For and -Proto count.
         timeout_graceful_shutdown: seconds that SIGTERM leaves to what is in hand.
+        backlog: connections that wait to be taken.
     """
 
     host: str
@@ -31,6 +32,7 @@ class ServerOptions:
     ws_max_size: int
     forwarded_allow_ips: frozenset[str]
     timeout_graceful_shutdown: int
+    backlog: int = BACKLOG
 
     @classmethod
     def parse(cls, program: str, arguments: Sequence[str] | None = None) -> "ServerOptions":
@@ -57,5 +59,11 @@ class ServerOptions:
             type=int,
             default=10,
             help="seconds for what is in hand at SIGTERM (default: 10)",
+        )
+        parser.add_argument(
+            "--backlog",
+            type=int,
+            default=BACKLOG,
+            help=f"connections that wait to be taken (default: {BACKLOG})",
         )
         return parser

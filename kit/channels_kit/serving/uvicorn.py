@@ -18,7 +18,6 @@ import uvicorn
 from channels_kit.serving.application import explained, set_up_django
 from channels_kit.serving.packages import import_with_websockets, require
 from channels_kit.serving.server_options import (
-    BACKLOG,
     KEEP_ALIVE,
     PING_INTERVAL,
     ServerOptions,
@@ -42,7 +41,7 @@ def configure(options: ServerOptions) -> dict[str, Any]:
     return {
         "host": options.host,
         "port": options.port,
-        "backlog": BACKLOG,
+        "backlog": options.backlog,
         "workers": 1,
         "ws": WebSocketProtocol,
         "ws_max_size": options.ws_max_size,
