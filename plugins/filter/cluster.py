@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import math
-from collections import Counter
+import re
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -70,6 +71,33 @@ def figure(figures: Any, name: str) -> float:
         return float(figures[name]["value"])
     except (KeyError, TypeError, ValueError):
         raise AnsibleFilterError(f"cluster_figures has no figure {name}") from None
+
+
+def port_count(port_range: str) -> int:
+    """Return how many ports a range such as ``10240 65535`` has."""
+    first, last = map(int, str(port_range).split())
+    return last - first + 1
+
+
+def mib(size: Any) -> int:
+    """Return a size of redis.conf, such as ``256mb``, in MiB; rounded up."""
+    number, unit, is_binary = re.fullmatch(r"(\d+)([kmgt]?)(b?)", str(size).lower()).groups()  # type: ignore[union-attr]
+    # 1kb is 1024 bytes, 1k is 1000.
+    factor: int = (1024 if is_binary else 1000) ** " kmgt".index(unit or " ")
+    return math.ceil(int(number) * factor / 2**20)
+
+
+def short_terms(read: Mapping[str, Any]) -> list[str]:
+    """Return what hosts do not have, each once, with the hosts.
+
+    Args:
+        read: what the action ``capacity_terms`` returned, by host.
+    """
+    hosts_by_problem: dict[str, list[str]] = defaultdict(list)
+    for host, found in read.items():
+        for problem in found.get("short", ()):
+            hosts_by_problem[problem].append(host)
+    return [f"{', '.join(hosts)}: {problem}" for problem, hosts in hosts_by_problem.items()]
 
 
 def power_of_two(number: float) -> int:
@@ -205,6 +233,9 @@ class FilterModule:
             "cluster_addresses": cluster_addresses,
             "cluster_carrying_workers": carrying_workers,
             "cluster_figure": figure,
+            "cluster_mib": mib,
+            "cluster_short_terms": short_terms,
+            "cluster_port_count": port_count,
             "cluster_most_workers": most_workers,
             "cluster_power_of_two": power_of_two,
             "cluster_certificate_names": certificate_names,

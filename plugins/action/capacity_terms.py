@@ -1,0 +1,148 @@
+"""Ansible action: compare what a host has with what its roles need there.
+
+Each role says in ``meta/terms.yml`` what it needs of a host: ``term``, ``needs`` and ``has``
+(templates; ``host`` is what the module ``host_capacity_info`` read), ``unit``, ``reason``, and
+``ways``, three ways out. Numbers of the same term are added up over the roles of the host. A term
+is short if it needs more than the host has. With ``is: at_most``, it is short if the host has more;
+with ``is: one_of``, if what it has matches none of the patterns that it needs. ``for_each`` repeats
+a term, and ``when`` leaves it out.
+
+The task does not fail where a term is short: the play reports all hosts together.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+from ansible.plugins.loader import add_all_plugin_dirs
+
+Term = dict[str, Any]
+
+ROLES = Path(__file__).parents[2] / "roles"
+
+
+class ActionModule(ActionBase):
+    """The action; the module that it calls runs on the host."""
+
+    def run(
+        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Return what the host has, every term, and those that are short in words."""
+        task_vars = task_vars or {}
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        roles: list[str] = self._task.args["roles"]
+        templars = {name: self._templar_of(name, task_vars) for name in roles}
+        told = {name: self._load(ROLES / name / "meta/terms.yml") or {} for name in roles}
+
+        reads: dict[str, list[str]] = {"sysctls": [], "paths": []}
+        for name in roles:
+            for option, value in templars[name].template(told[name].get("read") or {}).items():
+                reads[option] += value
+        before = time.time()
+        read = self._execute_module(
+            module_name="host_capacity_info", module_args=reads, task_vars=task_vars
+        )
+        after = time.time()
+        if read.get("failed") or read.get("unreachable"):
+            return {**result, **read}
+        host = read["host"]
+        # The host read its clock between the two.
+        host["clock_offset"] = max(before - host["clock"], host["clock"] - after, 0.0)
+
+        terms: dict[str, Term] = {}
+        for name in roles:
+            for term in evaluated(told[name].get("terms") or [], templars[name], host):
+                add(terms, term)
+        return {
+            **result,
+            "changed": False,
+            "host": host,
+            "terms": list(terms.values()),
+            "short": [in_words(term) for term in terms.values() if is_short(term)],
+        }
+
+    def _load(self, path: Path) -> Any:
+        if not path.exists():
+            return None
+        return self._loader.load_from_file(str(path), trusted_as_template=True)
+
+    def _templar_of(self, role: str, task_vars: Mapping[str, Any]) -> Any:
+        """Return what evaluates expressions as the role itself would."""
+        add_all_plugin_dirs(str(ROLES / role))
+        variables: dict[str, Any] = {}
+        for part in ("defaults", "vars"):
+            if part == "vars":
+                variables |= task_vars
+            for name in ("cluster", role):
+                variables |= self._load(ROLES / name / part / "main.yml") or {}
+        variables["role_path"] = str(ROLES / role)
+        return self._templar.copy_with_new_env(available_variables=variables)
+
+
+def evaluated(entries: list[Term], templar: Any, host: Mapping[str, Any]) -> Iterator[Term]:
+    """Yield the terms of a role with their values.
+
+    Raises:
+        AnsibleError: a term cannot be evaluated.
+    """
+    for entry in entries:
+        items = templar.template(entry["for_each"]) if "for_each" in entry else [None]
+        for item in items:
+            own = templar.copy_with_new_env(
+                available_variables={**templar.available_variables, "host": host, "item": item}
+            )
+            if "when" in entry and not own.evaluate_conditional(entry["when"]):
+                continue
+            try:
+                yield {
+                    "is": "at_least",
+                    **{
+                        key: own.template(value)
+                        for key, value in entry.items()
+                        if key not in ("for_each", "when")
+                    },
+                }
+            except AnsibleError as error:
+                raise AnsibleError(f"The term {entry['term']}: {error.message}") from error
+
+
+def add(terms: dict[str, Term], term: Term) -> None:
+    """Add a term to those of the host; what several roles need of one thing is one term."""
+    known = terms.setdefault(term["term"], term)
+    if known is not term:
+        known["needs"] += term["needs"]
+
+
+def is_short(term: Mapping[str, Any]) -> bool:
+    """Return whether a host does not have what a term needs."""
+    if term["is"] == "one_of":
+        return not any(fnmatchcase(str(term["has"]), pattern) for pattern in term["needs"])
+    if term["is"] == "at_most":
+        return bool(term["has"] > term["needs"])
+    return bool(term["has"] < term["needs"])
+
+
+def in_words(term: Mapping[str, Any]) -> str:
+    """Return what is short, and the ways out."""
+    unit = f" {term['unit']}" if term.get("unit") else ""
+    needs = " or ".join(term["needs"]) if term["is"] == "one_of" else shown(term["needs"])
+    if term["is"] == "at_most":
+        needs = f"at most {needs}"
+    ways = "; ".join(f"({number}) {way}" for number, way in enumerate(term["ways"], 1))
+    return (
+        f"{term['term']}: needs {needs}{unit}, has {shown(term['has'])}{unit}."
+        f" {term['reason']}. Ways out: {ways}"
+    )
+
+
+def shown(value: Any) -> str:
+    """Return a value as an operator reads it."""
+    if isinstance(value, float):
+        return f"{value:.2f}".rstrip("0").rstrip(".")
+    return str(value)
