@@ -158,7 +158,7 @@ def files_of(role: str) -> list[Path]:
         if file.suffix in {".yml", ".j2"}
     ]
     assert any(file.suffix == ".yml" for file in found)
-    return [*found, ROLES / role / "meta" / "preflight.yml"]
+    return [*found, *(ROLES / role / "meta" / f"{name}.yml" for name in ("preflight", "terms"))]
 
 
 PUBLIC = {name for role in ROLE_NAMES for name in options(role)} | {

@@ -53,7 +53,8 @@ def refused(cluster: Cluster) -> Iterator[tuple[Run, dict[str, str], dict[str, s
         for port in ports:
             cluster.hosts[host].check_output(
                 f"systemd-run --unit=taken-{port} python3 -m http.server --bind 127.0.0.1 {port}"
-                f" && timeout 30 sh -c 'until ss -ltn | grep -q 127.0.0.1:{port}; do sleep 0.1; done'"
+                " && timeout 30 sh -c"
+                f" 'until ss -ltn | grep -q 127.0.0.1:{port}; do sleep 0.1; done'"
             )
     before = contents(cluster)
     try:
