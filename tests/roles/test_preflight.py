@@ -146,6 +146,7 @@ BAD: dict[str, list[Any]] = {
     "nginx_real_ip_header": ["Forwarded", "proxy_protocol"],
     "nginx_retry_after": [0, 301],
     "nginx_sockets_per_address": [-1, 65536],
+    "nginx_socket_buffer_size": ["3k", "8m"],
     "nginx_static_cache_minutes": [0, 525601],
     "nginx_tls_certificate": ["tls/chat.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n"],
     "nginx_tls_key": [f"{SECRET}/chat.key", f"-----BEGIN PRIVATE KEY-----\n{SECRET}\n"],

@@ -552,6 +552,7 @@ MADE: dict[str, st.SearchStrategy[Any]] = {
     "nginx_redirect_to_https": st.booleans() | st.sampled_from(["yes", 1, None]),
     "nginx_retry_after": numbers(1, 300),
     "nginx_sockets_per_address": numbers(0, 65535),
+    "nginx_socket_buffer_size": sizes("", "k", "m") | st.sampled_from(["1k", "2k", "4k", "64k"]),
     "nginx_static_cache_minutes": numbers(1, 525600),
     "nginx_worker_connections": numbers(64, 65535),
     "nginx_worker_shutdown_timeout": numbers(1, 604800),
@@ -980,7 +981,7 @@ NGINX_OPTIONS = [
     *("nginx_handshakes_burst", "cluster_first_worker_port", "nginx_real_ip_header"),
     *("nginx_handshakes_per_address", "nginx_handshakes_per_address_burst"),
     *("nginx_sockets_per_address", "nginx_keepalive_timeout", "cluster_trusted_proxies"),
-    "cluster_listen_backlog",
+    *("cluster_listen_backlog", "nginx_socket_buffer_size"),
 ]
 
 
