@@ -100,6 +100,11 @@ def short_terms(read: Mapping[str, Any]) -> list[str]:
     return [f"{', '.join(hosts)}: {problem}" for problem, hosts in hosts_by_problem.items()]
 
 
+def twice(size: str) -> str:
+    """Return twice a size of systemd, such as ``300M``; ``infinity`` stays."""
+    return size if size == "infinity" else f"{2 * int(size[:-1])}{size[-1]}"
+
+
 def power_of_two(number: float) -> int:
     """Return the smallest power of two that is not below a number."""
     return int(2 ** max(0, math.ceil(math.log2(max(1, number)))))
@@ -234,6 +239,7 @@ class FilterModule:
             "cluster_carrying_workers": carrying_workers,
             "cluster_figure": figure,
             "cluster_mib": mib,
+            "cluster_twice": twice,
             "cluster_short_terms": short_terms,
             "cluster_port_count": port_count,
             "cluster_most_workers": most_workers,

@@ -38,6 +38,9 @@ def clusters(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Cluster]:
                 HOSTS,
                 cluster_messages_per_second=2000,
                 cluster_figures={
+                    "inventory": "busy",
+                }
+                | {
                     name: {"low": 1, "value": 500, "high": 600}
                     for name in (
                         *("socket_kib", "edge_socket_kib", "worker_mib", "handshakes_per_second"),
@@ -74,6 +77,7 @@ def limits(cluster: Cluster) -> dict[str, Any]:
         "drain pace": found(r"DRAIN_PACE=\W*(\d+)", environment),
         "layer capacity": found(r"CHANNEL_LAYER_CAPACITY=\W*(\d+)", environment),
         "open files of a worker": found(r"^LimitNOFILE=(\d+)", unit),
+        "memory of a worker": re.findall(r"^Memory(?:High|Max)=(.+)", unit, re.M),
         "open files of nginx": found(r"^worker_rlimit_nofile (\d+)", nginx),
         "open files of Redis": found(r"^LimitNOFILE=(\d+)", drop_in),
         "open files of a login": found(
@@ -91,12 +95,14 @@ def limits(cluster: Cluster) -> dict[str, Any]:
     }
 
 
-SMALL: dict[str, list[int]] = {
+SMALL: dict[str, list[Any]] = {
     "sockets of a worker": [2500],
     "drain window": [52],
     "drain pace": [49],
     "layer capacity": [2000],
     "open files of a worker": [65536],
+    # The figures are the sample's.
+    "memory of a worker": ["infinity", "infinity"],
     "open files of nginx": [65536],
     "open files of Redis": [65536],
     "open files of a login": [65536],
@@ -146,6 +152,8 @@ def test_messages_and_figures_change_what_follows_from_them(clusters: dict[str, 
         "layer capacity": [20_000],
         "memory of Redis": [256],
         "buffer of Redis": [79],
+        # Two processes of 500 MiB, and one and a half times 2500 sockets of 500 KiB.
+        "memory of a worker": ["2832M", "5664M"],
         "drain pace": [400],
         "drain window": [7],
         "handshakes": [2400],

@@ -55,6 +55,8 @@ BAD: dict[str, list[Any]] = {
         [{"close": 4001, "path": "/ws/", "status": 403}],
     ],
     "channels_drain_pace": [0, 10001],
+    "channels_memory_high": ["600", "50%"],
+    "channels_memory_max": ["lots", "1.5G"],
     "channels_drain_window": [0, 3601],
     "channels_environment": [{"A-NAME": SECRET}, {"PYTHONPATH": SECRET}],
     "channels_extras": [["-prod"], ["two words"]],

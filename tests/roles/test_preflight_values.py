@@ -306,6 +306,22 @@ good_figure = st.just({"low": 1, "value": 2.5, "high": 90})
 figures = st.fixed_dictionaries(dict.fromkeys(FIGURES, good_figure)) | st.fixed_dictionaries(
     dict.fromkeys(FIGURES, good_figure | figure)
 )
+memories = st.sampled_from(
+    [
+        "infinity",
+        "600M",
+        "1G",
+        "999999999G",
+        "600",
+        "0M",
+        "50%",
+        "1.5G",
+        "600m",
+        "-1M",
+        "600M 1",
+        "",
+    ]
+)
 settings_of = mappings(
     st.one_of(
         st.sampled_from(["save", "hz", "appendonly", "port", "Port", "bind", "work_mem", "a.b"]),
@@ -445,6 +461,8 @@ MADE: dict[str, st.SearchStrategy[Any]] = {
     "channels_canary_seconds": numbers(0, 3600),
     "channels_celery_application": modules,
     "channels_drain_pace": numbers(1, 10000),
+    "channels_memory_high": memories,
+    "channels_memory_max": memories,
     "channels_drain_window": numbers(1, 3600),
     "channels_environment": mappings(
         st.sampled_from(["A", "_a1", "1A", "A-B", "PYTHONPATH", "MAINPID", "A B", ""]) | texts,
@@ -1059,6 +1077,7 @@ def test_a_shell_takes_the_hook_as_one_word(house: House) -> None:
 
 
 UNIT_OPTIONS = [
+    *("channels_memory_high", "channels_memory_max"),
     *("channels_celery_application", "channels_ready_timeout", "channels_stop_timeout"),
     *("channels_websocket_max_size", "channels_processes", "cluster_home", "cluster_user"),
     *("channels_writable", "channels_writable_store"),
