@@ -19,6 +19,7 @@ CMD ?=
 SOURCE ?=
 DOMAIN ?=
 HOSTS ?=
+SOCKETS ?=
 
 export WITHOUT REFRESH STAGING_RELEASE
 
@@ -108,6 +109,10 @@ rehearse: tools ## run every operation under the load of 500 clients, on hosts o
 	@scripts/bootstrap engine
 	@$(BIN)/python scripts/rehearse.py $(STEPS)
 
+carry: tools ## open as many sockets as are stated, with one app host stopped, on hosts of its own: [SOCKETS=12000]
+	@scripts/bootstrap engine
+	@$(BIN)/python scripts/carry.py --sockets $(or $(SOCKETS),12000)
+
 bench-converge: tools ## time site.yml against plain apt-get and pip: [ROUNDS=1]
 	@scripts/bootstrap engine
 	@$(BIN)/python scripts/bench_converge.py --rounds $(ROUNDS)
@@ -127,4 +132,4 @@ tools:
 ready:
 	@scripts/bootstrap tools engine
 
-.PHONY: up down status credentials ssh logs new converge check deploy rollback restart upgrade releases manage settings unlock drain undrain verify dev test test-fast lint rehearse bench-converge role-readmes help tools ready
+.PHONY: up down status credentials ssh logs new converge check deploy rollback restart upgrade releases manage settings unlock drain undrain verify dev test test-fast lint rehearse carry bench-converge role-readmes help tools ready

@@ -9,6 +9,9 @@ LIVE = "/-/live"
 READY = "/-/ready"
 METRICS = "/-/metrics"
 
+PROBE_HEADER = "x-channels-kit-probe"
+"""The header in which the proof shows its token where it opens a socket of the application."""
+
 _NAME = "[A-Za-z0-9._:-]{1,100}"
 _PROBE = re.compile(rf"/-/probe/(?P<run>{_NAME})/(?P<endpoint>{_NAME})/")
 

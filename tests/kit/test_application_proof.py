@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
 
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from channels_kit.probe import Report, Target, prove
 from channels_kit.probe.checks import Checks
@@ -190,3 +192,15 @@ async def test_the_application_hears_what_the_edge_would_say(sound: list[Worker]
     other = await prove(targets(sound), token=TOKEN, checks=checks)
     assert {page.failure for page in other.pages} == {"answered 500"}
     assert {socket.failure for socket in other.sockets} == {"answered 403"}
+
+
+async def test_the_proof_passes_on_workers_that_are_full() -> None:
+    with workers({"CHANNELS_KIT_MAX_SOCKETS": "1"}) as both:
+        async with AsyncExitStack() as stack:
+            for worker in both:
+                url = worker.url.replace("http", "ws", 1)
+                await stack.enter_async_context(connect(f"{url}/still/", proxy=None))
+                with pytest.raises(InvalidStatus, match="503"):
+                    await connect(f"{url}/still/", proxy=None)
+            report = await proof(both, (), ("/still/",))
+    assert report.ok, render_text(report)

@@ -53,7 +53,7 @@ def open_probe(
         {"type": "http", "path": "/"},
         {"type": "http", "path": "/-"},
         {"type": "http", "path": "/rooms/-/live"},
-        {"type": "websocket", "path": "/rooms/1/"},
+        {"type": "websocket", "path": "/rooms/1/", "headers": []},
     ],
 )
 async def test_the_applications_own_goes_to_it_unchanged(scope: dict[str, Any]) -> None:
@@ -358,3 +358,26 @@ async def test_without_a_layer_the_socket_is_closed_with_the_reason(settings: Se
     close = await socket.receive_output()
     assert close["reason"] == "channel layer: no default channel layer is configured"
     await socket.disconnect()
+
+
+@pytest.mark.parametrize("token", [TOKEN, "wrong", f"former {TOKEN}"])
+async def test_the_application_does_not_see_the_token_of_a_proof(token: str) -> None:
+    seen: list[Scope] = []
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope)
+        await send({"type": "websocket.close"})
+
+    settings = ServingSettings("unused:unused", "app1:8001", "r1", TOKEN, max_sockets=1)
+    given = Serving(application, settings)
+    given.sockets.client_places.taken = 1
+    headers = [(b"x-channels-kit-probe", token.encode()), (b"origin", b"https://a.example")]
+    scope = {"type": "websocket", "path": "/rooms/1/", "headers": headers}
+    communicator = Communicator(given, scope)
+    await communicator.send_input({"type": "websocket.connect"})
+    answer = await communicator.receive_output(1)
+    # A worker that is full takes a proof, and nobody who does not show its token.
+    assert bool(seen) == (token != "wrong")
+    assert answer["type"] == "websocket.close"
+    for each in seen:
+        assert each["headers"] == [(b"origin", b"https://a.example")]

@@ -32,6 +32,7 @@ async def check_application(
             seconds=settings.seconds,
             hold=settings.hold,
             origin=settings.origin,
+            token=settings.token,
         )
         for check in checks.sockets
         for place in places

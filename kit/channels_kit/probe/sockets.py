@@ -10,6 +10,7 @@ from websockets.client import ClientProtocol
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.typing import Origin, Subprotocol
 
+from channels_kit.paths import PROBE_HEADER
 from channels_kit.probe.address import Place
 from channels_kit.probe.asking import forwarded_headers
 from channels_kit.probe.checks import SocketCheck
@@ -21,7 +22,13 @@ LEAST_HOLD = 0.3
 
 
 async def check_socket(
-    place: Place, check: SocketCheck, *, seconds: float, hold: float, origin: str | None = None
+    place: Place,
+    check: SocketCheck,
+    *,
+    seconds: float,
+    hold: float,
+    origin: str | None = None,
+    token: str = "",
 ) -> SocketResult:
     """Open a socket of the application, and look what becomes of it.
 
@@ -31,10 +38,12 @@ async def check_socket(
         seconds: how long it may take to open, and to be closed where that is expected.
         hold: how long it has to stay open otherwise.
         origin: the Origin header; by default that of the site.
+        token: that of the probe, so that the socket takes no client's place; several, with a space
+            between.
     """
     failure: str | None = None
     try:
-        refused = await _refusal(place, check, seconds, origin)
+        refused = await _refusal(place, check, seconds, origin, token)
         if isinstance(refused, ClientConnection):
             failure = await _look_at(refused, check, seconds, hold)
         elif refused != check.status:
@@ -53,7 +62,7 @@ async def check_socket(
 
 
 async def _refusal(
-    place: Place, check: SocketCheck, seconds: float, origin: str | None
+    place: Place, check: SocketCheck, seconds: float, origin: str | None, token: str
 ) -> ClientConnection | int:
     """Return the open socket, or the status with which its handshake was refused.
 
@@ -66,7 +75,7 @@ async def _refusal(
         async with deadline:
             while True:
                 try:
-                    return await _connect(place, check, origin)
+                    return await _connect(place, check, origin, token)
                 except InvalidStatus as error:
                     status = error.response.status_code
                     delay = retry_delay(error.response)
@@ -139,9 +148,13 @@ def described(closed: ConnectionClosed) -> str:
     return "closed with 1006 (no close frame)" if closed.rcvd is None else explain(closed)
 
 
-async def _connect(place: Place, check: SocketCheck, origin: str | None) -> ClientConnection:
+async def _connect(
+    place: Place, check: SocketCheck, origin: str | None, token: str
+) -> ClientConnection:
     url, dialled = place.websocket("/")
     headers = dict(check.headers)
+    if token:
+        headers[PROBE_HEADER] = token
     named = next((headers.pop(name) for name in list(headers) if name.lower() == "origin"), None)
     return await Connect(
         url,

@@ -15,6 +15,8 @@ from channels_kit.serving.settings import ServingSettings
 from channels_kit.serving.sockets import Sockets
 from channels_kit.serving.types import ASGIApplication, Receive, Scope, Send
 
+PROBE_HEADER = paths.PROBE_HEADER.encode()
+
 
 class Serving:
     """Answers the paths below `/-/` and hands everything else to the application.
@@ -44,7 +46,7 @@ class Serving:
         elif scope["type"] == "websocket" and own:
             await self.probe(scope, receive, send)
         elif scope["type"] == "websocket":
-            await self.sockets.serve(self.application, scope, receive, send)
+            await self.client(scope, receive, send)
         else:
             await self.application(scope, receive, send)
 
@@ -106,13 +108,29 @@ class Serving:
         )
         await self.sockets.serve_probe(consumer, scope, receive, send)
 
+    async def client(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a socket of the application.
+
+        The proof opens some, too. It takes no client's place, and passes on a full worker.
+        """
+        shown = [value for name, value in scope["headers"] if name == PROBE_HEADER]
+        if shown:
+            # The application does not see the token.
+            headers = [each for each in scope["headers"] if each[0] != PROBE_HEADER]
+            scope = {**scope, "headers": headers}
+        is_proof = any(self.is_token(token) for value in shown for token in value.split())
+        serve = self.sockets.serve_probe if is_proof else self.sockets.serve
+        await serve(self.application, scope, receive, send)
+
     def is_authorized(self, scope: Scope) -> bool:
         """Whether the handshake shows the token; never, where there is none."""
-        if not self.settings.probe_token:
-            return False
-        expected = f"Bearer {self.settings.probe_token}".encode()
-        shown = dict(scope["headers"]).get(b"authorization", b"")
-        return hmac.compare_digest(shown, expected)
+        kind, _, token = dict(scope["headers"]).get(b"authorization", b"").partition(b" ")
+        return kind == b"Bearer" and self.is_token(token)
+
+    def is_token(self, shown: bytes) -> bool:
+        """Whether these bytes are the token; never, where there is none."""
+        token = self.settings.probe_token.encode()
+        return bool(token) and hmac.compare_digest(shown, token)
 
     def state(self) -> dict[str, object]:
         """Return who answers, and what it has in hand."""
