@@ -8,12 +8,14 @@ Imported by nothing: it takes Daphne, and decides with Twisted which event loop 
 """
 
 import asyncio
+import os
+import socket
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from http.client import responses
 from inspect import signature
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from autobahn.util import encode_truncate
 from autobahn.websocket.types import ConnectionDeny
@@ -26,6 +28,7 @@ from twisted.internet import defer, reactor
 
 from channels_kit.serving.application import explained
 from channels_kit.serving.forwarded import Forwarded
+from channels_kit.serving.lifecycle import Lifecycle
 from channels_kit.serving.packages import require
 from channels_kit.serving.server_options import (
     KEEP_ALIVE,
@@ -33,6 +36,9 @@ from channels_kit.serving.server_options import (
     ServerOptions,
 )
 from channels_kit.serving.types import ASGIApplication, Message, Scope
+
+if TYPE_CHECKING:
+    from channels_kit.serving.wrapper import Serving
 
 LEAST = "4.0"
 """The oldest Daphne that serves. Only 4.2.2 and newer limit messages; a release brings an older one
@@ -104,9 +110,13 @@ class Server(DaphneServer):  # type: ignore[misc]
     Args:
         application: an ASGI callable.
         options: what the unit tells.
+        serving: the kit's wrapper, which is around or in the application.
     """
 
-    def __init__(self, application: ASGIApplication, options: ServerOptions) -> None:
+    def __init__(
+        self, application: ASGIApplication, options: ServerOptions, serving: "Serving"
+    ) -> None:
+        self.lifecycle = Lifecycle(serving, self)
         [endpoint] = build_endpoint_description_strings(options.host, options.port)
         self.options = options
         self.ports: list[Any] = []
@@ -125,6 +135,8 @@ class Server(DaphneServer):  # type: ignore[misc]
             verbosity=0,
             ready_callable=self.adjust,
         )
+        if self.lifecycle.waiting:
+            self.endpoints.clear()
 
     def adjust(self) -> None:
         """Set what Daphne has no argument for; its factories are there now."""
@@ -132,11 +144,31 @@ class Server(DaphneServer):  # type: ignore[misc]
         # Tell a client what it did wrong, and do not just drop it.
         self.ws_factory.setProtocolOptions(failByDrop=False)
         self.http_factory.timeOut = KEEP_ALIVE
+        # When the loop runs.
+        cast("Any", reactor).callLater(0, self.lifecycle.begin)
 
     def listen_success(self, port: Any) -> None:
         """Keep the port, which Daphne does not."""
+        # Twisted would shut the socket down, for every process that has it.
+        port._shouldShutdown = False
         self.ports.append(port)
         super().listen_success(port)
+
+    async def take(self, listener: socket.socket) -> None:
+        """Accept the connections of a listening socket."""
+        with listener:
+            port = cast("Any", reactor).adoptStreamPort(
+                listener.fileno(), listener.family, self.http_factory
+            )
+        self.ports.append(port)
+
+    async def release(self) -> socket.socket:
+        """Accept no more, and return the listening socket."""
+        [port] = self.ports
+        listener = socket.socket(fileno=os.dup(port.fileno()))
+        self.ports.clear()
+        await port.stopListening().asFuture(asyncio.get_running_loop())
+        return listener
 
     def create_application(self, protocol: Any, scope: Scope) -> Any:
         """Begin to serve one connection."""
@@ -179,7 +211,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         require("daphne", LEAST)
         from channels_kit.serving.asgi import application  # it needs the environment
 
-    server = Server(Forwarded(application, options.forwarded_allow_ips), options)
+    forwarded = Forwarded(application, options.forwarded_allow_ips)
+    server = Server(forwarded, options, application)
     server.run()
     if server.abort_start:
         sys.exit(1)

@@ -12,10 +12,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
+from pathlib import Path
 from urllib.parse import SplitResult
 
+from channels_kit.serving.control import Connection, ControlError, path_of, running
 from channels_kit.serving.wait import http_url
 
 DRAIN_SIGNAL = signal.SIGUSR1
@@ -36,7 +39,7 @@ REPORT_INTERVAL = 5.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Drain the process that the command line names.
+    """Drain the process that the command line names, and those that it has replaced.
 
     Returns:
         The exit code: 0, or 1 where the time ran out; argparse ends with 2 on wrong usage.
@@ -49,31 +52,60 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--process", type=process_or_none, help="the worker's; none, or empty: there is none"
     )
+    parser.add_argument(
+        "--control", type=Path, help="where the unit's other processes have their control sockets"
+    )
     parser.add_argument("--timeout", type=float, default=70.0, help="seconds (default: 70)")
     options = parser.parse_args(arguments)
     if not options.timeout > 0:
         parser.error("--timeout takes a number of seconds above 0")
 
-    if options.process is None:
-        return 0
     started = time.monotonic()
-    try:
-        os.kill(options.process, DRAIN_SIGNAL)
-    except ProcessLookupError:
+    main_process = options.process
+    if main_process is not None:
+        try:
+            os.kill(main_process, DRAIN_SIGNAL)
+        except ProcessLookupError:
+            main_process = None
+    retired = drain_retired(options.control, options.process)
+    if main_process is None and not retired:
         return 0
-    return watch(options.process, options.url, started, options.timeout)
+    return watch(main_process, retired, options.url, started, options.timeout)
 
 
-def watch(process: int, url: SplitResult, started: float, timeout: float) -> int:
-    """Wait until the process has nothing in hand, for `timeout` seconds at most, and say so."""
+def drain_retired(directory: Path | None, main_process: int | None) -> dict[int, Path]:
+    """Tell the processes that a reload has replaced to drain; return their control sockets."""
+    told: dict[int, Path] = {}
+    if directory is None:
+        return told
+    for process in running(directory):
+        if process != main_process:
+            path = path_of(directory, process)
+            with suppress(ControlError), Connection.to(path) as connection:
+                connection.ask("drain", timeout=LOOK_TIMEOUT)
+                told[process] = path
+    return told
+
+
+def watch(
+    process: int | None,
+    retired: Mapping[int, Path],
+    url: SplitResult,
+    started: float,
+    timeout: float,
+) -> int:
+    """Wait until nothing is in hand, for `timeout` seconds at most, and say so."""
     deadline = started + timeout
     reported = started
     answer = "the worker was not asked"
     while (now := time.monotonic()) < deadline:
-        if not is_running(process):
+        if process is not None and not is_running(process):
             say("the worker ended while it was draining")
-            return 0
-        left = in_hand(url, min(LOOK_TIMEOUT, deadline - now))
+            process = None
+            if not retired:
+                return 0
+        seconds = min(LOOK_TIMEOUT, deadline - now)
+        left = left_of(process, retired, url, seconds)
         if left == 0:
             say(f"drained in {time.monotonic() - started:.1f} s")
             return 0
@@ -88,6 +120,20 @@ def watch(process: int, url: SplitResult, started: float, timeout: float) -> int
         time.sleep(INTERVAL)
     print(f"not drained within {timeout:g} s: {answer}", file=sys.stderr)
     return 1
+
+
+def left_of(
+    process: int | None, retired: Mapping[int, Path], url: SplitResult, timeout: float
+) -> int | None:
+    """Return how many sockets and requests all of them still have.
+
+    Returns:
+        Their number; None where one does not report a drain.
+    """
+    left = [in_hand_of(path, timeout) for each, path in retired.items() if is_running(each)]
+    if process is not None:
+        left.append(in_hand(url, timeout))
+    return None if None in left else sum(each or 0 for each in left)
 
 
 def is_running(process: int) -> bool:
@@ -114,6 +160,13 @@ def in_hand(url: SplitResult, timeout: float) -> int | None:
         return None
     finally:
         connection.close()
+
+
+def in_hand_of(path: Path, timeout: float) -> int | None:
+    """Return how many sockets and requests a retired process still has; None: no answer."""
+    with suppress(ControlError), Connection.to(path) as connection:
+        return connection.state(timeout).in_hand
+    return None
 
 
 def process_or_none(text: str) -> int | None:

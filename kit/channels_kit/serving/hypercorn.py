@@ -9,11 +9,12 @@ Nothing of the kit imports it: a worker under another server does not have Hyper
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from typing import Any, cast
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from hypercorn.asyncio import serve
-from hypercorn.config import Config
+from hypercorn.config import Config, Sockets
 from hypercorn.protocol import h11, ws_stream
 from hypercorn.protocol.events import Event, StreamClosed
 from hypercorn.typing import Framework
@@ -22,12 +23,16 @@ from wsproto.events import Ping
 
 from channels_kit.serving.application import explained
 from channels_kit.serving.forwarded import Forwarded
+from channels_kit.serving.lifecycle import AsyncioPort, Lifecycle, waits
 from channels_kit.serving.packages import require
 from channels_kit.serving.server_options import (
     KEEP_ALIVE,
     PING_INTERVAL,
     ServerOptions,
 )
+
+if TYPE_CHECKING:
+    from channels_kit.serving.wrapper import Serving
 
 LEAST = "0.18"
 """The oldest Hypercorn with the parts that are replaced here."""
@@ -71,24 +76,52 @@ class WSStream(ws_stream.WSStream):
 _start_server = asyncio.start_server
 
 
-async def start_server(*arguments: Any, **options: Any) -> asyncio.Server:
-    """Start a server that does not wait for its connections once it is closed.
+class Server(AsyncioPort):
+    """What Hypercorn takes for its server: another process can take its port.
 
-    Hypercorn awaits that before its graceful timeout begins. Up to Python 3.12.0 nothing was waited
-    for; since then every open connection is.
+    Hypercorn awaits the end of a server before its graceful timeout begins. Up to Python 3.12.0
+    nothing was waited for; since then every open connection is.
+
+    Args:
+        callback: serves one connection.
     """
-    server = await _start_server(*arguments, **options)
-    server.wait_closed = _do_not_wait  # type: ignore[method-assign]
-    return server
+
+    def __init__(self, callback: Any) -> None:
+        super().__init__(lambda listener: _start_server(callback, sock=listener, backlog=BACKLOG))
+
+    def close(self) -> None:
+        """Accept no more."""
+        if self.server is not None:
+            self.server.close()
+
+    async def wait_closed(self) -> None:
+        """Wait for nothing."""
 
 
-async def _do_not_wait() -> None:
-    pass
+def starting(application: "Serving") -> Callable[..., Awaitable[Server]]:
+    """Return what Hypercorn starts its server with, once the application has started."""
+
+    async def start_server(callback: Any, *, sock: socket.socket, **_: Any) -> Server:
+        server = Server(callback)
+        if not waits():
+            await server.take(sock)
+        Lifecycle(application, server).begin()
+        return server
+
+    return start_server
 
 
-def configure(options: ServerOptions) -> Config:
+class Configuration(Config):
+    """Hypercorn's configuration."""
+
+    def create_sockets(self) -> Sockets:
+        """Return where to listen: in a process that waits, a socket that is not bound."""
+        return Sockets([], [socket.socket()], []) if waits() else super().create_sockets()
+
+
+def configure(options: ServerOptions) -> Configuration:
     """Return Hypercorn's configuration."""
-    config = Config()
+    config = Configuration()
     host = f"[{options.host}]" if ":" in options.host else options.host
     config.bind = f"{host}:{options.port}"
     config.backlog = options.backlog
@@ -109,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     ws_stream.Handshake = Handshake  # type: ignore[misc]
     h11.WSStream = WSStream  # type: ignore[attr-defined]
-    asyncio.start_server = start_server
+    asyncio.start_server = starting(application)  # type: ignore[assignment]
     framework = cast("Framework", Forwarded(application, options.forwarded_allow_ips))
     asyncio.run(serve(framework, configure(options), mode="asgi"))
 

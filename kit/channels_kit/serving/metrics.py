@@ -4,7 +4,7 @@ import asyncio
 import math
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -40,14 +40,15 @@ class Metrics:
     Args:
         sockets: the worker's.
         timeout: seconds for a round trip through the channel layer.
+        beside: returns how many other processes the worker has.
     """
 
     content_type = CONTENT_TYPE
 
-    def __init__(self, sockets: Sockets, timeout: float) -> None:
+    def __init__(self, sockets: Sockets, timeout: float, beside: Callable[[], int]) -> None:
         self.timeout = timeout
         self.registry = CollectorRegistry()
-        self.registry.register(cast("Collector", _SocketsCollector(sockets)))
+        self.registry.register(cast("Collector", _SocketsCollector(sockets, beside)))
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self.layer_up = Gauge(
@@ -84,8 +85,9 @@ class Metrics:
 
 
 class _SocketsCollector:
-    def __init__(self, sockets: Sockets) -> None:
+    def __init__(self, sockets: Sockets, beside: Callable[[], int]) -> None:
         self.sockets = sockets
+        self.beside = beside
         # Without a socket, or with as few as there have been.
         self.empty_bytes = resident_bytes()
 
@@ -97,6 +99,12 @@ class _SocketsCollector:
         yield _gauge("sockets_open", "WebSockets, those in their handshake too.", number)
         yield _gauge(
             "draining", "1 while the worker drains and takes no new sockets.", self.sockets.draining
+        )
+        yield _gauge(
+            "retired", "1 while another process has the worker's port.", self.sockets.retired
+        )
+        yield _gauge(
+            "processes_beside", "Other processes of the worker: retired ones.", self.beside()
         )
         yield _gauge(
             "bytes_per_socket",

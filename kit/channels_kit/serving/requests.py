@@ -1,6 +1,8 @@
 """The HTTP requests of one worker in a drain.
 
 - Every response says that it is the last of its connection: nginx keeps connections to send more.
+  So do those of a worker that another process has replaced. Idle connections are left to the edge:
+  a request may be on its way on each, which the edge does not send twice if it is a POST.
 - A request that has no answer yet, such as an upload or a long poll, and a response of a known
   length are waited for.
 - A streaming response (server-sent events, for example) may go on for a grace of its own. Then the
@@ -49,6 +51,11 @@ class Requests:
         """Whether the worker drains."""
         return self.sockets.draining
 
+    @property
+    def are_last(self) -> bool:
+        """Whether no more shall come on their connections."""
+        return self.sockets.draining or self.sockets.retired
+
     def __len__(self) -> int:
         """Return the number of requests that a drain waits for."""
         return self._counted
@@ -65,6 +72,21 @@ class Requests:
         finally:
             self._counted -= counted
             self.completed(request)
+
+    def saying_if_last(self, send: Send) -> Send:
+        """Return what sends a response, and says so where it is the last of its connection."""
+
+        async def say(message: Message) -> None:
+            await send(self.with_last(message))
+
+        return say
+
+    def with_last(self, message: Message) -> Message:
+        """Return an event, saying that the response is the last of its connection if it is."""
+        if message["type"] != "http.response.start" or not self.are_last:
+            return message
+        headers = [*message.get("headers", []), (b"connection", b"close")]
+        return {**message, "headers": headers}
 
     def end_streams(self) -> None:
         """Let no stream go on for longer than its grace."""
@@ -156,11 +178,7 @@ class _Request:
             names = dict(headers)
             streams = b"content-length" not in names
             self.event_stream = names.get(b"content-type", b"").startswith(b"text/event-stream")
-            if self.requests.draining:
-                message = {
-                    **message,
-                    "headers": [*message.get("headers", []), (b"connection", b"close")],
-                }
+            message = self.requests.with_last(message)
         elif self.is_ended:
             # The client counts as gone. An application that does not listen is cancelled here.
             await asyncio.sleep(END_TIMEOUT)

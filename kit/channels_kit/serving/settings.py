@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import cast
 
+from channels_kit.serving import control
 from channels_kit.serving.types import ASGIApplication
 
 APPLICATION = "CHANNELS_KIT_APPLICATION"
@@ -21,6 +22,7 @@ MAX_SOCKETS = "CHANNELS_KIT_MAX_SOCKETS"
 DRAIN_PACE = "CHANNELS_KIT_DRAIN_PACE"
 DRAIN_WINDOW = "CHANNELS_KIT_DRAIN_WINDOW"
 STREAM_GRACE = "CHANNELS_KIT_STREAM_GRACE"
+CONTROL_DIRECTORY = control.DIRECTORY
 
 _APPLICATION_ALLOWED = "module:attribute, for example config.asgi:application"
 
@@ -54,6 +56,8 @@ class ServingSettings:
         drain_pace: WebSockets that a worker which drains closes per second, on average.
         drain_window: seconds in which it has closed all of them, faster where it must.
         stream_grace: seconds that a streaming HTTP response may go on in a drain.
+        control_directory: where the processes of this worker have their sockets for commands;
+            empty means that this one takes none.
     """
 
     application: str
@@ -66,6 +70,7 @@ class ServingSettings:
     drain_pace: float = 50.0
     drain_window: float = 60.0
     stream_grace: float = 5.0
+    control_directory: str = ""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "ServingSettings":
@@ -85,6 +90,7 @@ class ServingSettings:
             drain_pace=_number(environment, DRAIN_PACE, cls.drain_pace, "sockets a second"),
             drain_window=_seconds(environment, DRAIN_WINDOW, cls.drain_window),
             stream_grace=_seconds(environment, STREAM_GRACE, cls.stream_grace),
+            control_directory=environment.get(CONTROL_DIRECTORY, ""),
         )
 
 

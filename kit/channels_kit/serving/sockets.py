@@ -7,6 +7,7 @@
   The proof's sockets have places of their own.
 - A worker that drains refuses new ones too, and closes those it has one after the other. A server
   that stops closes all at once, and all their clients come back at once.
+- A worker that another process has replaced keeps those it has, and takes none any more.
 - Those that came through a process of the edge which a reload has replaced are closed one after the
   other before that process cuts them.
 
@@ -61,10 +62,23 @@ PROBE_SOCKETS = 64
 """Sockets of the proof that a worker takes beside `max_sockets`, with `HANDSHAKES` of their own.
 The proof passes on a worker that is full or busy, and takes no client's place."""
 
-REFUSALS = ("draining", "full", "busy", "late", "application", "undecided", "unauthorized")
-"""Why a handshake is not accepted: the worker drains, has no room, has too many in hand, has cut
-the application; the application has refused, or ended without a word, or it is a probe's that shows
-no token."""
+RETIREMENT_GRACE = 1.0
+"""Seconds for which a replaced worker still takes handshakes: of connections that it accepted just
+before. Later ones come on connections that an edge has kept."""
+
+REFUSALS = (
+    "draining",
+    "retired",
+    "full",
+    "busy",
+    "late",
+    "application",
+    "undecided",
+    "unauthorized",
+)
+"""Why a handshake is not accepted: the worker drains, has been replaced, has no room, has too many
+in hand, has cut the application; the application has refused, or ended without a word, or it is a
+probe's that shows no token."""
 
 _DECISIONS = {"websocket.accept", "websocket.close", "websocket.http.response.start"}
 
@@ -132,6 +146,9 @@ class Sockets:
         self.settings = settings
         self.counts = SocketCounts()
         self.draining = False
+        # Whether another process has the port, and until when handshakes are taken nevertheless.
+        self.retired = False
+        self._retired_at = 0.0
         self.client_places = Places(settings.max_sockets, HANDSHAKES)
         self.probe_places = Places(PROBE_SOCKETS, HANDSHAKES)
         # From the start of a handshake until the application has ended.
@@ -166,7 +183,7 @@ class Sockets:
         receive: Receive,
         send: Send,
     ) -> None:
-        reason = "draining" if self.draining else places.refusal()
+        reason = self._refusal() or places.refusal()
         if reason is None:
             socket = _Socket(self, places, receive, send, self.meet_edge(scope))
             self._sockets.add(socket)
@@ -181,11 +198,27 @@ class Sockets:
             retry = {b"retry-after": b"%d" % RETRY_AFTER}
             await refuse_with_status(scope, send, 503, f"This worker is {reason}.", retry)
 
+    def _refusal(self) -> str | None:
+        """Return why no socket at all is taken; None where some are."""
+        if self.draining:
+            return "draining"
+        since = asyncio.get_running_loop().time() - self._retired_at
+        return "retired" if self.retired and since > RETIREMENT_GRACE else None
+
+    def retire(self) -> None:
+        """Keep the sockets there are, and take no more: another process has the port."""
+        self.retired = True
+        self._retired_at = asyncio.get_running_loop().time()
+
+    def resume(self) -> None:
+        """Take sockets again."""
+        self.retired = False
+
     def meet_edge(self, scope: Scope) -> Generation | None:
         """Return what a connection came through, and note what that has replaced."""
         met, replaced = self._edges.meet(scope, asyncio.get_running_loop().time())
         if replaced is not None:
-            self._keep(self._retire(replaced))
+            self._keep(self._leave_edge(replaced))
         return met
 
     def drain(self) -> None:
@@ -224,7 +257,7 @@ class Sockets:
             # Not awaited: a client that does not read holds up no other.
             self._keep(socket.close("The worker restarts."))
 
-    async def _retire(self, generation: Generation) -> None:
+    async def _leave_edge(self, generation: Generation) -> None:
         """Close the sockets that came through a generation of an edge, before it cuts them."""
         begin, end = (part * generation.lifetime for part in RETIREMENT)
         await asyncio.sleep(begin)

@@ -8,7 +8,9 @@ one port. And it logs the path and query of each WebSocket, with the user's toke
 Nothing of the kit imports it: a worker under another server does not have Uvicorn.
 """
 
+import asyncio
 import logging
+import socket
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 import uvicorn
 
 from channels_kit.serving.application import explained, set_up_django
+from channels_kit.serving.lifecycle import AsyncioPort, Lifecycle, waits
 from channels_kit.serving.packages import import_with_websockets, require
 from channels_kit.serving.server_options import (
     KEEP_ALIVE,
@@ -57,6 +60,35 @@ def configure(options: ServerOptions) -> dict[str, Any]:
     }
 
 
+class Server(uvicorn.Server):
+    """Uvicorn's server, of which another process can take the port."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start the application, and listen, or wait until there is a listening socket."""
+        await super().startup([] if waits() else sockets)
+        from channels_kit.serving.asgi import application  # it has been loaded
+
+        self.port = AsyncioPort(self.serve_on, next(iter(self.servers), None))
+        self.lifecycle = Lifecycle(application, self.port)
+        self.lifecycle.begin()
+
+    async def serve_on(self, listener: socket.socket) -> asyncio.Server:
+        """Accept the connections of a listening socket."""
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(self.protocol, sock=listener, backlog=BACKLOG)
+        # What it closes when it stops.
+        self.servers = [server]
+        return server
+
+    def protocol(self) -> asyncio.Protocol:
+        """Return what serves one connection."""
+        return self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+
+
 def is_warning(record: logging.LogRecord) -> bool:
     """Return whether a record is logged, whatever level the application's settings give."""
     return record.levelno >= logging.WARNING
@@ -80,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             uvicorn.run(APPLICATION, **settings)
             return
         logging.getLogger("uvicorn.error").addFilter(is_warning)
-        server = uvicorn.Server(uvicorn.Config(APPLICATION, **settings))
+        server = Server(uvicorn.Config(APPLICATION, **settings))
         # Before there is an event loop, in which Django refuses the queries of an AppConfig.ready.
         set_up_django()
         server.run()

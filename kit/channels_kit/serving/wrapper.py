@@ -2,13 +2,16 @@
 
 import asyncio
 import hmac
+import os
 from contextlib import suppress
+from pathlib import Path
 
 from channels_kit import paths
+from channels_kit.serving import control
 from channels_kit.serving.consumer import ProbeConsumer
 from channels_kit.serving.drain import DRAIN_SIGNAL
 from channels_kit.serving.metrics import Metrics
-from channels_kit.serving.readiness import check_readiness
+from channels_kit.serving.readiness import Readiness, check_readiness
 from channels_kit.serving.requests import Requests
 from channels_kit.serving.responses import refuse, respond, respond_with
 from channels_kit.serving.settings import ServingSettings
@@ -55,7 +58,7 @@ class Serving:
         # A loop outside the main thread takes no signals: a test's, or a development server's.
         with suppress(ValueError, RuntimeError, NotImplementedError):
             asyncio.get_running_loop().add_signal_handler(DRAIN_SIGNAL, self.drain)
-        return Metrics(self.sockets, self.settings.ready_timeout)
+        return Metrics(self.sockets, self.settings.ready_timeout, self.beside)
 
     def drain(self) -> None:
         """End what this worker has open; a second call changes nothing."""
@@ -70,6 +73,7 @@ class Serving:
 
     async def answer(self, scope: Scope, send: Send, metrics: Metrics) -> None:
         """Answer an HTTP request to one of the wrapper's own paths."""
+        send = self.requests.saying_if_last(send)
         if scope["path"] not in (paths.LIVE, paths.READY, paths.METRICS):
             await respond(scope, send, 404, {"error": "not found"})
         elif scope["method"] not in ("GET", "HEAD"):
@@ -81,12 +85,16 @@ class Serving:
         else:
             await respond_with(scope, send, 200, await metrics.render(), metrics.content_type)
 
+    async def check_readiness(self) -> Readiness:
+        """Check what the worker depends on."""
+        return await check_readiness(self.settings.ready_timeout)
+
     async def answer_ready(self, scope: Scope, send: Send) -> None:
         """Check what the worker depends on and answer with what was found."""
         if self.sockets.draining:
             await respond(scope, send, 503, {"status": "not ready", **self.state()})
             return
-        readiness = await check_readiness(self.settings.ready_timeout)
+        readiness = await self.check_readiness()
         content = {
             "status": "ready" if readiness.ok else "not ready",
             **self.state(),
@@ -132,12 +140,21 @@ class Serving:
         token = self.settings.probe_token.encode()
         return bool(token) and hmac.compare_digest(shown, token)
 
+    def beside(self) -> int:
+        """Return how many other processes this worker has: a retired one's, or retired ones."""
+        directory = self.settings.control_directory
+        others = set(control.running(Path(directory))) if directory else set()
+        return len(others - {os.getpid()})
+
     def state(self) -> dict[str, object]:
         """Return who answers, and what it has in hand."""
         return {
             "worker": self.settings.worker,
             "revision": self.settings.revision,
+            "pid": os.getpid(),
             "draining": self.sockets.draining,
+            "retired": self.sockets.retired,
+            "beside": self.beside(),
             "sockets": len(self.sockets),
             "requests": len(self.requests),
         }
