@@ -141,8 +141,16 @@ def send(to: socket.socket, data: bytes, listener: socket.socket | None) -> None
 def receive(of: socket.socket) -> tuple[bytes, socket.socket | None]:
     """Return a packet and the socket that came with it; an empty one at the end."""
     data, descriptors, _, _ = socket.recv_fds(of, LARGEST, 1)
-    # With its protocol, by which asyncio knows a TCP socket and sets TCP_NODELAY.
-    return data, socket.socket(fileno=descriptors[0]) if descriptors else None
+    return data, listening(descriptors[0]) if descriptors else None
+
+
+def listening(descriptor: int) -> socket.socket:
+    """Return a listening socket by its descriptor, which it owns."""
+    # It finds out the protocol, by which asyncio knows that TCP_NODELAY is to be set.
+    listener = socket.socket(fileno=descriptor)
+    # It is, for every process that has it; Python has to know, or makes it blocking in dup().
+    listener.setblocking(False)
+    return listener
 
 
 def path_of(directory: Path, process: int) -> Path:

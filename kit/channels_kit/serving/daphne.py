@@ -26,6 +26,7 @@ from daphne.ws_protocol import WebSocketFactory  # type: ignore[import-untyped]
 from daphne.ws_protocol import WebSocketProtocol as DaphneWebSocketProtocol
 from twisted.internet import defer, reactor
 
+from channels_kit.serving import control
 from channels_kit.serving.application import explained
 from channels_kit.serving.forwarded import Forwarded
 from channels_kit.serving.lifecycle import Lifecycle
@@ -165,7 +166,7 @@ class Server(DaphneServer):  # type: ignore[misc]
     async def release(self) -> socket.socket:
         """Accept no more, and return the listening socket."""
         [port] = self.ports
-        listener = socket.socket(fileno=os.dup(port.fileno()))
+        listener = control.listening(os.dup(port.fileno()))
         self.ports.clear()
         await port.stopListening().asFuture(asyncio.get_running_loop())
         return listener

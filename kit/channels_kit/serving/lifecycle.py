@@ -67,7 +67,7 @@ class AsyncioPort:
         if self.server is None:
             raise RuntimeError("it does not listen")
         [former] = self.server.sockets
-        listener = socket.socket(fileno=os.dup(former.fileno()))
+        listener = control.listening(os.dup(former.fileno()))
         # A connection that asyncio has accepted is dropped if the server is closed before its
         # transport is made, which takes two steps of the loop.
         asyncio.get_running_loop().remove_reader(former.fileno())
