@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -89,7 +90,8 @@ async def test_a_worker_ends_within_its_grace_on_every_python(
         await asyncio.Event().wait()
 
     monkeypatch.setattr(asyncio.Server, "wait_closed", wait_for_connections)
-    monkeypatch.setattr(asyncio, "start_server", hypercorn.start_server)
+    serving: Any = SimpleNamespace(settings=SimpleNamespace(control_directory=""))
+    monkeypatch.setattr(asyncio, "start_server", hypercorn.starting(serving))
     async with asyncio.timeout(10), served(Room(), grace=1) as url:
         client = await connect(url, proxy=None)
     with pytest.raises(ConnectionClosed):

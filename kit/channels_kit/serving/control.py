@@ -30,6 +30,10 @@ class ControlError(Exception):
     """A process did not do what it was told, for the reason in the text."""
 
 
+class GoneError(ControlError):
+    """There is no such process any more."""
+
+
 @dataclass(frozen=True)
 class Process:
     """A process of a unit.
@@ -96,7 +100,7 @@ class Connection:
             connected.connect(os.fspath(path))
         except OSError as error:
             connected.close()
-            raise ControlError(f"{path}: {error.strerror or error}") from error
+            raise GoneError(f"{path}: {error.strerror or error}") from error
         return cls(connected)
 
     def ask(
@@ -114,9 +118,9 @@ class Connection:
         except TimeoutError as error:
             raise ControlError(f"no answer within {timeout:.0f} s") from error
         except OSError as error:
-            raise ControlError(error.strerror or str(error)) from error
+            raise GoneError(error.strerror or str(error)) from error
         if not data:
-            raise ControlError("the process has ended")
+            raise GoneError("the process has ended")
         answer = json.loads(data)
         if "error" in answer:
             raise ControlError(str(answer["error"]))

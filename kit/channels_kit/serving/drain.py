@@ -12,13 +12,19 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from urllib.parse import SplitResult
 
-from channels_kit.serving.control import Connection, ControlError, path_of, running
+from channels_kit.serving.control import (
+    Connection,
+    ControlError,
+    GoneError,
+    path_of,
+    running,
+)
 from channels_kit.serving.wait import http_url
 
 DRAIN_SIGNAL = signal.SIGUSR1
@@ -73,9 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return watch(main_process, retired, options.url, started, options.timeout)
 
 
-def drain_retired(directory: Path | None, main_process: int | None) -> dict[int, Path]:
+def drain_retired(directory: Path | None, main_process: int | None) -> list[Path]:
     """Tell the processes that a reload has replaced to drain; return their control sockets."""
-    told: dict[int, Path] = {}
+    told: list[Path] = []
     if directory is None:
         return told
     for process in running(directory):
@@ -83,13 +89,13 @@ def drain_retired(directory: Path | None, main_process: int | None) -> dict[int,
             path = path_of(directory, process)
             with suppress(ControlError), Connection.to(path) as connection:
                 connection.ask("drain", timeout=LOOK_TIMEOUT)
-                told[process] = path
+                told.append(path)
     return told
 
 
 def watch(
     process: int | None,
-    retired: Mapping[int, Path],
+    retired: Sequence[Path],
     url: SplitResult,
     started: float,
     timeout: float,
@@ -123,14 +129,14 @@ def watch(
 
 
 def left_of(
-    process: int | None, retired: Mapping[int, Path], url: SplitResult, timeout: float
+    process: int | None, retired: Sequence[Path], url: SplitResult, timeout: float
 ) -> int | None:
     """Return how many sockets and requests all of them still have.
 
     Returns:
         Their number; None where one does not report a drain.
     """
-    left = [in_hand_of(path, timeout) for each, path in retired.items() if is_running(each)]
+    left = [in_hand_of(path, timeout) for path in retired]
     if process is not None:
         left.append(in_hand(url, timeout))
     return None if None in left else sum(each or 0 for each in left)
@@ -164,9 +170,13 @@ def in_hand(url: SplitResult, timeout: float) -> int | None:
 
 def in_hand_of(path: Path, timeout: float) -> int | None:
     """Return how many sockets and requests a retired process still has; None: no answer."""
-    with suppress(ControlError), Connection.to(path) as connection:
-        return connection.state(timeout).in_hand
-    return None
+    try:
+        with Connection.to(path) as connection:
+            return connection.state(timeout).in_hand
+    except GoneError:
+        return 0
+    except ControlError:
+        return None
 
 
 def process_or_none(text: str) -> int | None:
