@@ -193,16 +193,11 @@ def hand_over(former: Connection, following: Connection) -> None:
     The socket itself changes hands, with all that waits there: what comes meanwhile waits as well.
 
     Raises:
-        ControlError: it failed; the former one listens again.
+        ControlError: it failed. The former one listens again at the end of its connection.
     """
     _, listener = former.ask("retire")
     if listener is None:
         raise ControlError("no listening socket came")
     with listener:
-        try:
-            following.ask("listen", listener)
-        except ControlError:
-            former.ask("listen", listener)
-            raise
-    # Until then it would listen again if this one ended.
+        following.ask("listen", listener)
     former.ask("settle")

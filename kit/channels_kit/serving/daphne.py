@@ -158,6 +158,7 @@ class Server(DaphneServer):  # type: ignore[misc]
     async def take(self, listener: socket.socket) -> None:
         """Accept the connections of a listening socket."""
         with listener:
+            listener.listen(self.options.backlog)
             port = cast("Any", reactor).adoptStreamPort(
                 listener.fileno(), listener.family, self.http_factory
             )

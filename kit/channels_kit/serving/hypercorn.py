@@ -84,10 +84,11 @@ class Server(AsyncioPort):
 
     Args:
         callback: serves one connection.
+        backlog: connections that wait to be taken.
     """
 
-    def __init__(self, callback: Any) -> None:
-        super().__init__(lambda listener: _start_server(callback, sock=listener, backlog=BACKLOG))
+    def __init__(self, callback: Any, backlog: int) -> None:
+        super().__init__(lambda listener: _start_server(callback, sock=listener, backlog=backlog))
 
     def close(self) -> None:
         """Accept no more."""
@@ -101,8 +102,8 @@ class Server(AsyncioPort):
 def starting(application: "Serving") -> Callable[..., Awaitable[Server]]:
     """Return what Hypercorn starts its server with, once the application has started."""
 
-    async def start_server(callback: Any, *, sock: socket.socket, **_: Any) -> Server:
-        server = Server(callback)
+    async def start_server(callback: Any, *, sock: socket.socket, backlog: int) -> Server:
+        server = Server(callback, backlog)
         if not waits():
             await server.take(sock)
         Lifecycle(application, server).begin()

@@ -150,8 +150,13 @@ class Lifecycle:
         connection.close()
         if unsettled is not None:
             logger.warning("the hand-over was broken off: listening again")
-            with unsettled:
-                await self._listen(unsettled)
+            try:
+                with unsettled:
+                    await self._listen(unsettled)
+            except Exception:
+                # Nobody has the port. The service manager starts another process.
+                logger.exception("listening again failed")
+                self._end()
         elif self.waiting:
             logger.warning("the reload was broken off")
             self._end()
@@ -176,8 +181,6 @@ class Lifecycle:
             case "settle":
                 self.unsettled.pop(connection).close()
             case "listen" if listener and self.state()["state"] in ("waiting", "retired"):
-                if (unsettled := self.unsettled.pop(connection, None)) is not None:
-                    unsettled.close()
                 await self._listen(listener)
             case "drain" if sockets.retired:
                 if not sockets.draining:

@@ -75,7 +75,7 @@ class Server(uvicorn.Server):
     async def serve_on(self, listener: socket.socket) -> asyncio.Server:
         """Accept the connections of a listening socket."""
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(self.protocol, sock=listener, backlog=BACKLOG)
+        server = await loop.create_server(self.protocol, sock=listener, backlog=self.config.backlog)
         # What it closes when it stops.
         self.servers = [server]
         return server
