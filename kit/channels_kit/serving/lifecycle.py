@@ -104,9 +104,9 @@ class Lifecycle:
 
     def begin(self) -> None:
         """Listen for commands; to be called in the event loop."""
-        directory = self.serving.settings.control_directory
-        if directory:
-            path = control.path_of(Path(directory), os.getpid())
+        if self.serving.settings.control_directory:
+            path = self._path()
+            # Of a process that had the same ID.
             path.unlink(missing_ok=True)
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
             listener.bind(os.fspath(path))
@@ -116,6 +116,9 @@ class Lifecycle:
             guide = socket.socket(fileno=int(os.environ.pop(GUIDE)))
             guide.set_inheritable(False)
             self._keep(self._converse(guide))
+
+    def _path(self) -> Path:
+        return control.path_of(Path(self.serving.settings.control_directory), os.getpid())
 
     def _accept(self, listener: socket.socket) -> None:
         with suppress(BlockingIOError, ConnectionError):
@@ -220,6 +223,8 @@ class Lifecycle:
         return {**self.serving.state(), "state": state}
 
     def _end(self) -> None:
+        if self.serving.settings.control_directory:
+            self._path().unlink(missing_ok=True)
         # Every server ends at it as it should.
         os.kill(os.getpid(), signal.SIGTERM)
 
