@@ -92,7 +92,15 @@ def command_line(told: dict[str, Any], words: list[str], terminal: bool) -> list
     Raises:
         ManageError: it needs another way to become root.
     """
-    run = [PROGRAM, *words]
+    return reach(told, [PROGRAM, *words], terminal)
+
+
+def reach(told: dict[str, Any], run: list[str], terminal: bool) -> list[str]:
+    """Return the command that runs a command on a host as root.
+
+    Raises:
+        ManageError: it needs another way to become root.
+    """
     if told["user"] != "root" and str(told["become"]).lower() in ("true", "yes", "1"):
         if told["method"] == "su":
             run = ["su", "-c", shlex.join(run), "root"]

@@ -1,0 +1,134 @@
+"""Ansible action: evaluate expressions for hosts of the cluster, as their roles would.
+
+The action contacts no host. For each host of the groups in ``by_group`` it evaluates each of
+``expressions`` (by name, without braces) with the variables of the inventory and the defaults of
+the roles that run there, and writes all values as JSON to ``dest``, a file that only its owner can
+read. ``variables`` take the place of those of the inventory. With ``app_hosts``, the group channels
+has that many hosts instead of its own: copies of the first one, with other names and addresses.
+An expression that fails is null, and the file says why.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+from ansible.plugins.loader import add_all_plugin_dirs
+
+SHARED = ("playbook_dir", "ansible_playbook_python", "inventory_dir", "omit")
+
+
+def more_hosts(
+    groups: Mapping[str, list[str]], given: Mapping[str, Mapping[str, Any]], count: int
+) -> tuple[dict[str, list[str]], dict[str, dict[str, Any]]]:
+    """Return groups and variables of an inventory with another number of app hosts.
+
+    Hosts that have another role beside keep it. New hosts get names and addresses that nobody has.
+    """
+    present = groups["channels"]
+    names = present[:count] + [f"{present[0]}+{number}" for number in range(len(present), count)]
+    dropped = set(present[count:])
+    hosts = {
+        host: dict(variables)
+        for host, variables in given.items()
+        if host not in dropped
+        or any(host in members for group, members in groups.items() if group in OTHERS)
+    }
+    for number, name in enumerate(names):
+        if name not in given:
+            address = f"2001:db8::{number:x}"
+            hosts[name] = {**given[present[0]], "cluster_address": address}
+    every = [host for host in groups["all"] if host in hosts]
+    changed = {**groups, "channels": names, "all": list(dict.fromkeys([*every, *names]))}
+    return changed, hosts
+
+
+OTHERS = ("nginx", "postgres", "redis")
+
+
+class ActionModule(ActionBase):
+    """The action; runs on the controller alone."""
+
+    _requires_connection = False
+
+    def run(
+        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Write the values."""
+        task_vars = task_vars or {}
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        arguments = self._task.args
+        directory = Path(arguments["roles_directory"])
+        every: list[str] = arguments["every_host"]
+        by_group: dict[str, list[str]] = arguments["by_group"]
+        roles = {
+            name: self.load(directory / name)
+            for name in {*every, *itertools.chain(*by_group.values())}
+        }
+        groups: dict[str, list[str]] = dict(task_vars["groups"])
+        raw = task_vars["hostvars"]
+        given: dict[str, dict[str, Any]] = {
+            host: {**raw.raw_get(host), **(arguments.get("variables") or {})}
+            for host in groups["all"]
+        }
+        count = int(arguments.get("app_hosts") or 0)
+        if count and groups.get("channels"):
+            groups, given = more_hosts(groups, given, count)
+
+        content: dict[str, Any] = {"groups": groups, "hosts": {}, "errors": {}}
+        for host in groups["all"]:
+            names = [group for group in by_group if host in groups.get(group, ())]
+            if not names:
+                continue
+            variables: dict[str, Any] = {}
+            private: dict[str, Any] = {}
+            for role in dict.fromkeys([*every, *itertools.chain(*(by_group[g] for g in names))]):
+                variables |= roles[role][0]
+                private |= roles[role][1]
+            variables |= {**given[host], **private}
+            variables |= {name: task_vars[name] for name in SHARED if name in task_vars}
+            variables |= {
+                "groups": groups,
+                "hostvars": given,
+                "inventory_hostname": host,
+                "group_names": [name for name, members in groups.items() if host in members],
+                "role_path": str(directory / "cluster"),
+            }
+            content["hosts"][host] = self.evaluate(host, variables, content["errors"])
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        with os.fdopen(os.open(arguments["dest"], flags, 0o600), "w") as file:
+            json.dump(content, file, default=str)
+        result["changed"] = False
+        return result
+
+    def load(self, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the defaults of the role in a directory, and its variables."""
+        add_all_plugin_dirs(str(path))
+
+        def read(part: str) -> dict[str, Any]:
+            found: dict[str, Any] = {}
+            for file in sorted((path / part).glob("*.yml")):
+                found |= self._loader.load_from_file(str(file), trusted_as_template=True) or {}
+            return found
+
+        return read("defaults"), read("vars")
+
+    def evaluate(
+        self, host: str, variables: Mapping[str, Any], errors: dict[str, str]
+    ) -> dict[str, Any]:
+        """Return the values of a host."""
+        templar = self._templar.copy_with_new_env(available_variables=dict(variables))
+        values: dict[str, Any] = {}
+        for name, expression in self._task.args["expressions"].items():
+            try:
+                values[name] = templar.evaluate_expression(expression)
+            except AnsibleError as error:
+                values[name] = None
+                errors.setdefault(name, f"{host}: {error.message}")
+        return values
