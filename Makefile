@@ -20,6 +20,15 @@ SOURCE ?=
 DOMAIN ?=
 HOSTS ?=
 SOCKETS ?=
+MESSAGES ?=
+ROOM ?=
+SPARE ?=
+HOST_MEMORY ?=
+HOST_CORES ?=
+BACK ?=
+FORCE ?=
+ADAPTER ?=
+LOGIN ?=
 
 export WITHOUT REFRESH STAGING_RELEASE
 
@@ -59,6 +68,13 @@ check: tools ## show what converge would change; change nothing
 
 verify: tools ## prove delivery, compare limits with the inventory; change nothing
 	@$(PLAY) playbooks/verify.yml
+
+plan: tools ## show what the cluster needs and has, or ask for more: [SOCKETS=100000] [MESSAGES=2000] [ROOM=50] [SPARE=1] [HOST_MEMORY=8G] [HOST_CORES=4] [BACK=120]
+	@$(BIN)/python scripts/plan.py --sockets="$(SOCKETS)" --messages="$(MESSAGES)" --room="$(ROOM)" --spare="$(SPARE)" \
+	    --host-memory="$(HOST_MEMORY)" --host-cores="$(HOST_CORES)" --back="$(BACK)" -- "$(ENV)"
+
+calibrate: tools ## measure what sockets and messages cost on the hosts; restarts one worker: [FORCE=yes] [ADAPTER=MODULE:CLASS LOGIN=URL ROOM=lobby]
+	@$(BIN)/python scripts/calibrate.py --force="$(FORCE)" --adapter="$(ADAPTER)" --login="$(LOGIN)" --room="$(or $(ROOM),lobby)" -- "$(ENV)"
 
 drain: tools ## drain a host and stop its units: HOST=app1
 	@scripts/operate "$(ENV)" drain "$(HOST)"
@@ -132,4 +148,4 @@ tools:
 ready:
 	@scripts/bootstrap tools engine
 
-.PHONY: up down status credentials ssh logs new converge check deploy rollback restart upgrade releases manage settings unlock drain undrain verify dev test test-fast lint rehearse carry bench-converge role-readmes help tools ready
+.PHONY: up down status credentials ssh logs new converge check deploy rollback restart upgrade releases manage settings unlock drain undrain verify plan calibrate dev test test-fast lint rehearse carry bench-converge role-readmes help tools ready

@@ -1,7 +1,7 @@
 """Measure what sockets, handshakes and messages cost on the hosts of an inventory.
 
-The figures go to group_vars/all/calibration.yml of the inventory, where `make plan` and the limits
-of the roles take them from. Sockets are opened from an app host; processor time and memory are
+The figures go to group_vars/all/calibration.yml of the inventory, from where `make plan` and the
+limits of the roles take them. Sockets are opened from an app host; processor time and memory are
 those of the cluster's processes, from /proc. It restarts one worker, takes about three minutes,
 leaves nothing on the hosts, and refuses a cluster that has clients.
 """
@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from calibration.hosts import ROOT, CalibrationError, Host, read_values
 from calibration.measuring import Cluster, Door, Measuring
+from calibration.traffic import Traffic
 from channels_kit.load.adapter import LoginRefused, load_adapter
 from channels_kit.probe.address import UsageError
 from commands import end_on_signals
@@ -32,7 +34,7 @@ SOCKETS = 400
 
 HEADER = """\
 ---
-# Written by `make calibrate`: what sockets, handshakes and messages cost on these hosts. `make plan`
+# Written by `make calibrate`: what sockets, handshakes and messages cost on these hosts. make plan
 # and the limits of the roles use it. Each figure has a value and the range of the repetitions; one
 # with "default: true" could not be measured here. docs/capacity.md says what each means.
 """
@@ -57,6 +59,8 @@ LABELS = {
     "redis_message_microseconds": ("a message, CPU of Redis", "µs"),
     "redis_worker_microseconds": ("the same, for each worker of the room", "µs"),
     "redis_member_microseconds": ("the same, for each member of the room", "µs"),
+    "wave_seconds": ("a wave of a deploy, nobody connected", "s"),
+    "deploy_seconds": ("the rest of a deploy", "s"),
 }
 
 
@@ -65,9 +69,7 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def door_of(
-    values: Mapping[str, Any], adapter: str, room: str, login_url: str
-) -> tuple[Door, str]:
+def door_of(values: Mapping[str, Any], adapter: str, room: str, login_url: str) -> tuple[Door, str]:
     """Return where sockets of the application are opened, and why there.
 
     Raises:
@@ -87,15 +89,14 @@ def door_of(
         path, mark, query = protocol.path(room, token, None).partition("?")
         return Door(path, mark + query), f"ADAPTER={adapter}"
     for check in values["sockets"]:
-        given = {"path": check} if isinstance(check, str) else check
+        given: Mapping[str, Any] = {"path": check} if isinstance(check, str) else check
         if "close" not in given and "status" not in given:
-            return Door(given["path"], "", given.get("headers", {})), "channels_check_sockets"
+            headers = dict(given.get("headers", {}))
+            return Door(str(given["path"]), "", headers), "channels_check_sockets"
     return Door(), "no socket of channels_check_sockets stays open without a login"
 
 
-async def look(
-    cluster: Cluster, force: bool
-) -> tuple[dict[str, Any], int]:
+async def look(cluster: Cluster, force: bool) -> tuple[dict[str, Any], int]:
     """Return what each app host is, and the number of sockets of the fullest worker.
 
     Raises:
@@ -165,16 +166,18 @@ def shape_of(cluster: Cluster, machines: Mapping[str, Mapping[str, Any]]) -> dic
 def in_words(shape: Mapping[str, Any]) -> str:
     """Say what machine it is."""
     shared = shape["hosts_on_machine"]
-    return (
-        f"{shape['cores']} cores of {shape['model']}, {shape['memory_mib']} MiB"
-        + (f", shared by {shared} hosts of the cluster" if shared > 1 else "")
+    return f"{shape['cores']} cores of {shape['model']}, {shape['memory_mib']} MiB" + (
+        f", shared by {shared} hosts of the cluster" if shared > 1 else ""
     )
 
 
 def content_of(
-    measuring: Measuring, versions: Mapping[str, str], shape: Mapping[str, Any]
+    measuring: Measuring,
+    versions: Mapping[str, str],
+    shape: Mapping[str, Any],
+    former: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return cluster_figures; what was not measured is the default, and says so."""
+    """Return cluster_figures; what was not measured is the former figure, or the default."""
     defaults = yaml.safe_load(DEFAULTS.read_text())["cluster_figures"]
     figures: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),
@@ -186,6 +189,8 @@ def content_of(
     for name in LABELS:
         if name in measuring.figures:
             figures[name] = measuring.figures[name].as_json()
+        elif name in former:
+            figures[name] = former[name]
         elif name in defaults:
             figures[name] = {**defaults[name], "default": True}
     return figures
@@ -203,10 +208,15 @@ def table_of(figures: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def write(inventory: Path, figures: Mapping[str, Any]) -> Path:
-    """Write the figures where Ansible reads them; return the file."""
+def file_of(inventory: Path) -> Path:
+    """Return where Ansible reads the figures of an inventory."""
     directory = inventory if inventory.is_dir() else inventory.parent
-    file = directory / "group_vars" / "all" / "calibration.yml"
+    return directory / "group_vars" / "all" / "calibration.yml"
+
+
+def write(inventory: Path, figures: Mapping[str, Any]) -> Path:
+    """Write the figures; return the file."""
+    file = file_of(inventory)
     file.parent.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(
         {"cluster_figures": dict(figures)}, sort_keys=False, default_flow_style=None, width=100
@@ -278,13 +288,15 @@ async def calibrate(options: argparse.Namespace) -> None:
         }
         cluster = cluster_of(values, hosts, door)
         machines, present = await look(cluster, options.force)
-        measuring = Measuring(cluster, say)
+        measuring = Traffic(cluster, say)
         measuring.present = present
         shape = shape_of(cluster, machines)
         say(f"app hosts: {in_words(shape)}; client on {cluster.client.name}")
         versions = await versions_of(cluster, first["server"])
         await measuring.run()
-    figures = content_of(measuring, versions, shape)
+    former = file_of(inventory)
+    known = yaml.safe_load(former.read_text()) if former.exists() else {}
+    figures = content_of(measuring, versions, shape, known.get("cluster_figures", {}))
     if options.room and options.adapter:
         figures["measured"]["handshake"] = f"{door.path} ({options.adapter})"
     file = write(inventory, figures)
@@ -303,9 +315,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Calibrate; return the exit code."""
     parser = argparse.ArgumentParser(description="Measure the figures that make plan stands on.")
     parser.add_argument("environment", help="a directory of inventories/")
-    parser.add_argument(
-        "--force", default="", help="yes: measure although clients are connected"
-    )
+    parser.add_argument("--force", default="", help="yes: measure although clients are connected")
     parser.add_argument(
         "--adapter",
         default="",

@@ -5,7 +5,9 @@ The action contacts no host. For each host of the groups in ``by_group`` it eval
 the roles that run there, and writes all values as JSON to ``dest``, a file that only its owner can
 read. ``variables`` take the place of those of the inventory. With ``app_hosts``, the group channels
 has that many hosts instead of its own: copies of the first one, with other names and addresses.
-An expression that fails is null, and the file says why.
+An expression that fails is null, and the file says why. ``table`` is a variable with lines that
+have a value and, if an inventory may override it, the name of a variable: each line is evaluated on
+the first host whose roles have that variable.
 """
 
 from __future__ import annotations
@@ -81,12 +83,13 @@ class ActionModule(ActionBase):
         if count and groups.get("channels"):
             groups, given = more_hosts(groups, given, count)
 
-        content: dict[str, Any] = {"groups": groups, "hosts": {}, "errors": {}}
+        variables: dict[str, Any] = {}
+        content: dict[str, Any] = {"groups": groups, "hosts": {}, "errors": {}, "table": {}}
         for host in groups["all"]:
             names = [group for group in by_group if host in groups.get(group, ())]
             if not names:
                 continue
-            variables: dict[str, Any] = {}
+            variables = {}
             private: dict[str, Any] = {}
             for role in dict.fromkeys([*every, *itertools.chain(*(by_group[g] for g in names))]):
                 variables |= roles[role][0]
@@ -101,6 +104,12 @@ class ActionModule(ActionBase):
                 "role_path": str(directory / "cluster"),
             }
             content["hosts"][host] = self.evaluate(host, variables, content["errors"])
+            if table := arguments.get("table"):
+                self.read_table(host, variables, given[host], table, content)
+        order = list(variables.get(arguments.get("table", ""), {})) if content["hosts"] else []
+        content["table"] = {
+            name: content["table"][name] for name in order if name in content["table"]
+        }
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         with os.fdopen(os.open(arguments["dest"], flags, 0o600), "w") as file:
             json.dump(content, file, default=str)
@@ -118,6 +127,35 @@ class ActionModule(ActionBase):
             return found
 
         return read("defaults"), read("vars")
+
+    def read_table(
+        self,
+        host: str,
+        variables: Mapping[str, Any],
+        given: Mapping[str, Any],
+        table: str,
+        content: dict[str, Any],
+    ) -> None:
+        """Evaluate the lines of a table that no host before has evaluated."""
+        templar = self._templar.copy_with_new_env(available_variables=dict(variables))
+        for name, line in variables.get(table, {}).items():
+            variable = line.get("variable")
+            if name in content["table"] or (variable and variable not in variables):
+                continue
+            try:
+                derived = templar.template(line["value"])
+                value = templar.template(variables[variable]) if variable else derived
+                words = {key: templar.template(line[key]) for key in ("unit", "reason", "source")}
+            except AnsibleError as error:
+                content["errors"].setdefault(name, f"{host}: {error.message}")
+                continue
+            content["table"][name] = {
+                **words,
+                "variable": variable,
+                "value": value,
+                "derived": derived,
+                "overridden": variable in given,
+            }
 
     def evaluate(
         self, host: str, variables: Mapping[str, Any], errors: dict[str, str]

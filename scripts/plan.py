@@ -1,0 +1,204 @@
+"""Print how many hosts a cluster needs, or whether the hosts of an inventory carry what they must.
+
+Without SOCKETS and the others, the plan is of the inventory as it is. With them it is of a cluster
+of the same kind of hosts. Limits are the values that Ansible evaluates, overrides of the inventory
+too: playbooks/values.yml. No host changes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from calibration.hosts import ROOT, CalibrationError, read_values
+from management import ManageError, find_inventory
+
+sys.path.insert(0, str(ROOT / "plugins" / "module_utils"))
+
+from capacity import (  # type: ignore[import-not-found]
+    BACK_SECONDS,
+    Cluster,
+    Figures,
+    PlanError,
+    Shape,
+    Statement,
+    examine,
+    least,
+)
+
+from plan_report import Report
+
+UNITS = {"": 1, "M": 1, "G": 1024, "T": 1024 * 1024}
+
+
+def number(name: str, text: str) -> int | None:
+    """Return the number of an argument; None for an empty one.
+
+    Raises:
+        PlanError: it is none.
+    """
+    if not text:
+        return None
+    digits = re.sub(r"[ _]", "", text)
+    if not re.fullmatch(r"\d{1,12}", digits):
+        raise PlanError(f"{name} is '{text}'; allowed: a whole number, such as 100000")
+    return int(digits)
+
+
+def mebibytes(name: str, text: str) -> int | None:
+    """Return memory in MiB; None for an empty argument.
+
+    Raises:
+        PlanError: it is no size.
+    """
+    if not text:
+        return None
+    found = re.fullmatch(r"(\d{1,9})([MGT]?)", text)
+    if not found:
+        raise PlanError(f"{name} is '{text}'; allowed: a size, such as 8G or 8192M")
+    return int(found[1]) * UNITS[found[2]]
+
+
+def changed(options: argparse.Namespace) -> dict[str, int]:
+    """Return the variables of the statement that the command sets.
+
+    Raises:
+        PlanError: one is no number, or not allowed.
+    """
+    given = {
+        "cluster_sockets": number("SOCKETS", options.sockets),
+        "cluster_messages_per_second": number("MESSAGES", options.messages),
+        "cluster_room_size": number("ROOM", options.room),
+        "cluster_spare_hosts": number("SPARE", options.spare),
+    }
+    # Refuses what is out of bounds, before Ansible runs.
+    Statement(
+        given["cluster_sockets"] if given["cluster_sockets"] is not None else 1,
+        given["cluster_messages_per_second"] or 0,
+        given["cluster_room_size"] if given["cluster_room_size"] is not None else 1,
+        given["cluster_spare_hosts"] or 0,
+    )
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def shape_of(
+    values: Mapping[str, Any], group: str, cores: int | None, memory: int | None, figures: Figures
+) -> tuple[Shape, str]:
+    """Return the smallest host of a group, and where that is from."""
+    hosts = [values["hosts"][name] for name in values["groups"].get(group) or ()]
+    known = [host for host in hosts if host["cores"] and host["memory_mib"]]
+    calibrated = figures.content.get("host") or {}
+    if cores and memory:
+        source = "as given"
+    elif known:
+        source = "facts of the hosts"
+    else:
+        source = "the machine of the calibration, because no host answered"
+    fact_cores = min((int(host["cores"]) for host in known), default=calibrated.get("cores", 2))
+    fact_memory = min(
+        (int(host["memory_mib"]) for host in known), default=calibrated.get("memory_mib", 4096)
+    )
+    return Shape(cores or fact_cores, memory or fact_memory), source
+
+
+def plan(options: argparse.Namespace) -> list[str]:
+    """Return the lines of the plan.
+
+    Raises:
+        PlanError: the question cannot be answered.
+        CalibrationError: Ansible cannot read the inventory.
+    """
+    variables = changed(options)
+    cores = number("HOST_CORES", options.host_cores)
+    memory = mebibytes("HOST_MEMORY", options.host_memory)
+    back = number("BACK", options.back) or BACK_SECONDS
+    # Refuses what is out of bounds, before Ansible runs.
+    Shape(1 if cores is None else cores, 256 if memory is None else memory)
+    inventory = find_inventory(options.environment)
+    asked = bool(variables or cores or memory)
+    values = read_values(
+        inventory, values_variables=variables, values_contact=not (cores and memory)
+    )
+    app_hosts = values["groups"].get("channels") or []
+    if not app_hosts:
+        raise PlanError(f"{inventory} has no host in the group channels.")
+    first = values["hosts"][app_hosts[0]]
+    stated = {name: int(value) for name, value in first["statement"].items()}
+    figures = Figures(first["figures"])
+    app, source = shape_of(values, "channels", cores, memory, figures)
+    edge, _ = shape_of(values, "nginx", cores, memory, figures)
+    edges = values["groups"].get("nginx") or []
+    workers = len(first["workers"]) / len(app_hosts)
+    if asked:
+        # One process uses one core.
+        workers = float(cores or first["workers_per_host"])
+        stated["spare"] = variables.get("cluster_spare_hosts", max(1, stated["spare"]))
+    statement = Statement(**stated)
+    overridden = values["table"].get("sockets_per_worker", {}).get("overridden")
+    handshakes = values["hosts"][edges[0]]["handshakes_per_worker"] if edges else None
+    cluster = Cluster(
+        app=app,
+        edge=edge,
+        app_hosts=len(app_hosts),
+        workers_per_host=workers,
+        edges=max(1, len(edges)),
+        tls=bool(first["edge_tls"]),
+        sockets_per_worker=int(first["sockets_per_worker"]) if overridden else None,
+        handshakes_per_worker=float(handshakes) if handshakes else None,
+        back_seconds=back,
+    )
+    enough = least(statement, figures, cluster)
+    answer = enough if asked else examine(statement, figures, cluster)
+    if asked:
+        more = {
+            **variables,
+            "cluster_spare_hosts": statement.spare,
+            "cluster_workers_per_host": round(workers),
+        }
+        values = read_values(
+            inventory,
+            values_variables=more,
+            values_app_hosts=answer.cluster.app_hosts,
+            values_contact=False,
+        )
+    calibrated = (inventory / "group_vars" / "all" / "calibration.yml").exists()
+    report = Report(
+        answer=answer,
+        enough=enough,
+        expected=examine(statement, replace(figures, expected=True), answer.cluster, answer.redis),
+        figures=figures,
+        values=values,
+        asked=asked,
+        shape_source=source,
+        calibrated=calibrated,
+    )
+    return report.lines()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line; the Makefile passes what it was given."""
+    parser = argparse.ArgumentParser(description="Print the plan of a cluster.")
+    parser.add_argument("environment", help="a directory of inventories/")
+    for name in ("sockets", "messages", "room", "spare", "host-memory", "host-cores", "back"):
+        parser.add_argument(f"--{name}", default="")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the plan; return the exit code."""
+    options = build_parser().parse_args(arguments)
+    try:
+        lines = plan(options)
+    except (PlanError, CalibrationError, ManageError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print("\n".join(lines))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

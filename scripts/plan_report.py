@@ -1,0 +1,289 @@
+"""The plan as lines for people: the answer, the binding constraint, then how it follows."""
+
+from __future__ import annotations
+
+import math
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "plugins" / "module_utils"))
+
+from capacity import (  # type: ignore[import-not-found]
+    Figures,
+    Plan,
+    Term,
+    deploy_seconds,
+    wave_size,
+)
+
+WIDTH = 118
+
+
+def grouped(value: float) -> str:
+    """Return a number with spaces between thousands; small ones with a digit after the point."""
+    digits = 1 if abs(value) < 10 and value != round(value) else 0
+    return f"{value:,.{digits}f}".replace(",", " ")
+
+
+def memory(mebibytes: float) -> str:
+    """Return a size in GiB from one GiB on."""
+    return f"{mebibytes / 1024:.1f} GiB" if mebibytes >= 1024 else f"{mebibytes:.0f} MiB"
+
+
+def times(count: float, what: str) -> str:
+    """Return a number of things."""
+    return f"{grouped(count)} {what}" + ("" if count == 1 else "s")
+
+
+def seconds(number: float) -> str:
+    """Return a time."""
+    return f"{number:.0f} s" if number < 180 else f"{number / 60:.0f} min"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is printed.
+
+    Attributes:
+        answer: the plan: of the inventory, or of the hosts that are needed.
+        enough: the least hosts that are enough.
+        expected: the same hosts as in `answer`, with the values of the figures instead of their
+            unfavourable ends.
+        figures: what it stands on.
+        values: the variables as Ansible evaluates them, of the planned hosts.
+        asked: whether hosts were asked for, or the inventory was examined.
+        shape_source: where cores and memory are from.
+        calibrated: whether the figures were measured for this inventory.
+    """
+
+    answer: Plan
+    enough: Plan
+    expected: Plan
+    figures: Figures
+    values: Mapping[str, Any]
+    asked: bool
+    shape_source: str
+    calibrated: bool
+
+    def lines(self) -> list[str]:
+        """Return the whole plan."""
+        return [
+            *self.answer_lines(),
+            "",
+            *self.term_lines(),
+            "",
+            *self.time_lines(),
+            "",
+            *self.limit_lines(),
+            "",
+            *self.source_lines(),
+        ]
+
+    def answer_lines(self) -> Iterator[str]:
+        """Yield the answer, and the binding constraint."""
+        plan = self.answer
+        stated, cluster = plan.statement, plan.cluster
+        question = (
+            f"{grouped(stated.sockets)} sockets, {grouped(stated.messages)} messages/s,"
+            f" rooms of {grouped(stated.room)}, {times(stated.spare, 'spare app host')}"
+        )
+        if self.asked:
+            yield f"{question}: {times(cluster.app_hosts, 'app host')}"
+        elif plan.fits:
+            yield f"{question}: this inventory carries it"
+        else:
+            short = ", ".join(term.name for term in plan.terms if not term.fits)
+            yield f"{question}: this inventory does NOT carry it. Short: {short}"
+            yield f"Enough: {self.hosts_in_words(self.enough)}"
+        yield ""
+        by_name = {term.name: term for term in plan.terms}
+        app_memory = by_name["memory of an app host"]
+        edge_memory = by_name["memory of an edge"]
+        rows = [
+            (
+                "app hosts",
+                f"{cluster.app_hosts}, of which {cluster.carrying(stated)} carry everything;"
+                f" {cluster.app.cores} cores, {memory(cluster.app.memory_mib)} each"
+                f" ({self.shape_source})",
+            ),
+            ("workers", f"{plan.workers}, {cluster.workers_per_host:g} a host"),
+            (
+                "memory",
+                f"{memory(app_memory.needs)} an app host, {memory(edge_memory.needs)} an edge",
+            ),
+            ("Redis", times(plan.redis, "instance") + " for the channel layer, one core each"),
+            (
+                "edge hosts",
+                f"{cluster.edges}"
+                + (", one of which may be lost" if cluster.edges > 1 else ", none to spare"),
+            ),
+            (
+                "PostgreSQL",
+                f"{self.limit('database_connections')} connections of the pools,"
+                f" max_connections {self.limit('postgres_connections')}",
+            ),
+            (
+                "deliveries",
+                f"{grouped(stated.deliveries)}/s ({grouped(stated.messages)} messages/s x"
+                f" {grouped(stated.members)} sockets), {grouped(plan.load.deliveries)}/s a worker,"
+                f" each message to {plan.load.touched:.1f} workers",
+            ),
+        ]
+        yield from (f"  {name:12} {text}" for name, text in rows)
+        yield ""
+        binding = plan.binding
+        yield (
+            f"Binding constraint: {binding.name}: needs {grouped(binding.needs)} {binding.unit},"
+            f" has {grouped(binding.has)}, head-room {binding.headroom:.0f} %."
+        )
+        if plan.redis > 1:
+            yield (
+                f"One Redis carries {grouped(stated.messages / self.redis_share())} messages/s of"
+                f" this kind: name {plan.redis} instances in the hosts of the channel layer"
+                " (channels_redis shards by group)."
+            )
+
+    def redis_share(self) -> float:
+        """Return how many instances the messages need, as a fraction."""
+        term = next(term for term in self.answer.terms if term.of == "redis")
+        return float(term.needs * self.answer.redis / term.has)
+
+    def hosts_in_words(self, plan: Plan) -> str:
+        """Return the hosts of a plan."""
+        return (
+            f"{times(plan.cluster.app_hosts, 'app host')} with {plan.cluster.workers_per_host:g}"
+            f" workers each, {times(plan.cluster.edges, 'edge host')},"
+            f" {times(plan.redis, 'Redis instance')}"
+        )
+
+    def term_lines(self) -> Iterator[str]:
+        """Yield the terms, the one with the least head-room first."""
+        expected = {term.name: term for term in self.expected.terms}
+        rows = [("term", "needs", "expected", "has", "unit", "head-room", "why")]
+        for term in sorted(self.answer.terms, key=lambda term: term.headroom):
+            rows.append(
+                (
+                    term.name,
+                    grouped(term.needs),
+                    grouped(expected[term.name].needs),
+                    grouped(term.has),
+                    term.unit,
+                    f"{term.headroom:.0f} %" + ("" if term.fits else " SHORT"),
+                    why(term),
+                )
+            )
+        yield "What runs out, with the spare hosts lost (needs: unfavourable end of each figure)"
+        yield from columns(rows, right={1, 2, 3})
+
+    def time_lines(self) -> Iterator[str]:
+        """Yield how long a deploy takes."""
+        plan, figures = self.answer, self.figures
+        hosts = self.values["groups"]["channels"]
+        first = self.values["hosts"][hosts[0]]
+        pace = float(first["drain_pace"] or 0)
+        drain = math.ceil(plan.load.sockets / pace) if pace else 0
+        limit = first.get("roll_limit")
+        yield (
+            f"Time of a deploy (channels_roll_limit: {limit or 'not set, one worker at a time'};"
+            f" {times(plan.statement.spare, 'spare app host')})"
+        )
+        for count in dict.fromkeys((plan.workers, 100)):
+            spare = math.floor(plan.statement.spare * plan.cluster.workers_per_host)
+            size = wave_size(limit, count, spare)
+            yield (
+                f"  {times(count, 'worker')}, {size} at once:"
+                f" {seconds(deploy_seconds(count, size, figures))} with nobody connected,"
+                f" {seconds(deploy_seconds(count, size, figures, drain))} with all sockets open"
+                f" (each closes {plan.load.sockets} at {pace:g} a second)"
+            )
+
+    def limit(self, name: str) -> str:
+        """Return the value of a line of the table."""
+        line = self.values["table"].get(name)
+        return str(line["value"]) if line else "?"
+
+    def limit_lines(self) -> Iterator[str]:
+        """Yield the limits that follow, as Ansible evaluates them."""
+        yield "Limits that follow (roles/cluster/vars/main.yml; as Ansible evaluates them)"
+        rows = [("limit", "value", "unit", "variable", "why")]
+        for name, line in self.values["table"].items():
+            set_by = line["variable"] or ""
+            if line["overridden"]:
+                set_by += f" (set; the table has {line['derived']})"
+            rows.append(
+                (
+                    name,
+                    str(line["value"]),
+                    line["unit"],
+                    set_by,
+                    f"{line['reason']} [{line['source']}]",
+                )
+            )
+        yield from columns(rows, right={1})
+        for name, error in self.values["errors"].items():
+            yield f"  {name} cannot be evaluated: {error}"
+
+    def source_lines(self) -> Iterator[str]:
+        """Yield what the figures are of, and where the plan goes beyond them."""
+        content = self.figures.content
+        shape = content.get("host") or {}
+        kind = "measured for this inventory" if self.calibrated else "DEFAULTS, not of your hosts"
+        yield (
+            f"Figures: {kind}; {content.get('date', 'no date')},"
+            f" {content.get('machine') or 'unknown machine'}"
+        )
+        versions = content.get("versions") or {}
+        yield "  " + ", ".join(f"{name} {version}" for name, version in versions.items())
+        if not self.calibrated:
+            yield "  Run make calibrate to measure your application on your hosts."
+        defaults = [
+            name
+            for name, each in content.items()
+            if isinstance(each, Mapping) and each.get("default")
+        ]
+        if self.calibrated and defaults:
+            yield f"  Not measured, so defaults: {', '.join(defaults)}"
+        beyond = [
+            f"{term.name}: {term.extrapolated}" for term in self.answer.terms if term.extrapolated
+        ]
+        app = self.answer.cluster.app
+        if shape and (app.cores, app.memory_mib) != (shape.get("cores"), shape.get("memory_mib")):
+            beyond.append(
+                f"another machine: {app.cores} cores and {memory(app.memory_mib)} instead of"
+                f" {shape.get('cores')} and {memory(float(shape.get('memory_mib') or 0))}"
+            )
+        if (shape.get("hosts_on_machine") or 1) > 1:
+            beyond.append(
+                f"{shape['hosts_on_machine']} hosts shared the machine of the figures: hosts of"
+                " their own carry more"
+            )
+        if beyond:
+            yield "Extrapolated:"
+            yield from (f"  - {line}" for line in beyond)
+        else:
+            yield "Nothing is extrapolated."
+
+
+def why(term: Term) -> str:
+    """Return the reason of a term, with its source and how far it was measured."""
+    mark = f"; EXTRAPOLATED: {term.extrapolated}" if term.extrapolated else ""
+    return f"{term.reason} [{term.source}{mark}]"
+
+
+def columns(rows: Sequence[Sequence[str]], right: set[int]) -> Iterator[str]:
+    """Yield rows as a table; the last column is below the others."""
+    widths = [max(len(row[number]) for row in rows) for number in range(len(rows[0]) - 1)]
+    for position, row in enumerate(rows):
+        cells = [
+            cell.rjust(width) if number in right else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=False))
+        ]
+        yield ("  " + "  ".join(cells)).rstrip()
+        if position:
+            yield from textwrap.wrap(
+                row[-1], WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6
+            )
