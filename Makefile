@@ -27,6 +27,7 @@ HOST_MEMORY ?=
 HOST_CORES ?=
 BACK ?=
 FORCE ?=
+CHECK ?=
 ADAPTER ?=
 LOGIN ?=
 
@@ -73,8 +74,8 @@ plan: tools ## show what the cluster needs and has, or ask for more: [SOCKETS=10
 	@$(BIN)/python scripts/plan.py --sockets="$(SOCKETS)" --messages="$(MESSAGES)" --room="$(ROOM)" --spare="$(SPARE)" \
 	    --host-memory="$(HOST_MEMORY)" --host-cores="$(HOST_CORES)" --back="$(BACK)" -- "$(ENV)"
 
-calibrate: tools ## measure what sockets and messages cost on the hosts; restarts one worker: [FORCE=yes] [ADAPTER=MODULE:CLASS LOGIN=URL ROOM=lobby]
-	@$(BIN)/python scripts/calibrate.py --force="$(FORCE)" --adapter="$(ADAPTER)" --login="$(LOGIN)" --room="$(or $(ROOM),lobby)" -- "$(ENV)"
+calibrate: tools ## measure what sockets and messages cost on the hosts; restarts one worker: [FORCE=yes] [CHECK=yes compares with the figures] [ADAPTER=MODULE:CLASS LOGIN=URL ROOM=lobby]
+	@$(BIN)/python scripts/calibrate.py --force="$(FORCE)" --check="$(CHECK)" --adapter="$(ADAPTER)" --login="$(LOGIN)" --room="$(or $(ROOM),lobby)" -- "$(ENV)"
 
 drain: tools ## drain a host and stop its units: HOST=app1
 	@scripts/operate "$(ENV)" drain "$(HOST)"

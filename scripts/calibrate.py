@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from calibration.check import Check
 from calibration.hosts import ROOT, CalibrationError, Host, read_values
 from calibration.measuring import Cluster, Door, Measuring
 from calibration.traffic import Traffic
@@ -288,12 +289,20 @@ async def calibrate(options: argparse.Namespace) -> None:
         }
         cluster = cluster_of(values, hosts, door)
         machines, present = await look(cluster, options.force)
-        measuring = Traffic(cluster, say)
+        measuring = (
+            Check(cluster, say, first["figures"]) if options.check else Traffic(cluster, say)
+        )
         measuring.present = present
         shape = shape_of(cluster, machines)
         say(f"app hosts: {in_words(shape)}; client on {cluster.client.name}")
         versions = await versions_of(cluster, first["server"])
         await measuring.run()
+    if isinstance(measuring, Check):
+        say("")
+        for line in measuring.lines():
+            say(line)
+        say(f"\nCompared with the figures of {first['figures'].get('date')}. Nothing was written.")
+        return
     former = file_of(inventory)
     known = yaml.safe_load(former.read_text()) if former.exists() else {}
     figures = content_of(measuring, versions, shape, known.get("cluster_figures", {}))
@@ -322,12 +331,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="MODULE:CLASS",
         help="log in as the load tool does, with the first of channels_users (docs/load.md)",
     )
+    parser.add_argument(
+        "--check",
+        default="",
+        help="yes: compare the figures of the inventory with a measurement, and write nothing",
+    )
     parser.add_argument("--room", default="lobby", help="the room of --adapter")
     parser.add_argument("--login", default="", metavar="URL", help="where --adapter logs in")
     options = parser.parse_args(arguments)
-    if options.force not in ("", "yes"):
-        parser.error(f"FORCE is '{options.force}'; allowed: yes, or nothing")
-    options.force = options.force == "yes"
+    for name in ("force", "check"):
+        value = getattr(options, name)
+        if value not in ("", "yes"):
+            print(f"{name.upper()} is '{value}'; allowed: yes, or nothing", file=sys.stderr)
+            return 2
+        setattr(options, name, value == "yes")
     end_on_signals()
     try:
         asyncio.run(calibrate(options))

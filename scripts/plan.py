@@ -28,6 +28,7 @@ from capacity import (  # type: ignore[import-not-found]
     Statement,
     examine,
     least,
+    limit_terms,
 )
 
 from plan_report import Report
@@ -115,7 +116,9 @@ def plan(options: argparse.Namespace) -> list[str]:
     variables = changed(options)
     cores = number("HOST_CORES", options.host_cores)
     memory = mebibytes("HOST_MEMORY", options.host_memory)
-    back = number("BACK", options.back) or BACK_SECONDS
+    back = number("BACK", options.back)
+    if back == 0:
+        raise PlanError("BACK is 0; allowed: 1 to 10000000 seconds")
     # Refuses what is out of bounds, before Ansible runs.
     Shape(1 if cores is None else cores, 256 if memory is None else memory)
     inventory = find_inventory(options.environment)
@@ -149,7 +152,7 @@ def plan(options: argparse.Namespace) -> list[str]:
         tls=bool(first["edge_tls"]),
         sockets_per_worker=int(first["sockets_per_worker"]) if overridden else None,
         handshakes_per_worker=float(handshakes) if handshakes else None,
-        back_seconds=back,
+        back_seconds=back or BACK_SECONDS,
     )
     enough = least(statement, figures, cluster)
     answer = enough if asked else examine(statement, figures, cluster)
@@ -162,9 +165,13 @@ def plan(options: argparse.Namespace) -> list[str]:
         values = read_values(
             inventory,
             values_variables=more,
-            values_app_hosts=answer.cluster.app_hosts,
+            values_counts={
+                "channels": answer.cluster.app_hosts,
+                "nginx": answer.cluster.edges,
+            },
             values_contact=False,
         )
+    answer = replace(answer, terms=(*answer.terms, *limit_terms(values["table"])))
     calibrated = (inventory / "group_vars" / "all" / "calibration.yml").exists()
     report = Report(
         answer=answer,

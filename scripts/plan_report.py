@@ -93,6 +93,12 @@ class Report:
         )
         if self.asked:
             yield f"{question}: {times(cluster.app_hosts, 'app host')}"
+            yield from (
+                f"Raise {term.variable} in the inventory: {term.name} need"
+                f" {grouped(term.needs)}, and have {grouped(term.has)}."
+                for term in plan.terms
+                if not term.fits
+            )
         elif plan.fits:
             yield f"{question}: this inventory carries it"
         else:
@@ -169,7 +175,7 @@ class Report:
                 (
                     term.name,
                     grouped(term.needs),
-                    grouped(expected[term.name].needs),
+                    grouped(expected.get(term.name, term).needs),
                     grouped(term.has),
                     term.unit,
                     f"{term.headroom:.0f} %" + ("" if term.fits else " SHORT"),

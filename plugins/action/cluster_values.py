@@ -3,8 +3,8 @@
 The action contacts no host. For each host of the groups in ``by_group`` it evaluates each of
 ``expressions`` (by name, without braces) with the variables of the inventory and the defaults of
 the roles that run there, and writes all values as JSON to ``dest``, a file that only its owner can
-read. ``variables`` take the place of those of the inventory. With ``app_hosts``, the group channels
-has that many hosts instead of its own: copies of the first one, with other names and addresses.
+read. ``variables`` take the place of those of the inventory. With ``counts``, a group has another
+number of hosts, by its name: copies of the first one, with other names and addresses.
 An expression that fails is null, and the file says why. ``table`` is a variable with lines that
 have a value and, if an inventory may override it, the name of a variable: each line is evaluated on
 the first host whose roles have that variable.
@@ -26,32 +26,36 @@ from ansible.plugins.loader import add_all_plugin_dirs
 SHARED = ("playbook_dir", "ansible_playbook_python", "inventory_dir", "omit")
 
 
-def more_hosts(
-    groups: Mapping[str, list[str]], given: Mapping[str, Mapping[str, Any]], count: int
+def with_counts(
+    groups: Mapping[str, list[str]],
+    given: Mapping[str, Mapping[str, Any]],
+    counts: Mapping[str, int],
 ) -> tuple[dict[str, list[str]], dict[str, dict[str, Any]]]:
-    """Return groups and variables of an inventory with another number of app hosts.
+    """Return groups and variables of an inventory with other numbers of hosts in some groups.
 
-    Hosts that have another role beside keep it. New hosts get names and addresses that nobody has.
+    A host that leaves a group stays in its others. New hosts are copies of the first one of their
+    group, with names and addresses that nobody has.
     """
-    present = groups["channels"]
-    names = present[:count] + [f"{present[0]}+{number}" for number in range(len(present), count)]
-    dropped = set(present[count:])
-    hosts = {
-        host: dict(variables)
-        for host, variables in given.items()
-        if host not in dropped
-        or any(host in members for group, members in groups.items() if group in OTHERS)
-    }
-    for number, name in enumerate(names):
-        if name not in given:
-            address = f"2001:db8::{number:x}"
+    changed = {group: list(members) for group, members in groups.items()}
+    hosts = {host: dict(variables) for host, variables in given.items()}
+    for position, (group, count) in enumerate(counts.items()):
+        present = groups.get(group) or []
+        if not present or not count:
+            continue
+        changed[group] = present[:count]
+        for number in range(len(present), count):
+            name = f"{present[0]}+{number}"
+            address = f"2001:db8::{position + 1:x}:{number:x}"
             hosts[name] = {**given[present[0]], "cluster_address": address}
-    every = [host for host in groups["all"] if host in hosts]
-    changed = {**groups, "channels": names, "all": list(dict.fromkeys([*every, *names]))}
-    return changed, hosts
+            changed[group].append(name)
+    left = {host for group in counts for host in groups.get(group, ())}
+    kept = {host for group, members in changed.items() if group not in BROAD for host in members}
+    gone = left - kept
+    changed["all"] = [host for host in hosts if host not in gone]
+    return changed, {host: hosts[host] for host in changed["all"]}
 
 
-OTHERS = ("nginx", "postgres", "redis")
+BROAD = ("all", "ungrouped")
 
 
 class ActionModule(ActionBase):
@@ -79,9 +83,8 @@ class ActionModule(ActionBase):
             host: {**raw.raw_get(host), **(arguments.get("variables") or {})}
             for host in groups["all"]
         }
-        count = int(arguments.get("app_hosts") or 0)
-        if count and groups.get("channels"):
-            groups, given = more_hosts(groups, given, count)
+        if counts := arguments.get("counts"):
+            groups, given = with_counts(groups, given, counts)
 
         variables: dict[str, Any] = {}
         content: dict[str, Any] = {"groups": groups, "hosts": {}, "errors": {}, "table": {}}

@@ -434,6 +434,36 @@ def edge_terms(statement: Statement, figures: Figures, cluster: Cluster) -> list
     ]
 
 
+LIMITS = (
+    # What it is, the line of what is needed, and the line of what the processes get.
+    ("open files of a worker", "sockets_per_worker", "nofile"),
+    ("connections of an nginx process", "edge_connections", "worker_connections"),
+    ("connections of Redis", "redis_clients", "redis_maxclients"),
+    ("connections of PostgreSQL", "database_connections", "postgres_connections"),
+)
+
+
+def limit_terms(table: Mapping[str, Mapping[str, Any]]) -> list[Term]:
+    """Return the limits of the table of the roles that are short, because an inventory set one.
+
+    Args:
+        table: `cluster_capacity`, evaluated.
+    """
+    terms = []
+    for name, needed, given in LIMITS:
+        try:
+            needs, has = float(table[needed]["value"]), float(table[given]["value"])
+            line = table[given]
+            words = (str(line["variable"] or needed), str(line["unit"]))
+            reason = str(table[needed]["reason"])
+        except (KeyError, TypeError, ValueError):
+            continue
+        of = "the inventory" if line["overridden"] else str(line["source"])
+        if needs > has:
+            terms.append(Term(name, "limits", words[0], needs, has, words[1], reason, of))
+    return terms
+
+
 @dataclass(frozen=True)
 class Plan:
     """The answer.
@@ -459,8 +489,9 @@ class Plan:
 
     @property
     def binding(self) -> Term:
-        """The term with the least head-room."""
-        return min(self.terms, key=lambda term: term.headroom)
+        """The term of the hosts with the least head-room; a limit can be raised."""
+        terms = [term for term in self.terms if term.of != "limits"]
+        return min(terms, key=lambda term: term.headroom)
 
     @property
     def workers(self) -> int:
