@@ -257,7 +257,8 @@ def cluster_of(values: Mapping[str, Any], hosts: Mapping[str, Host], door: Door)
 
 def pace_of(edge: Mapping[str, Any]) -> float:
     """Return the handshakes a second that an edge takes from one address, with some to spare."""
-    limits = [float(edge["handshakes"]), float(edge["handshakes_per_address"]) or float("inf")]
+    of_one_address = float(edge["handshakes_per_address"]) or float("inf")
+    limits = [float(edge["handshakes_per_second"]), of_one_address]
     return 0.8 * min(limits)
 
 
