@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from channels_kit.serving.retired import directory_of
 from channels_kit.serving.settings import ServingSettings
 from channels_kit.serving.sockets import CLOSE_TIMEOUT
 
@@ -657,6 +658,30 @@ def test_a_worker_that_stops_drains_its_own_process(
     # Where it is known to answer.
     (url,) = (word for word in drain if word.startswith("http"))
     assert url in shlex.split(service["ExecStartPost"][0])
+
+
+@every_app
+def test_a_worker_is_replaced_by_what_a_restart_would_start(
+    clusters: dict[str, Cluster], name: str, host: str
+) -> None:
+    service = worker_unit(clusters, name, host)["Service"]
+    words = shlex.split(service["ExecReload"][0])
+    end = words.index("--")
+    reload, command = words[:end], words[end + 1 :]
+    assert reload[1:3] == ["-m", "channels_kit.serving.beside"]
+    assert option(reload, "--process") == "${MAINPID}"
+    assert command == shlex.split(service["ExecStart"][0])
+    # It gives up before systemd would kill it, and leave the new process.
+    assert int(option(reload, "--timeout")) < int(service["TimeoutStartSec"][0])
+    # The new process says that it is the main one, and is none that systemd has started.
+    assert service["NotifyAccess"] == ["all"]
+    # One directory for all processes of a unit; what stops them finds the retired ones.
+    directory = f"%t/{service['RuntimeDirectory'][0]}"
+    assert f"CHANNELS_KIT_CONTROL_DIRECTORY={directory}" in service["Environment"]
+    assert option(shlex.split(service["ExecStop"][0]), "--control") == directory
+    assert str(directory_of("channels-web@8001.service")) == (
+        directory.replace("%t", "/run").replace("%i", "8001")
+    )
 
 
 # 80 % of the handshakes that were measured for one worker.
