@@ -172,11 +172,20 @@ def running(directory: Path) -> Iterator[int]:
 
 
 def processes(directory: Path) -> list[Process]:
-    """Return the processes that answer, the youngest last."""
+    """Return the processes that have a socket, the youngest last.
+
+    Raises:
+        ControlError: one hangs. It may have sockets, and must not count as gone.
+    """
     found = []
     for pid in running(directory):
-        with suppress(ControlError), Connection.to(path_of(directory, pid)) as connection:
-            found.append(connection.state())
+        try:
+            with Connection.to(path_of(directory, pid)) as connection:
+                found.append(connection.state())
+        except GoneError:
+            continue
+        except ControlError as error:
+            raise ControlError(f"process {pid}: {error}") from error
     return sorted(found, key=lambda process: started(process.pid))
 
 
