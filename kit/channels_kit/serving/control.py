@@ -104,13 +104,14 @@ class Connection:
         return cls(connected)
 
     def ask(
-        self, command: str, listener: socket.socket | None = None, timeout: float = ANSWER_TIMEOUT
+        self, command: str, listener: socket.socket | None = None, timeout: float | None = None
     ) -> tuple[dict[str, Any], socket.socket | None]:
         """Have a command carried out, and return the answer and the socket that came with it.
 
         Raises:
             ControlError: there is no answer, or it says what went wrong.
         """
+        timeout = ANSWER_TIMEOUT if timeout is None else timeout
         self.socket.settimeout(timeout)
         try:
             send(self.socket, command.encode(), listener)
@@ -126,7 +127,7 @@ class Connection:
             raise ControlError(str(answer["error"]))
         return answer, came
 
-    def state(self, timeout: float = ANSWER_TIMEOUT) -> Process:
+    def state(self, timeout: float | None = None) -> Process:
         """Return who it is."""
         return Process.from_answer(self.ask("state", timeout=timeout)[0])
 
@@ -166,7 +167,8 @@ def running(directory: Path) -> Iterator[int]:
     """Yield the processes that have a socket and run."""
     for path in sorted(directory.glob("*.sock")):
         if path.stem.isdecimal():
-            with suppress(ProcessLookupError):
+            # Another user's has the ID of one that was killed.
+            with suppress(ProcessLookupError, PermissionError):
                 os.kill(int(path.stem), 0)
                 yield int(path.stem)
 
