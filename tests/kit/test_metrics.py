@@ -2,7 +2,9 @@
 
 import asyncio
 import math
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from pytest_django import Settings
 
 from channels_kit.serving import metrics
 from channels_kit.serving.settings import ServingSettings
+from channels_kit.serving.sockets import REFUSALS
 from channels_kit.serving.types import Receive, Scope, Send
 from channels_kit.serving.wrapper import Serving
 
@@ -58,16 +61,30 @@ async def test_every_family_is_there_from_the_start() -> None:
         "channels_kit_messages_received_total",
         "channels_kit_messages_sent_total",
         "channels_kit_draining",
+        "channels_kit_retired",
+        "channels_kit_processes_beside",
         "channels_kit_bytes_per_socket",
     ):
         assert samples[name, ""] == 0, name
-    for reason in ("draining", "full", "busy", "late", "application", "undecided", "unauthorized"):
+    for reason in REFUSALS:
         assert samples["channels_kit_handshakes_refused_total", reason] == 0
     assert ("channels_kit_event_loop_lag_seconds_count", "") in samples
     assert samples["channels_kit_layer_up", ""] == 1
     assert 0 < samples["channels_kit_layer_round_trip_seconds", ""] < 3
     assert samples["process_resident_memory_bytes", ""] > 2**20
     assert samples["process_open_fds", ""] > 0
+
+
+@pytest.mark.usefixtures("layer")
+async def test_a_retired_worker_and_those_beside_are_told(tmp_path: Path) -> None:
+    worker = serving(control_directory=str(tmp_path))
+    # This one does not count; nor does one that has gone.
+    for process in (os.getpid(), os.getppid(), 2**22 + 1):
+        (tmp_path / f"{process}.sock").touch()
+    worker.sockets.retire()
+    samples = await scrape(worker)
+    assert samples["channels_kit_retired", ""] == 1
+    assert samples["channels_kit_processes_beside", ""] == 1
 
 
 @pytest.mark.usefixtures("layer")

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,10 @@ SOON = 0.05
 IDLE = {
     "worker": "app1:8001",
     "revision": "r1",
+    "pid": os.getpid(),
     "draining": False,
+    "retired": False,
+    "beside": 0,
     "sockets": 0,
     "requests": 0,
 }
