@@ -87,9 +87,10 @@ def drain_retired(directory: Path | None, main_process: int | None) -> list[Path
     for process in running(directory):
         if process != main_process:
             path = path_of(directory, process)
+            # One that is slow to answer has been told, and is waited for.
+            told.append(path)
             with suppress(ControlError), Connection.to(path) as connection:
                 connection.ask("drain", timeout=LOOK_TIMEOUT)
-                told.append(path)
     return told
 
 
