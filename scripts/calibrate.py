@@ -177,10 +177,13 @@ def content_of(
     versions: Mapping[str, str],
     shape: Mapping[str, Any],
     former: Mapping[str, Any],
+    inventory: str,
 ) -> dict[str, Any]:
     """Return cluster_figures; what was not measured is the former figure, or the default."""
     defaults = yaml.safe_load(DEFAULTS.read_text())["cluster_figures"]
     figures: dict[str, Any] = {
+        # Limits that only figures of the application itself justify look for this.
+        "inventory": inventory,
         "date": datetime.now(UTC).date().isoformat(),
         "machine": in_words(shape),
         "host": dict(shape),
@@ -306,7 +309,9 @@ async def calibrate(options: argparse.Namespace) -> None:
         return
     former = file_of(inventory)
     known = yaml.safe_load(former.read_text()) if former.exists() else {}
-    figures = content_of(measuring, versions, shape, known.get("cluster_figures", {}))
+    figures = content_of(
+        measuring, versions, shape, known.get("cluster_figures", {}), inventory.name
+    )
     if options.room and options.adapter:
         figures["measured"]["handshake"] = f"{door.path} ({options.adapter})"
     file = write(inventory, figures)

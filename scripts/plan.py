@@ -172,7 +172,6 @@ def plan(options: argparse.Namespace) -> list[str]:
             values_contact=False,
         )
     answer = replace(answer, terms=(*answer.terms, *limit_terms(values["table"])))
-    calibrated = (inventory / "group_vars" / "all" / "calibration.yml").exists()
     report = Report(
         answer=answer,
         enough=enough,
@@ -181,7 +180,7 @@ def plan(options: argparse.Namespace) -> list[str]:
         values=values,
         asked=asked,
         shape_source=source,
-        calibrated=calibrated,
+        calibrated="inventory" in figures.content,
     )
     return report.lines()
 

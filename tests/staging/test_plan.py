@@ -182,20 +182,15 @@ def test_an_inventory_that_does_not_carry_it_is_told_what_is_enough(
 
 
 def test_the_plan_says_what_its_figures_are(
-    asked: Asked,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    asked: Asked, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan, "find_inventory", lambda _: tmp_path)
     text = printed(capsys, "--host-cores=8", "--host-memory=16G")
     assert "Figures: DEFAULTS, not of your hosts" in text
     assert "Run make calibrate" in text
     assert "another machine: 8 cores and 16.0 GiB instead of" in text
     assert "measured up to" in text
-    file = tmp_path / "group_vars" / "all" / "calibration.yml"
-    file.parent.mkdir(parents=True)
-    file.touch()
+    own = {**defaults("cluster")["cluster_figures"], "inventory": "prod"}
+    monkeypatch.setattr(plan, "read_values", lambda *_, **__: values(figures=own))
     assert "Figures: measured for this inventory" in printed(capsys)
 
 
@@ -275,9 +270,10 @@ class Measured:
 def test_what_was_not_measured_is_a_default_and_says_so(tmp_path: Path) -> None:
     shape = {"cores": 2, "memory_mib": 4096, "model": "CPU", "hosts_on_machine": 4}
     former = {"edge_socket_kib": {"value": 12, "low": 11, "high": 13}}
-    figures = calibrate.content_of(Measured(), {"kit": "1"}, shape, former)  # type: ignore[arg-type]
+    figures = calibrate.content_of(Measured(), {"kit": "1"}, shape, former, "prod")  # type: ignore[arg-type]
     assert figures["socket_kib"] == {"value": 30.1, "low": 29, "high": 31}
     assert figures["worker_mib"]["default"] is True
+    assert figures["inventory"] == "prod"
     # What an earlier calibration has measured stays.
     assert figures["edge_socket_kib"] == former["edge_socket_kib"]
     assert figures["machine"] == "2 cores of CPU, 4096 MiB, shared by 4 hosts of the cluster"
