@@ -149,6 +149,7 @@ def plan(options: argparse.Namespace) -> list[str]:
         app_hosts=len(app_hosts),
         workers_per_host=workers,
         edges=max(1, len(edges)),
+        processes=int(first["processes"]),
         tls=bool(first["edge_tls"]),
         sockets_per_worker=int(first["sockets_per_worker"]) if overridden else None,
         handshakes_per_worker=float(handshakes) if handshakes else None,

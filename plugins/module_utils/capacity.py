@@ -146,6 +146,7 @@ class Cluster:
         app_hosts: how many.
         workers_per_host: of an app host.
         edges: how many.
+        processes: of an app host, beside its workers.
         tls: whether the edges speak TLS.
         sockets_per_worker: a limit of the inventory; None: it follows from the sockets.
         handshakes_per_worker: what the edges pass on; None: 80 % of what a worker takes.
@@ -157,6 +158,7 @@ class Cluster:
     app_hosts: int
     workers_per_host: float
     edges: int = 1
+    processes: int = 0
     tls: bool = False
     sockets_per_worker: int | None = None
     handshakes_per_worker: float | None = None
@@ -255,6 +257,7 @@ def app_terms(statement: Statement, figures: Figures, cluster: Cluster) -> list[
     per_host = load.sockets * cluster.workers_per_host
     kib = figures.cost("socket_kib") + KERNEL_KIB
     worker_mib = figures.cost("worker_mib")
+    count = 2 * cluster.workers_per_host + cluster.processes
     beyond_sockets = figures.beyond("sockets_per_worker", load.sockets, "sockets a worker")
     beyond_messages = "; ".join(
         filter(
@@ -272,11 +275,12 @@ def app_terms(statement: Statement, figures: Figures, cluster: Cluster) -> list[
             "memory of an app host",
             "app",
             "HOST_MEMORY",
-            SYSTEM_MIB + cluster.workers_per_host * worker_mib + per_host * kib / 1024,
+            SYSTEM_MIB + count * worker_mib + per_host * kib / 1024,
             cluster.app.memory_mib,
             "MiB",
-            f"{SYSTEM_MIB} of the system, {cluster.workers_per_host:g} workers of {worker_mib:.0f},"
-            f" {per_host:.0f} sockets of {kib:.1f} KiB ({KERNEL_KIB} of them the kernel's)",
+            f"{SYSTEM_MIB} of the system, {count:g} processes of {worker_mib:.0f} (workers twice:"
+            f" in a deploy the new one starts beside the old), {per_host:.0f} sockets of"
+            f" {kib:.1f} KiB ({KERNEL_KIB} of them the kernel's)",
             SOURCE,
             beyond_sockets,
         ),

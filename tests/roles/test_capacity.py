@@ -63,8 +63,10 @@ def term(plan: Any, name: str) -> Any:
 
 def test_memory_is_of_the_system_the_workers_and_their_sockets() -> None:
     plan = capacity.examine(statement(messages=0), EASY, CLUSTER)
-    # Two hosts carry everything: 5000 sockets of 36 + 4 KiB each, in 4 workers.
-    assert term(plan, "memory of an app host").needs == pytest.approx(400 + 400 + 5000 * 40 / 1024)
+    # Two hosts carry everything: 5000 sockets of 36 + 4 KiB each. A deploy starts 4 new workers.
+    assert term(plan, "memory of an app host").needs == pytest.approx(400 + 800 + 5000 * 40 / 1024)
+    plan = capacity.examine(statement(messages=0), EASY, replace(CLUSTER, processes=2))
+    assert term(plan, "memory of an app host").needs == pytest.approx(400 + 1000 + 5000 * 40 / 1024)
     # One edge, both sides of each socket.
     assert term(plan, "memory of an edge").needs == pytest.approx(400 + 10_000 * 20 / 1024)
 

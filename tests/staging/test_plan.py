@@ -82,6 +82,7 @@ def values(app_hosts: int = 2, **changed: Any) -> dict[str, Any]:
     host = {
         "workers": [worker(name, port) for name in names for port in (8001, 8002)],
         "workers_per_host": 2,
+        "processes": 1,
         "sockets_per_worker": 5000,
         "handshakes_per_worker": None,
         "drain_pace": 50,
