@@ -14,12 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from calibration.hosts import ROOT, CalibrationError, read_values
+from calibration.hosts import CalibrationError, read_values
 from management import ManageError, find_inventory
-
-sys.path.insert(0, str(ROOT / "plugins" / "module_utils"))
-
-from capacity import (  # type: ignore[import-not-found]
+from model import (
     BACK_SECONDS,
     Cluster,
     Figures,
@@ -30,7 +27,6 @@ from capacity import (  # type: ignore[import-not-found]
     least,
     limit_terms,
 )
-
 from plan_report import Report
 
 UNITS = {"": 1, "M": 1, "G": 1024, "T": 1024 * 1024}

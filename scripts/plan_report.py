@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "plugins" / "module_utils"))
-
-from capacity import (  # type: ignore[import-not-found]
+from model import (
     Figures,
     Plan,
     Term,

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from calibration.hosts import ROOT, CalibrationError
+from calibration.hosts import CalibrationError
 from calibration.measuring import DELIVERIES, SETTLE, Cluster
 from calibration.traffic import Traffic
-
-sys.path.insert(0, str(ROOT / "plugins" / "module_utils"))
-
-from capacity import (  # type: ignore[import-not-found]
-    Cluster as Hosts,
-)
-from capacity import (
-    Figures,
-    Load,
-    Shape,
-    Statement,
-    redis_terms,
-)
+from model import Cluster as Hosts
+from model import Figures, Load, Shape, Statement, redis_terms
 
 ROOMS = (10, 28)
 """Sockets of a room on each worker; the calibration has other sizes."""

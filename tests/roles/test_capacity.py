@@ -12,9 +12,11 @@ from .house import Tree, defaults, own_module_utils
 
 if TYPE_CHECKING:
     from plugins.module_utils import capacity
+    from plugins.module_utils import capacity_plan as planning
 else:
     own_module_utils()
     capacity = importlib.import_module("ansible.module_utils.capacity")
+    planning = importlib.import_module("ansible.module_utils.capacity_plan")
 
 FIGURES: Tree = defaults("cluster")["cluster_figures"]
 SHAPE = capacity.Shape(cores=4, memory_mib=8192)
@@ -62,10 +64,10 @@ def term(plan: Any, name: str) -> Any:
 
 
 def test_memory_is_of_the_system_the_workers_and_their_sockets() -> None:
-    plan = capacity.examine(statement(messages=0), EASY, CLUSTER)
+    plan = planning.examine(statement(messages=0), EASY, CLUSTER)
     # Two hosts carry everything: 5000 sockets of 36 + 4 KiB each. A deploy starts 4 new workers.
     assert term(plan, "memory of an app host").needs == pytest.approx(400 + 800 + 5000 * 40 / 1024)
-    plan = capacity.examine(statement(messages=0), EASY, replace(CLUSTER, processes=2))
+    plan = planning.examine(statement(messages=0), EASY, replace(CLUSTER, processes=2))
     assert term(plan, "memory of an app host").needs == pytest.approx(400 + 1000 + 5000 * 40 / 1024)
     # One edge, both sides of each socket.
     assert term(plan, "memory of an edge").needs == pytest.approx(400 + 10_000 * 20 / 1024)
@@ -74,7 +76,7 @@ def test_memory_is_of_the_system_the_workers_and_their_sockets() -> None:
 def test_a_worker_pays_for_each_message_and_each_delivery() -> None:
     # A room on one worker: every message is received once, and delivered to 50 sockets.
     alone = replace(CLUSTER, app_hosts=1, workers_per_host=1)
-    plan = capacity.examine(statement(spare=0), EASY, alone)
+    plan = planning.examine(statement(spare=0), EASY, alone)
     assert term(plan, "processor of a worker").needs == pytest.approx(
         100 * (1000 + 50 * 100) / 10_000
     )
@@ -94,19 +96,19 @@ def test_a_room_has_no_more_members_than_there_are_sockets() -> None:
 
 
 def test_redis_pays_for_each_worker_of_a_room() -> None:
-    plan = capacity.examine(statement(room=1_000), EASY, CLUSTER)
+    plan = planning.examine(statement(room=1_000), EASY, CLUSTER)
     # 12 workers, all of which have a member.
     needs = term(plan, "processor of Redis").needs
     assert needs == pytest.approx(100 * (100 + 12 * 50) / 10_000, rel=1e-3)
 
 
 def test_clients_of_lost_hosts_come_back_at_the_pace_of_the_others() -> None:
-    plan = capacity.examine(statement(messages=0), EASY, CLUSTER)
+    plan = planning.examine(statement(messages=0), EASY, CLUSTER)
     back = term(plan, "time until all clients are back after lost hosts")
     # A third of 10 000 clients to 8 workers, each at 80 % of 100 a second.
     assert back.needs == pytest.approx(3334 / (8 * 80))
     slow = figures(handshakes_per_second=1000, handshake_milliseconds=40)
-    back = capacity.back_term(statement(), slow, CLUSTER)
+    back = planning.back_term(statement(), slow, CLUSTER)
     # The cores of two hosts are the limit: 2 x 4 x 80 % of 25 a second.
     assert back.needs == pytest.approx(3334 / 160)
     assert "limited by their cores" in back.reason
@@ -114,7 +116,7 @@ def test_clients_of_lost_hosts_come_back_at_the_pace_of_the_others() -> None:
 
 def test_the_edge_passes_on_what_the_inventory_lets_it() -> None:
     limited = replace(CLUSTER, handshakes_per_worker=20)
-    assert capacity.back_term(statement(), EASY, limited).needs == pytest.approx(3334 / 160)
+    assert planning.back_term(statement(), EASY, limited).needs == pytest.approx(3334 / 160)
 
 
 def test_the_unfavourable_end_of_each_range_counts() -> None:
@@ -153,30 +155,30 @@ def test_the_binding_term_is_the_one_with_the_least_headroom(
     if binding == "processor of Redis":
         slow = figures(redis_message_microseconds=5000).content["redis_message_microseconds"]
         known = capacity.Figures({**EASY.content, "redis_message_microseconds": slow})
-    plan = capacity.examine(asked, known, replace(cluster, back_seconds=patience))
+    plan = planning.examine(asked, known, replace(cluster, back_seconds=patience))
     assert plan.binding.name == binding
     assert plan.binding.headroom == min(each.headroom for each in plan.terms)
 
 
 def test_more_of_what_binds_makes_it_fit() -> None:
-    plan = capacity.examine(statement(messages=900), EASY, CLUSTER)
+    plan = planning.examine(statement(messages=900), EASY, CLUSTER)
     assert not plan.fits
-    enough = capacity.least(statement(messages=900), EASY, CLUSTER)
+    enough = planning.least(statement(messages=900), EASY, CLUSTER)
     assert enough.fits
     fewer = replace(enough.cluster, app_hosts=enough.cluster.app_hosts - 1)
-    assert not capacity.examine(enough.statement, EASY, fewer, enough.redis).fits
+    assert not planning.examine(enough.statement, EASY, fewer, enough.redis).fits
 
 
 def test_several_edges_are_one_more_than_needed() -> None:
     small = replace(CLUSTER, edge=capacity.Shape(cores=64, memory_mib=1024))
-    plan = capacity.least(statement(sockets=60_000, messages=1), EASY, small)
+    plan = planning.least(statement(sockets=60_000, messages=1), EASY, small)
     # 31 948 sockets of 20 KiB in 624 MiB.
     assert plan.cluster.edges == 3
     assert plan.cluster.carrying_edges == 2
 
 
 def test_one_redis_carries_no_more_than_a_core() -> None:
-    plan = capacity.least(statement(messages=5000, room=2), EASY, CLUSTER)
+    plan = planning.least(statement(messages=5000, room=2), EASY, CLUSTER)
     assert plan.redis > 1
     assert plan.fits
 
@@ -192,7 +194,7 @@ def test_hosts_of_which_no_number_is_enough_are_refused(shape: Any, named: str) 
     idle = figures(socket_microseconds=0, busy_percent=100, message_microseconds=100_000)
     asked = statement(sockets=1_000_000, messages=10, room=1_000_000)
     with pytest.raises(capacity.PlanError, match=named):
-        capacity.least(asked, idle, replace(CLUSTER, app=shape, back_seconds=1e9))
+        planning.least(asked, idle, replace(CLUSTER, app=shape, back_seconds=1e9))
 
 
 # For any numbers
@@ -207,8 +209,8 @@ ROOMS = st.integers(1, 2000)
 def test_more_sockets_never_need_fewer_hosts(
     sockets: int, more: int, messages: int, room: int, spare: int
 ) -> None:
-    few = capacity.least(capacity.Statement(sockets, messages, room, spare), EASY, CLUSTER)
-    many = capacity.least(capacity.Statement(sockets + more, messages, room, spare), EASY, CLUSTER)
+    few = planning.least(capacity.Statement(sockets, messages, room, spare), EASY, CLUSTER)
+    many = planning.least(capacity.Statement(sockets + more, messages, room, spare), EASY, CLUSTER)
     assert many.cluster.app_hosts >= few.cluster.app_hosts
     assert many.cluster.edges >= few.cluster.edges
     assert few.fits
@@ -219,9 +221,9 @@ def test_more_sockets_never_need_fewer_hosts(
 def test_more_messages_and_more_spare_hosts_never_need_fewer(
     sockets: int, messages: int, more: int, room: int
 ) -> None:
-    few = capacity.least(capacity.Statement(sockets, messages, room, 0), EASY, CLUSTER)
-    busy = capacity.least(capacity.Statement(sockets, messages + more, room, 0), EASY, CLUSTER)
-    safe = capacity.least(capacity.Statement(sockets, messages, room, 1), EASY, CLUSTER)
+    few = planning.least(capacity.Statement(sockets, messages, room, 0), EASY, CLUSTER)
+    busy = planning.least(capacity.Statement(sockets, messages + more, room, 0), EASY, CLUSTER)
+    safe = planning.least(capacity.Statement(sockets, messages, room, 1), EASY, CLUSTER)
     assert busy.cluster.app_hosts >= few.cluster.app_hosts
     assert busy.redis >= few.redis
     assert safe.cluster.app_hosts >= few.cluster.app_hosts
@@ -241,10 +243,10 @@ def test_what_is_beyond_the_calibration_is_said() -> None:
         },
     }
     measured = capacity.Figures(content)
-    plan = capacity.examine(statement(), measured, CLUSTER)
+    plan = planning.examine(statement(), measured, CLUSTER)
     assert term(plan, "memory of an app host").extrapolated == "measured up to 400 sockets a worker"
     assert "measured up to 4 workers in a room" in term(plan, "processor of a worker").extrapolated
-    near = capacity.examine(
+    near = planning.examine(
         statement(sockets=800, room=20),
         measured,
         replace(CLUSTER, app_hosts=2, workers_per_host=2),
@@ -274,7 +276,7 @@ def test_a_limit_that_the_inventory_sets_too_low_is_short() -> None:
         "redis_clients": line(10_000, 10_000),
         "redis_maxclients": line(10_000, 10_000, "redis_maxclients"),
     }
-    (short,) = capacity.limit_terms(table)
+    (short,) = planning.limit_terms(table)
     assert (short.variable, short.needs, short.has) == ("nginx_worker_connections", 20_512, 19_000)
     assert short.source == "the inventory"
     assert not short.fits
@@ -299,15 +301,15 @@ def test_a_limit_that_the_inventory_sets_too_low_is_short() -> None:
 def test_a_wave_is_within_the_spare_capacity(
     limit: Any, workers: int, spare: int, size: int
 ) -> None:
-    assert capacity.wave_size(limit, workers, spare) == size
+    assert planning.wave_size(limit, workers, spare) == size
 
 
 def test_a_deploy_is_a_canary_and_waves() -> None:
     known = figures(deploy_seconds=20, wave_seconds=3)
-    assert capacity.deploy_seconds(20, 4, known) == 20 + 6 * 3
-    assert capacity.deploy_seconds(20, 4, known, drain=50) == 20 + 6 * 53
+    assert planning.deploy_seconds(20, 4, known) == 20 + 6 * 3
+    assert planning.deploy_seconds(20, 4, known, drain=50) == 20 + 6 * 53
     with pytest.raises(capacity.PlanError, match="channels_roll_limit is 'many'"):
-        capacity.wave_size("many", 4, 4)
+        planning.wave_size("many", 4, 4)
 
 
 # Arguments
@@ -342,6 +344,6 @@ def test_a_figure_that_is_missing_is_named() -> None:
 
 
 def test_the_defaults_have_every_figure_that_the_plan_needs() -> None:
-    plan = capacity.least(statement(), capacity.Figures(FIGURES), replace(CLUSTER, tls=True))
+    plan = planning.least(statement(), capacity.Figures(FIGURES), replace(CLUSTER, tls=True))
     assert plan.fits
-    assert capacity.least(statement(), capacity.Figures(FIGURES), CLUSTER).fits
+    assert planning.least(statement(), capacity.Figures(FIGURES), CLUSTER).fits
