@@ -325,6 +325,8 @@ def test_no_host_of_somebody_else_is_in_a_play_that_does_something() -> None:
             if "hosts" in play:
                 found.setdefault(play["hosts"], set()).add(file.name)
     assert found.pop("localhost:all") == checks
+    # It evaluates variables on the controller.
+    assert found.pop("localhost") == {"values.yml"}
     assert found.pop(KIT) == {
         "site.yml",
         "preflight.yml",
@@ -332,6 +334,8 @@ def test_no_host_of_somebody_else_is_in_a_play_that_does_something() -> None:
         "finish.yml",
         "lock.yml",
         "release_lock.yml",
+        # It reads facts.
+        "values.yml",
     }
     one = "{{ drain_host | default('none') }}"
     assert set(found) == {"channels", "nginx", "channels:nginx", "postgres:redis", one}
