@@ -1,0 +1,74 @@
+"""Show a report of `make verify` as text and as a page; keep the last ones.
+
+The page is one HTML file beside the report. It needs nothing else: open it in a browser, send it,
+print it. The reports of earlier runs in the same directory are its history; the oldest are removed.
+
+usage: scripts/verify_report.py .verify/ENV/20261128T211500Z.json
+       scripts/verify_report.py .verify/ENV        the newest report in it
+
+Exit status: 0 verified, 1 failed or incomplete, 2 there is no report that can be read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from verification import history, page, text
+from verification.report import VERIFIED, ReportError, read
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    parser = argparse.ArgumentParser(description="Show a report of make verify.")
+    parser.add_argument("report", type=Path, help="the file, or the directory of its reports")
+    parser.add_argument(
+        "--keep",
+        type=int,
+        default=history.KEEP,
+        metavar="NUMBER",
+        help="reports to keep in the directory (default: %(default)s)",
+    )
+    options = parser.parse_args(arguments)
+    if options.keep < 1:
+        parser.error("--keep must be at least 1")
+    try:
+        file = newest(options.report)
+        report = read(file)
+    except ReportError as error:
+        print(f"The report cannot be shown. {error}", file=sys.stderr)
+        return 2
+    for line in text.summary(report):
+        print(line)
+    shown = file.with_suffix(".html")
+    try:
+        runs = [*history.earlier(file), history.run_of(file.stem, report, page=True)]
+        history.write(shown, page.render(report, runs))
+        # Whoever looks at an old report has not made a new one.
+        if file.name == history.reports(file.parent)[-1].name:
+            history.prune(file.parent, options.keep)
+    except OSError as error:
+        print(f"The page was not written. {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    print(f"Page: {shown}")
+    return 0 if report.verdict == VERIFIED else 1
+
+
+def newest(path: Path) -> Path:
+    """Return the report that is meant: a file, or the newest one of a directory.
+
+    Raises:
+        ReportError: there is none.
+    """
+    if not path.is_dir():
+        return path
+    reports = history.reports(path)
+    if not reports:
+        raise ReportError(f"{path} contains no reports. Run make verify first")
+    return reports[-1]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
