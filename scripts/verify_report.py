@@ -31,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="NUMBER",
         help="reports to keep in the directory (default: %(default)s)",
     )
+    parser.add_argument(
+        "--quiet", action="store_true", help="print the path of the page only, not the summary"
+    )
     options = parser.parse_args(arguments)
     if options.keep < 1:
         parser.error("--keep must be at least 1")
@@ -40,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ReportError as error:
         print(f"The report cannot be shown. {error}", file=sys.stderr)
         return 2
-    for line in text.summary(report):
+    for line in () if options.quiet else text.summary(report):
         print(line)
     shown = file.with_suffix(".html")
     try:
@@ -52,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"The page was not written. {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
-    print(f"Page: {shown}")
+    print(shown if options.quiet else f"Page: {shown}")
     return 0 if report.verdict == VERIFIED else 1
 
 

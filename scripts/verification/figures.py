@@ -154,7 +154,11 @@ def level(cell: Cell | None) -> str:
 def heat_map(report: Report) -> HeatMap:
     """Return the matrix: a table of numbers, or a picture where that would be too large."""
     workers = report.workers
-    cells = {(cell.sender, cell.receiver): cell for cell in report.cells}
+    # Where a pair was measured in two ways, the worse one is shown.
+    cells = {
+        (cell.sender, cell.receiver): cell
+        for cell in sorted(report.cells, key=lambda cell: (cell.status != OK, cell.seconds or 0))
+    }
     drawn = HeatMap(_groups(workers))
     if len(workers) <= NUMBERS_UP_TO:
         drawn.rows = [
@@ -278,7 +282,7 @@ def _square(sender: str, receiver: str, cell: Cell | None) -> Square:
 
 def _title(sender: str, receiver: str, cell: Cell) -> str:
     said = duration(cell.seconds) if cell.status == OK else cell.status
-    return f"{sender} to {receiver}: " + ", ".join(filter(None, (said, cell.message)))
+    return f"{sender} to {receiver}: " + ", ".join(filter(None, (said, cell.way, cell.message)))
 
 
 def _groups(workers: Sequence[str]) -> list[Group]:

@@ -33,7 +33,7 @@ class Finding:
         expected: by the inventory.
         effective: what is in effect.
         message: what is wrong.
-        remedy: what to do.
+        advice: what to do.
         places: where it is so, each with the source of the value.
     """
 
@@ -42,7 +42,7 @@ class Finding:
     expected: str
     effective: str
     message: str
-    remedy: str
+    advice: str
     places: Sequence[tuple[str, str]]
 
 
@@ -101,7 +101,8 @@ def findings(report: Report) -> list[Finding]:
     """Return what is not ok, the worst first; the matrix has an account of its own."""
     places: defaultdict[tuple[str, str, str, str, str, str], list[tuple[str, str]]]
     places = defaultdict(list)
-    for item in (*report.checks, *report.behaviour):
+    items: list[Check | Behaviour] = [*report.checks, *report.behaviour]
+    for item in items:
         if item.status == OK:
             continue
         if isinstance(item, Check):
@@ -110,7 +111,7 @@ def findings(report: Report) -> list[Finding]:
         else:
             place = (item.subject, "")
             key = (item.status, item.name, "", "")
-        places[(*key, item.message, item.remedy)].append(place)
+        places[(*key, item.message, item.advice)].append(place)
     found = [
         Finding(*key, places=sorted(where, key=lambda each: natural(each[0])))
         for key, where in places.items()

@@ -4,13 +4,13 @@
      "seconds": 12.3, "verdict": "verified" | "failed" | "incomplete",
      "checks": [{"host", "subject", "term", "expected", "effective", "source",
                  "status": "ok" | "failed" | "unreadable" | "skipped", "message",
-                 "remedy", "used", "limit", "unit"}],
+                 "advice", "used", "limit", "unit"}],
      "matrix": {"workers": [...], "edges": [...],
-                "cells": [{"from", "to", "status", "seconds", "message"}]},
-     "behaviour": [{"name", "subject", "status", "seconds", "message", "remedy"}]}
+                "cells": [{"from", "to", "way", "status", "seconds", "message"}]},
+     "behaviour": [{"name", "subject", "status", "seconds", "message", "advice"}]}
 
-`remedy`, `used`, `limit`, `unit` and every `message` and `seconds` may be missing. Other keys are
-ignored.
+Only `format` to `verdict`, a check's `host` and `term`, a cell's `from` and `to`, the name of a
+behaviour check and every `status` must be there. Other keys are ignored.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Check:
         source: where that was read.
         status: one of STATUSES.
         message: what is wrong.
-        remedy: what to do.
+        advice: what to do.
         used: how much of the limit is taken.
         limit: what may be taken.
         unit: of both; `bytes` is shown as KiB, MiB and GiB.
@@ -66,7 +66,7 @@ class Check:
     source: str
     status: str
     message: str
-    remedy: str
+    advice: str
     used: float | None
     limit: float | None
     unit: str
@@ -79,6 +79,7 @@ class Cell:
     Attributes:
         sender: the worker that sent it.
         receiver: the worker on which it was expected.
+        way: how it went, such as `directly` or `through the edge`.
         status: one of STATUSES.
         seconds: how long it took.
         message: what is wrong.
@@ -86,6 +87,7 @@ class Cell:
 
     sender: str
     receiver: str
+    way: str
     status: str
     seconds: float | None
     message: str
@@ -101,7 +103,7 @@ class Behaviour:
         status: one of STATUSES.
         seconds: how long it took.
         message: what is wrong.
-        remedy: what to do.
+        advice: what to do.
     """
 
     name: str
@@ -109,7 +111,7 @@ class Behaviour:
     status: str
     seconds: float | None
     message: str
-    remedy: str
+    advice: str
 
 
 @dataclass(frozen=True)
@@ -203,13 +205,14 @@ def parse(content: Any) -> Report:
         Cell(
             sender=each.text("from"),
             receiver=each.text("to"),
+            way=each.text("way", ""),
             status=each.choice("status", STATUSES),
             seconds=each.number("seconds"),
             message=each.text("message", ""),
         )
         for each in matrix.items("cells")
     ]
-    named = [_text(name) for name in matrix.list("workers")]
+    named = [_text(name) for name in matrix.sequence("workers")]
     # A worker that only a cell names is one, too.
     named += [name for cell in cells for name in (cell.sender, cell.receiver)]
     return Report(
@@ -220,7 +223,7 @@ def parse(content: Any) -> Report:
         stated=top.choice("verdict", VERDICTS),
         checks=[_check(each) for each in top.items("checks")],
         workers=list(dict.fromkeys(named)),
-        edges=[_text(name) for name in matrix.list("edges")],
+        edges=[_text(name) for name in matrix.sequence("edges")],
         cells=cells,
         behaviour=[
             Behaviour(
@@ -229,7 +232,7 @@ def parse(content: Any) -> Report:
                 status=each.choice("status", STATUSES),
                 seconds=each.number("seconds"),
                 message=each.text("message", ""),
-                remedy=each.text("remedy", ""),
+                advice=each.text("advice", ""),
             )
             for each in top.items("behaviour")
         ],
@@ -246,7 +249,7 @@ def _check(item: _Item) -> Check:
         source=item.text("source", ""),
         status=item.choice("status", STATUSES),
         message=item.text("message", ""),
-        remedy=item.text("remedy", ""),
+        advice=item.text("advice", ""),
         used=item.number("used"),
         limit=item.number("limit"),
         unit=item.text("unit", ""),
@@ -265,14 +268,14 @@ class _Item:
     def item(self, key: str) -> _Item:
         return _Item(key, self.content.get(key) or {})
 
-    def list(self, key: str) -> Sequence[Any]:
+    def sequence(self, key: str) -> Sequence[Any]:
         value = self.content.get(key) or []
         if not isinstance(value, list):
             raise ReportError(f"{self.where}.{key} is no list")
         return value
 
-    def items(self, key: str) -> list[_Item]:  # type: ignore[valid-type]
-        return [_Item(f"{key}[{number}]", each) for number, each in enumerate(self.list(key))]
+    def items(self, key: str) -> list[_Item]:
+        return [_Item(f"{key}[{number}]", each) for number, each in enumerate(self.sequence(key))]
 
     def text(self, key: str, default: str | None = None) -> str:
         value = self.content.get(key)

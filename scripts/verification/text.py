@@ -56,15 +56,16 @@ def _lines(finding: Finding) -> Iterator[str]:
     if finding.expected or finding.effective:
         values = f": expected {finding.expected or '-'}, effective {finding.effective or '-'}"
     yield f"{finding.status.upper():<10} {finding.what}{values}: {where}"
-    for line in filter(None, (finding.message, finding.remedy)):
+    for line in filter(None, (finding.message, finding.advice)):
         yield f"           {line}"
 
 
 def _matrix(report: Report) -> Iterator[str]:
     failed = failed_cells(report)
     for cell in failed[:PAIRS]:
-        said = f": {cell.message}" if cell.message else ""
-        yield f"{cell.status.upper():<10} {cell.sender} to {cell.receiver}{said}"
+        said = ", ".join(filter(None, (cell.way, cell.message)))
+        line = f"{cell.status.upper():<10} {cell.sender} to {cell.receiver}"
+        yield f"{line}: {said}" if said else line
     if failed[PAIRS:]:
         yield f"... and {len(failed) - PAIRS} more pairs: see the page"
     for line in diagnosis(report):

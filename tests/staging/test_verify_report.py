@@ -32,7 +32,7 @@ def test_the_verdict_is_the_exit_status_and_the_last_line(
         effective="1024",
         status="failed",
         message="A drop-in lowers it.",
-        remedy="Run make converge.",
+        advice="Run make converge.",
     )
     status, output, _ = show(write(tmp_path, verdict="failed", checks=[failed]), capsys)
     assert status == 1
