@@ -19,7 +19,7 @@ from websockets.http11 import Response
 from channels_kit.probe import Target, prove
 from channels_kit.probe.__main__ import main
 from channels_kit.serving import drain
-from channels_kit.serving.sockets import HANDSHAKES
+from channels_kit.serving.places import HANDSHAKES
 
 from .cluster import SERVERS, Cluster, Redis, Worker
 from .conftest import TOKEN

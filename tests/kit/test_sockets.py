@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from channels_kit.serving import sockets as module
+from channels_kit.serving.places import HANDSHAKES
 from channels_kit.serving.settings import ServingSettings
 from channels_kit.serving.sockets import Sockets
 from channels_kit.serving.types import ASGIApplication, Message, Receive, Scope, Send
@@ -322,7 +323,7 @@ async def test_above_its_number_of_handshakes_in_hand_a_worker_refuses_more() ->
     """Those at the end of a long queue are served when their clients have gone."""
     sockets, application = some_sockets(), Late()
     [opened_before] = await opened(sockets, Application(), 1)
-    waiting = [Connection(sockets, application) for _ in range(module.HANDSHAKES - 1)]
+    waiting = [Connection(sockets, application) for _ in range(HANDSHAKES - 1)]
     # One that ends in its handshake has no place any more.
     failing = Connection(sockets, Silent())
     await application.begun.wait()
@@ -339,7 +340,7 @@ async def test_above_its_number_of_handshakes_in_hand_a_worker_refuses_more() ->
     for connection in waiting:
         assert (await connection.next())["type"] == "websocket.accept"
     assert sockets.client_places.undecided == 0
-    more = await opened(sockets, Application(), module.HANDSHAKES)
+    more = await opened(sockets, Application(), HANDSHAKES)
     sockets.drain()
     for connection in [opened_before, *waiting, *more]:
         await connection.end()

@@ -2,9 +2,9 @@
 
 - A handshake that the application neither accepts nor refuses is cut. Uvicorn would wait for ever;
   nginx gives up at its read timeout and tries the next worker, which hangs as well.
-- Above a number of sockets a worker refuses more, so that nginx tries the next one; and above a
-  number of handshakes at once, because the last of a long queue is served when its client has gone.
-  The proof's sockets have places of their own.
+- Above a number of sockets a worker refuses more, so that nginx tries the next one; and so it does
+  with handshakes that it would serve too late: places.py. The proof's sockets have places of their
+  own.
 - A worker that drains refuses new ones too, and closes those it has one after the other. A server
   that stops closes all at once, and all their clients come back at once.
 - A worker that another process has replaced keeps those it has, and takes none any more.
@@ -21,11 +21,13 @@ from collections import Counter
 from collections.abc import Awaitable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any, TypeVar
 
 from prometheus_client import Histogram
 
 from channels_kit.serving.edges import Edges, Generation
+from channels_kit.serving.places import HANDSHAKE_WAIT, Places
 from channels_kit.serving.responses import refuse_with_status
 from channels_kit.serving.settings import ServingSettings
 from channels_kit.serving.types import ASGIApplication, Message, Receive, Scope, Send
@@ -54,12 +56,8 @@ RETIREMENT = (0.5, 0.9)
 """Between which parts of the time that a replaced edge has its sockets are closed. Most have ended
 by themselves by then."""
 
-HANDSHAKES = 32
-"""Handshakes that a worker has in hand at most. One takes some hundredths of a second; where it
-takes longer because there are too many, more of them at once make none of them faster."""
-
 PROBE_SOCKETS = 64
-"""Sockets of the proof that a worker takes beside `max_sockets`, with `HANDSHAKES` of their own.
+"""Sockets of the proof that a worker takes beside `max_sockets`, `HANDSHAKES` of them at once.
 The proof passes on a worker that is full or busy, and takes no client's place."""
 
 RETIREMENT_GRACE = 1.0
@@ -76,8 +74,8 @@ REFUSALS = (
     "undecided",
     "unauthorized",
 )
-"""Why a handshake is not accepted: the worker drains, has been replaced, has no room, has too many
-in hand, has cut the application; the application has refused, or ended without a word, or it is a
+"""Why a handshake is not accepted: the worker drains, has been replaced, has no room, would serve it
+too late, has cut the application; the application has refused, or ended without a word, or it is a
 probe's that shows no token."""
 
 _DECISIONS = {"websocket.accept", "websocket.close", "websocket.http.response.start"}
@@ -111,30 +109,6 @@ class SocketCounts:
     sent: int = 0
 
 
-class Places:
-    """The places of one kind of sockets, so that neither kind takes those of the other.
-
-    Args:
-        sockets: how many there may be.
-        handshakes: how many of them may be in their handshake.
-    """
-
-    def __init__(self, sockets: int, handshakes: int) -> None:
-        self.max_sockets = sockets
-        self.max_handshakes = handshakes
-        # Those that are taken, and those of them whose application has not decided.
-        self.taken = 0
-        self.undecided = 0
-
-    def refusal(self) -> str | None:
-        """Return why no more is taken; None where there is a place."""
-        if self.taken >= self.max_sockets:
-            return "full"
-        if self.undecided >= self.max_handshakes:
-            return "busy"
-        return None
-
-
 class Sockets:
     """Runs the WebSockets of this worker.
 
@@ -149,8 +123,9 @@ class Sockets:
         # Whether another process has the port, and until when handshakes are taken nevertheless.
         self.retired = False
         self._retired_at = 0.0
-        self.client_places = Places(settings.max_sockets, HANDSHAKES)
-        self.probe_places = Places(PROBE_SOCKETS, HANDSHAKES)
+        wait = min(HANDSHAKE_WAIT, settings.handshake_timeout)
+        self.client_places = Places(settings.max_sockets, wait)
+        self.probe_places = Places(PROBE_SOCKETS, wait=0)
         # From the start of a handshake until the application has ended.
         self._sockets: set[_Socket] = set()
         self._edges = Edges()
@@ -183,7 +158,7 @@ class Sockets:
         receive: Receive,
         send: Send,
     ) -> None:
-        reason = self._refusal() or places.refusal()
+        reason = self._refusal() or places.refusal(monotonic())
         if reason is None:
             socket = _Socket(self, places, receive, send, self.meet_edge(scope))
             self._sockets.add(socket)
@@ -325,7 +300,7 @@ class _Socket:
     async def run(self, application: ASGIApplication, scope: Scope) -> None:
         """Run the application, with a deadline for its handshake."""
         counts = self.sockets.counts
-        self.places.undecided += 1
+        self.places.begin(monotonic())
         try:
             async with self.deadline:
                 await application(scope, self.receive, self.send)
@@ -334,10 +309,10 @@ class _Socket:
                 raise  # the application's own: none of the deadline's business
         finally:
             self._ended(ABNORMAL_CLOSURE)
-            self.places.undecided -= not self.decided
-            if not self.decided and not self.deadline.expired():
+            if not self.decided:
+                self.places.abandon(monotonic())
                 # An error of the application's, or the client went.
-                counts.refused["undecided"] += 1
+                counts.refused["undecided"] += not self.deadline.expired()
         if not self.decided and self.deadline.expired():
             counts.refused["late"] += 1
             # The path only: a query string may carry a user's token.
@@ -409,7 +384,7 @@ class _Socket:
 
     def _decide(self, accepted: bool) -> None:
         self.decided = True
-        self.places.undecided -= 1
+        self.places.decide(monotonic())
         # An application that is being cut can still decide while it ends.
         if not self.deadline.expired():
             self.deadline.reschedule(None)
