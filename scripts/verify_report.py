@@ -6,7 +6,8 @@ print it. The reports of earlier runs in the same directory are its history; the
 usage: scripts/verify_report.py .verify/ENV/20261128T211500Z.json
        scripts/verify_report.py .verify/ENV        the newest report in it
 
-Exit status: 0 verified, 1 failed or incomplete, 2 there is no report that can be read.
+The last line is the path of the page. Exit status: 0, also for a report of a failed run; 2 if there
+is no report that can be read, or the page cannot be written.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from verification import history, page, text
-from verification.report import VERIFIED, ReportError, read
+from verification.report import ReportError, read
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,9 +32,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metavar="NUMBER",
         help="reports to keep in the directory (default: %(default)s)",
     )
-    parser.add_argument(
-        "--quiet", action="store_true", help="print the path of the page only, not the summary"
-    )
     options = parser.parse_args(arguments)
     if options.keep < 1:
         parser.error("--keep must be at least 1")
@@ -43,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ReportError as error:
         print(f"The report cannot be shown. {error}", file=sys.stderr)
         return 2
-    for line in () if options.quiet else text.summary(report):
+    for line in text.summary(report):
         print(line)
     shown = file.with_suffix(".html")
     try:
@@ -55,8 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"The page was not written. {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
-    print(shown if options.quiet else f"Page: {shown}")
-    return 0 if report.verdict == VERIFIED else 1
+    print(shown)
+    return 0
 
 
 def newest(path: Path) -> Path:
