@@ -346,6 +346,26 @@ async def test_above_its_number_of_handshakes_in_hand_a_worker_refuses_more() ->
         await connection.end()
 
 
+async def test_a_worker_that_decides_fast_has_more_handshakes_in_hand() -> None:
+    """Those above 32 wait for some milliseconds; a refused one comes again."""
+    sockets, application = some_sockets(), Late()
+    before = [
+        connection
+        for _ in range(10)
+        for connection in await opened(sockets, Application(), HANDSHAKES // 2)
+    ]
+    waiting = [Connection(sockets, application) for _ in range(HANDSHAKES * 2)]
+    await application.begun.wait()
+    assert sockets.client_places.undecided == HANDSHAKES * 2
+    application.release.set()
+    for connection in waiting:
+        assert (await connection.next())["type"] == "websocket.accept"
+    assert sockets.counts.refused["busy"] == 0
+    sockets.drain()
+    for connection in [*before, *waiting]:
+        await connection.end()
+
+
 @pytest.mark.parametrize("kind", [Mute, Unread])
 @pytest.mark.parametrize("chatty", [False, True])
 async def test_a_client_that_does_not_answer_holds_up_nobody(
