@@ -1,7 +1,9 @@
 import asyncio
 import gc
 import logging
-from typing import Any
+from time import monotonic
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -145,6 +147,14 @@ class Connection:
         """Wait for the application's end."""
         async with asyncio.timeout(10):
             await self.task
+
+
+class Probing(Connection):
+    """One of the proof."""
+
+    def __init__(self, sockets: Sockets, application: ASGIApplication) -> None:
+        proof = SimpleNamespace(serve=sockets.serve_probe)
+        super().__init__(cast("Sockets", proof), application)
 
 
 class Mute(Connection):
@@ -361,6 +371,23 @@ async def test_a_worker_that_decides_fast_has_more_handshakes_in_hand() -> None:
     for connection in waiting:
         assert (await connection.next())["type"] == "websocket.accept"
     assert sockets.counts.refused["busy"] == 0
+    sockets.drain()
+    for connection in [*before, *waiting]:
+        await connection.end()
+
+
+async def test_the_proof_never_has_more_than_32_handshakes_in_hand() -> None:
+    sockets, application = some_sockets(), Late()
+    before = await opened(sockets, Application(), HANDSHAKES // 2, Probing)
+    waiting = [Probing(sockets, application) for _ in range(HANDSHAKES)]
+    refused = Probing(sockets, application)
+    assert (await refused.next())["status"] == 503
+    await refused.end()
+    # It takes no client's.
+    assert sockets.client_places.refusal(monotonic()) is None
+    application.release.set()
+    for connection in waiting:
+        assert (await connection.next())["type"] == "websocket.accept"
     sockets.drain()
     for connection in [*before, *waiting]:
         await connection.end()
