@@ -74,9 +74,9 @@ REFUSALS = (
     "undecided",
     "unauthorized",
 )
-"""Why a handshake is not accepted: the worker drains, has been replaced, has no room, would serve it
-too late, has cut the application; the application has refused, or ended without a word, or it is a
-probe's that shows no token."""
+"""Why a handshake is not accepted: the worker drains, has been replaced, has no room, would serve
+it too late, has cut the application; the application has refused, or ended without a word, or it is
+a probe's that shows no token."""
 
 _DECISIONS = {"websocket.accept", "websocket.close", "websocket.http.response.start"}
 
