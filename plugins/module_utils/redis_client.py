@@ -31,19 +31,20 @@ class Redis:
     Args:
         address: a host's name or address, or the path of a socket.
         port: the port; not used with a path.
+        seconds: how long one answer may take.
     """
 
-    def __init__(self, address: str, port: int = 0) -> None:
+    def __init__(self, address: str, port: int = 0, seconds: float = TIMEOUT) -> None:
         if address.startswith("/"):
             self._socket = socket.socket(socket.AF_UNIX)
-            self._socket.settimeout(TIMEOUT)
+            self._socket.settimeout(seconds)
             try:
                 self._socket.connect(address)
             except OSError:
                 self._socket.close()
                 raise
         else:
-            self._socket = socket.create_connection((address, port), timeout=TIMEOUT)
+            self._socket = socket.create_connection((address, port), timeout=seconds)
         self._answers = self._socket.makefile("rb")
 
     def __enter__(self) -> Redis:

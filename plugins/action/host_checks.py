@@ -1,0 +1,159 @@
+"""Ansible action: compare what is in effect on a host with what its roles state.
+
+Each role of the host says in ``meta/verify.yml`` what to read (``read``: arguments of the module
+``host_state_info``) and what is expected (``checks``: data, evaluated with the role's variables). One
+call of the module reads all of it. The result has a verdict for each check; the task does not fail.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ansible.module_utils
+from ansible.errors import AnsibleError
+from ansible.plugins.action import ActionBase
+from ansible.plugins.loader import add_all_plugin_dirs
+
+# Outside of collections, Ansible makes its own module_utils importable on hosts alone.
+_OWN_MODULE_UTILS = str(Path(__file__).parents[1] / "module_utils")
+if _OWN_MODULE_UTILS not in ansible.module_utils.__path__:
+    ansible.module_utils.__path__.append(_OWN_MODULE_UTILS)
+
+from ansible.module_utils.host_checks import evaluate, mistakes
+from ansible.module_utils.host_processes import told_of
+
+# Evaluated with the variables of the role, each time that a check is repeated.
+TEMPLATED = ("subjects", "expected", "term", "used", "limit", "advice", "message")
+
+# A reading that the inventory or an earlier task gives.
+GIVEN = {"process": "", "state": "read", "reason": ""}
+
+
+class ActionModule(ActionBase):
+    """The action; the module that it calls runs on the host."""
+
+    def run(
+        self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Return the verdicts."""
+        task_vars = task_vars or {}
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        directory = Path(self._task.args["roles_directory"])
+        names: list[str] = list(self._task.args["roles"])
+        host: str = task_vars["inventory_hostname"]
+        salt = secrets.token_hex(16)
+        verdicts: list[dict[str, Any]] = []
+        arguments: dict[str, Any] = {"salt": salt}
+        checks: list[dict[str, Any]] = []
+        sets = self._load(directory / "cluster/meta/verify.yml")["sets"]
+        for name in names:
+            told = self._load(directory / name / "meta/verify.yml") or {}
+            templar = self._templar_of(directory / name, directory / "cluster", task_vars)
+            for key, value in (told.get("read") or {}).items():
+                try:
+                    _merge(arguments, key, templar.template(value))
+                except AnsibleError as error:
+                    verdicts.append(_not_derived(host, name, f"what to read of {key}", error))
+            for entry in told.get("checks") or []:
+                for check, own in self._in_sets(entry, sets, templar):
+                    try:
+                        checks += self._expected(check, own, salt)
+                    except AnsibleError as error:
+                        verdicts.append(_not_derived(host, name, check.get("term", "?"), error))
+        given = [{**GIVEN, **each} for each in arguments.pop("given", [])]
+
+        before = time.time()
+        read = self._execute_module(
+            module_name="host_state_info", module_args=arguments, task_vars=task_vars
+        )
+        after = time.time()
+        if read.get("failed") or read.get("unreachable"):
+            return {**result, **read, "changed": False}
+        for check in checks:
+            verdicts += evaluate(check, given + read["readings"], host)
+        moments = [before, after, read["clock"]]
+        return {**result, "changed": False, "checks": verdicts, "clock": moments}
+
+    def _load(self, path: Path) -> Any:
+        if not path.exists():
+            return None
+        return self._loader.load_from_file(str(path), trusted_as_template=True)
+
+    def _templar_of(self, role: Path, cluster: Path, task_vars: Mapping[str, Any]) -> Any:
+        """Return what evaluates expressions as the role itself would."""
+        add_all_plugin_dirs(str(role))
+        variables = {
+            **(self._load(cluster / "defaults/main.yml") or {}),
+            **(self._load(role / "defaults/main.yml") or {}),
+            **task_vars,
+            **(self._load(role / "vars/main.yml") or {}),
+            "role_path": str(role),
+            "ansible_search_path": [str(role)],
+        }
+        return self._templar.copy_with_new_env(available_variables=variables)
+
+    def _in_sets(
+        self, entry: Mapping[str, Any], sets: Mapping[str, Any], templar: Any
+    ) -> Iterator[tuple[Mapping[str, Any], Any]]:
+        """Yield the checks of an entry, each with what evaluates its expressions."""
+        if "use" not in entry:
+            yield entry, templar
+            return
+        # Evaluated where they are used, as the variables of a task are.
+        own = templar.copy_with_new_env(
+            available_variables={**templar.available_variables, **entry["with"]}
+        )
+        for check in sets[entry["use"]]:
+            yield check, own
+
+    def _expected(
+        self, check: Mapping[str, Any], templar: Any, salt: str
+    ) -> Iterator[dict[str, Any]]:
+        """Yield a check for each of its items, with everything evaluated."""
+        wrong = list(mistakes(check))
+        if wrong:
+            raise AnsibleError("; ".join(wrong))
+        items = templar.template(check["for_each"]) if "for_each" in check else [None]
+        for item in items:
+            own = templar.copy_with_new_env(
+                available_variables={**templar.available_variables, "item": item}
+            )
+            if "when" in check and not own.evaluate_conditional(check["when"]):
+                continue
+            done = {**check}
+            for name in [*TEMPLATED, "read", "process"]:
+                if name in check:
+                    done[name] = own.template(check[name])
+            if check["is"] == "same_values":
+                done["expected"] = {
+                    name: told_of(str(value), salt) for name, value in done["expected"].items()
+                }
+            yield done
+
+
+def _merge(arguments: dict[str, Any], key: str, value: Any) -> None:
+    """Add what a role reads to what others do."""
+    if isinstance(value, list):
+        known = arguments.setdefault(key, [])
+        known += [each for each in value if each not in known]
+    else:
+        arguments[key] = value or arguments.get(key)
+
+
+def _not_derived(host: str, role: str, term: str, error: AnsibleError) -> dict[str, Any]:
+    """Return the verdict on what is expected and cannot be said."""
+    return {
+        "host": host,
+        "kind": "inventory",
+        "subject": f"role {role}",
+        "term": term,
+        "expected": "",
+        "effective": "",
+        "source": f"roles/{role}/meta/verify.yml",
+        "status": "unreadable",
+        "message": f"what is expected cannot be derived: {error.message}",
+    }
