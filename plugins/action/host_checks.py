@@ -57,13 +57,15 @@ class ActionModule(ActionBase):
                 try:
                     _merge(arguments, key, templar.template(value))
                 except AnsibleError as error:
-                    verdicts.append(_not_derived(host, name, f"what to read of {key}", error))
+                    verdicts.append(_not_derived(host, name, f"what to read of {key}", _why(error)))
             for entry in told.get("checks") or []:
                 for check, own in self._in_sets(entry, sets, templar):
                     try:
                         checks += self._expected(check, own, salt)
                     except AnsibleError as error:
-                        verdicts.append(_not_derived(host, name, check.get("term", "?"), error))
+                        verdicts.append(
+                            _not_derived(host, name, check.get("term", "?"), _why(error))
+                        )
         given = [{**GIVEN, **each} for each in arguments.pop("given", [])]
 
         before = time.time()
@@ -71,8 +73,15 @@ class ActionModule(ActionBase):
             module_name="host_state_info", module_args=arguments, task_vars=task_vars
         )
         after = time.time()
-        if read.get("failed") or read.get("unreachable"):
+        if read.get("unreachable"):
             return {**result, **read, "changed": False}
+        if read.get("failed"):
+            # Part of the report: the other hosts are looked at all the same.
+            said = f"{read.get('msg', '')} {read.get('module_stderr', '')}".strip()
+            verdicts.append(
+                {**_not_derived(host, "", "reading", said), "kind": "host", "source": "Ansible"}
+            )
+            return {**result, "changed": False, "checks": verdicts, "clock": []}
         for check in checks:
             verdicts += evaluate(check, given + read["readings"], host)
         moments = [before, after, read["clock"]]
@@ -144,16 +153,20 @@ def _merge(arguments: dict[str, Any], key: str, value: Any) -> None:
         arguments[key] = value or arguments.get(key)
 
 
-def _not_derived(host: str, role: str, term: str, error: AnsibleError) -> dict[str, Any]:
+def _not_derived(host: str, role: str, term: str, message: str) -> dict[str, Any]:
     """Return the verdict on what is expected and cannot be said."""
     return {
         "host": host,
         "kind": "inventory",
-        "subject": f"role {role}",
+        "subject": f"role {role}" if role else "host",
         "term": term,
         "expected": "",
         "effective": "",
         "source": f"roles/{role}/meta/verify.yml",
         "status": "unreadable",
-        "message": f"what is expected cannot be derived: {error.message}",
+        "message": message,
     }
+
+
+def _why(error: AnsibleError) -> str:
+    return f"what is expected cannot be derived: {error.message}"

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from channels_kit.probe.address import Site, UsageError, check_base
 from channels_kit.probe.checks import Checks
+from channels_kit.probe.edge import MAX_IDLE, examine_edges, summed_up
+from channels_kit.probe.edge import as_json as edge_as_json
 from channels_kit.probe.matrix import Target, prove
 from channels_kit.probe.progress import progress_on
 from channels_kit.probe.report import as_json, render_text
@@ -52,6 +54,17 @@ def build_parser() -> argparse.ArgumentParser:
     add_matrix_arguments(matrix)
     matrix.set_defaults(run=run_matrix)
     add_report_arguments(matrix)
+    edge = verbs.add_parser(
+        "edge",
+        help="look at what an edge has to take, keep and refuse",
+        description="Open a WebSocket through every edge, keep idle ones open, and check that what has"
+        " to be refused is refused.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_edge_arguments(edge)
+    edge.set_defaults(run=run_edge)
+    add_report_arguments(edge)
     return parser
 
 
@@ -77,29 +90,54 @@ def run_matrix(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
             progress=progress_on(sys.stderr),
         )
     )
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    print(render_text(report, colour=colour))  # noqa: T201 - what the program is for
+    colour = options.report_to.isatty() and not os.environ.get("NO_COLOR")
+    print(render_text(report, colour=colour), file=options.report_to)  # noqa: T201
     return report.ok, as_json(report)
+
+
+def run_edge(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
+    """Look at every edge; print what is not as expected, and return all of it.
+
+    Raises:
+        UsageError: an argument makes no sense.
+    """
+    if not options.edge:
+        raise UsageError("nothing to look at: name an edge")
+    if not 0 <= options.idle <= MAX_IDLE:
+        raise UsageError(f"--idle must be 0 to {MAX_IDLE:g} seconds")
+    found = asyncio.run(
+        examine_edges(
+            options.edge,
+            {target.worker: target.url for target in options.worker},
+            token=read_token(options.token_file),
+            checks=read_checks(options),
+            seconds=options.timeout,
+            idle=options.idle,
+        )
+    )
+    print("\n".join(summed_up(found)), file=options.report_to)  # noqa: T201
+    ok = all(each.status != "failed" for each in found)
+    return ok, {"ok": ok, "behaviour": edge_as_json(found)}
+
+
+def add_edge_arguments(edge: argparse.ArgumentParser) -> None:
+    """Give a parser the arguments of `edge`."""
+    edge.add_argument(
+        "--idle",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="hold silent sockets through every edge (default: 0, none)",
+    )
+    _add_places(edge)
+    # Those that channels-prove gives to every verb: releases take no part here.
+    edge.add_argument("--release", default="", help=argparse.SUPPRESS)
+    edge.add_argument("--rolling", action="store_true", help=argparse.SUPPRESS)
 
 
 def add_matrix_arguments(matrix: argparse.ArgumentParser) -> None:
     """Give a parser the arguments of `matrix`."""
-    matrix.add_argument(
-        "--worker",
-        action="append",
-        default=[],
-        type=_target,
-        metavar="NAME=URL",
-        help="name and URL of a worker; repeat for each worker",
-    )
-    matrix.add_argument(
-        "--edge",
-        action="append",
-        default=[],
-        type=_base,
-        metavar="URL",
-        help="URL of an edge; repeat for each edge",
-    )
+    _add_places(matrix)
     matrix.add_argument(
         "--edge-sockets",
         type=int,
@@ -107,35 +145,6 @@ def add_matrix_arguments(matrix: argparse.ArgumentParser) -> None:
         help="sockets through each edge (default: two for each worker, at least 4)",
     )
     matrix.add_argument("--rounds", type=int, default=5, metavar="N", help="default: 5")
-    matrix.add_argument(
-        "--timeout",
-        type=float,
-        default=10.0,
-        metavar="SECONDS",
-        help="for opening the sockets, and for each round (default: 10)",
-    )
-    matrix.add_argument(
-        "--page",
-        action="append",
-        default=[],
-        metavar="PATH",
-        help="page that must be answered with a status below 500; repeat for each page",
-    )
-    matrix.add_argument(
-        "--socket",
-        action="append",
-        default=[],
-        metavar="PATH|JSON",
-        help="socket of the application that must open; as JSON also with close, status,"
-        " subprotocol and headers; repeat for each socket",
-    )
-    matrix.add_argument(
-        "--site",
-        type=_base,
-        metavar="URL",
-        help="scheme and name that people use, such as https://chat.example.org (default: those of"
-        " each URL)",
-    )
     matrix.add_argument(
         "--hold",
         type=float,
@@ -152,7 +161,56 @@ def add_matrix_arguments(matrix: argparse.ArgumentParser) -> None:
         action="store_true",
         help="workers of other releases take part in the wires only",
     )
-    matrix.add_argument(
+
+
+def _add_places(verb: argparse.ArgumentParser) -> None:
+    """Give a parser the arguments that all verbs have: where to look, and as whom."""
+    verb.add_argument(
+        "--worker",
+        action="append",
+        default=[],
+        type=_target,
+        metavar="NAME=URL",
+        help="name and URL of a worker; repeat for each worker",
+    )
+    verb.add_argument(
+        "--edge",
+        action="append",
+        default=[],
+        type=_base,
+        metavar="URL",
+        help="URL of an edge; repeat for each edge",
+    )
+    verb.add_argument(
+        "--timeout",
+        type=float,
+        default=10.0,
+        metavar="SECONDS",
+        help="for opening the sockets, and for each round (default: 10)",
+    )
+    verb.add_argument(
+        "--page",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="page that must be answered with a status below 500; repeat for each page",
+    )
+    verb.add_argument(
+        "--socket",
+        action="append",
+        default=[],
+        metavar="PATH|JSON",
+        help="socket of the application that must open; as JSON also with close, status,"
+        " subprotocol and headers; repeat for each socket",
+    )
+    verb.add_argument(
+        "--site",
+        type=_base,
+        metavar="URL",
+        help="scheme and name that people use, such as https://chat.example.org (default: those of"
+        " each URL)",
+    )
+    verb.add_argument(
         "--token-file",
         metavar="FILE",
         help="file with the token, - for standard input; several tokens, one per line, are tried in"

@@ -76,6 +76,15 @@ async def check_page(place: Place, path: str, seconds: float) -> PageResult:
     return PageResult(path, place.label, place.base, place.direct, way, status, failure)
 
 
+async def status_of(place: Place, path: str) -> int:
+    """Return the status of one request; redirects are not followed.
+
+    Raises:
+        Exception: there was no answer.
+    """
+    return (await _ask(place, path)).status
+
+
 def failure_of(answer: Answer) -> str | None:
     """Return why an answer is none of the page's; None: it is one."""
     if answer.status == http.client.MISDIRECTED_REQUEST:

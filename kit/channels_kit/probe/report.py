@@ -34,6 +34,7 @@ def as_json(report: Report) -> dict[str, object]:
     """Return all that the report holds, for `json.dumps`; latencies are in milliseconds."""
     return {
         "ok": report.ok,
+        "verdict": verdict(report),
         "proved": proved(report),
         "failed": failed(report),
         "not_checked": not_checked(report),
