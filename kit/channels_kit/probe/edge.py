@@ -95,7 +95,7 @@ async def examine_edges(
             _wrong_origin(place, check, seconds)
             for place in at_edges
             for check in checks.sockets
-            if not check.expected
+            if check.status is None
         ),
     ]
     return list(await asyncio.gather(*looks))
