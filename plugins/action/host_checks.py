@@ -1,8 +1,9 @@
 """Ansible action: compare what is in effect on a host with what its roles state.
 
 Each role of the host says in ``meta/verify.yml`` what to read (``read``: arguments of the module
-``host_state_info``) and what is expected (``checks``: data, evaluated with the role's variables). One
-call of the module reads all of it. The result has a verdict for each check; the task does not fail.
+``host_state_info``) and what is expected (``checks``: data, evaluated with the role's variables).
+One call of the module reads all of it. The result has a verdict for each check; the task does not
+fail.
 """
 
 from __future__ import annotations
@@ -99,6 +100,7 @@ class ActionModule(ActionBase):
             **(self._load(cluster / "defaults/main.yml") or {}),
             **(self._load(role / "defaults/main.yml") or {}),
             **task_vars,
+            **(self._load(cluster / "vars/main.yml") or {}),
             **(self._load(role / "vars/main.yml") or {}),
             "role_path": str(role),
             "ansible_search_path": [str(role)],

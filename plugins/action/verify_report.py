@@ -75,7 +75,8 @@ class ActionModule(ActionBase):
                     )
             agree(checks)
             checks += clocks(moments, CLOCKS_APART)
-        matrix, behaviour = None, []
+        matrix: dict[str, Any] | None = None
+        behaviour: list[dict[str, Any]] = []
         if "behaviour" in parts:
             matrix, behaviour = _behaviour(told, asked["refusals"])
         began = float(asked["began"])

@@ -17,8 +17,8 @@ Outcome = tuple[bool, str, str]
 """Whether a value is as expected, what is expected, and what is there, in words."""
 
 FIELDS = {
-    "term", "of", "subjects", "process", "read", "is", "expected", "message", "advice", "used", "limit",
-    "optional", "for_each", "when",
+    "term", "of", "subjects", "process", "read", "is", "expected", "message", "advice", "used",
+    "limit", "optional", "for_each", "when",
 }  # fmt: skip
 """What a check may have; for_each and when are evaluated before it comes here."""
 
@@ -130,7 +130,7 @@ def _same_items(expected: Any, found: Any) -> Outcome:
 
 
 def _same_ranges(expected: Any, found: Any) -> Outcome:
-    """Return whether two settings of the kernel are the same, whatever stands between their words."""
+    """Return whether two settings of the kernel are the same, whatever separates their words."""
     wanted, there = " ".join(str(expected).split()), " ".join(str(found).split())
     return _ports(wanted) == _ports(there), wanted, there
 
@@ -156,7 +156,7 @@ def _same_size(expected: Any, found: Any) -> Outcome:
 
 
 def _same_setting(expected: Any, found: Any) -> Outcome:
-    """Return whether a setting of PostgreSQL is as expected: ``found`` has the server's own unit."""
+    """Return whether a setting of PostgreSQL is as expected; ``found`` has the server's unit."""
     setting, _, unit = str(found).partition(" ")
     wanted = str(expected).strip()
     if isinstance(expected, bool) or {setting, wanted.lower()} <= {
@@ -238,7 +238,7 @@ def evaluate(check: Mapping[str, Any], readings: Sequence[Reading], host: str) -
     A subject that was not read is ``unreadable``; so is a pattern that nothing fits.
     """
     of_kind = [each for each in readings if each["kind"] == check["of"]]
-    verdicts = []
+    verdicts: list[Verdict] = []
     for subject in check["subjects"]:
         names = [subject]
         if "*" in subject:
@@ -308,6 +308,8 @@ def _compared(
         # The report compares it with the other hosts.
         yield {**verdict, "effective": in_words(value), "compare": "everywhere"}
         return
+    used: float | None
+    limit: float | None
     try:
         if check["is"] == "at_most_percent":
             used, limit = number(value), _other(check["limit"], reading, own)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from ansible.module_utils.host_readings import (
     EVERY,
-    Absent,
+    AbsentError,
     Readings,
-    Unreadable,
+    UnreadableError,
     output_of,
 )
 
@@ -37,8 +37,8 @@ def read_settings(readings: Readings, names: Sequence[str], root: Path = Path("/
                 value = " ".join(path.read_text().split())
             except FileNotFoundError as error:
                 if name.startswith(OPTIONAL):
-                    raise Absent("the module of the kernel is not loaded") from error
-                raise Unreadable("the kernel has no such setting") from error
+                    raise AbsentError("the module of the kernel is not loaded") from error
+                raise UnreadableError("the kernel has no such setting") from error
             readings.add(
                 KERNEL, "kernel", name, int(value) if value.isdigit() else value, str(path)
             )
@@ -48,7 +48,7 @@ def read_settings(readings: Readings, names: Sequence[str], root: Path = Path("/
 
 
 def read_ports(readings: Readings, root: Path = Path("/proc/sys")) -> None:
-    """Read the listening ports with their queues, and which of them outgoing connections may take."""
+    """Read the listening ports with their queues, and the ports of outgoing connections."""
     source = "ss -ltn"
     with readings.reading(PORT, EVERY, source):
         listening = parse_listening(output_of(["ss", "-ltnH"]))
@@ -107,7 +107,7 @@ def read_disks(readings: Readings, asked: Sequence[Mapping[str, str]]) -> None:
 
     Args:
         readings: collects what is read.
-        asked: path of each, and optionally unit, whose main process sees it in a namespace of its own.
+        asked: path of each, and optionally unit, whose main process sees it in its own namespace.
     """
     for each in asked:
         path, unit = each["path"], each.get("unit", "")
@@ -115,7 +115,7 @@ def read_disks(readings: Readings, asked: Sequence[Mapping[str, str]]) -> None:
             root = root_of(unit) if unit else "/"
             seen = path if root == "/" else f"{root}{path}"
             if not each.get("required", True) and not os.path.lexists(seen):
-                raise Absent("there is no such directory")
+                raise AbsentError("there is no such directory")
             # In a program of its own: a file system whose server is dead holds up who asks.
             told = output_of(["stat", "--file-system", "--format=%a %b %d %c", seen]).split()
             free, blocks, free_inodes, inodes = map(int, told)
@@ -132,7 +132,7 @@ def root_of(unit: str) -> str:
     """Return the root directory that a unit's main process sees."""
     shown = output_of(["systemctl", "show", "--property=MainPID", "--value", "--", unit]).strip()
     if shown in ("", "0"):
-        raise Unreadable(f"{unit} has no process")
+        raise UnreadableError(f"{unit} has no process")
     return f"/proc/{shown}/root"
 
 
@@ -155,7 +155,7 @@ def read_clock(readings: Readings) -> None:
         )
         state = dict(line.split("=", 1) for line in unit.splitlines() if "=" in line)
         if state.get("ActiveState") != "active" and state.get("ConditionResult") == "no":
-            raise Absent("the machine that this host runs on sets the clock")
+            raise AbsentError("the machine that this host runs on sets the clock")
         tracking = parse_tracking(output_of(["chronyc", "-n", "tracking"]))
         for key, value in tracking.items():
             readings.add(CLOCK, "clock", key, value, source)
@@ -173,7 +173,7 @@ def parse_tracking(shown: str) -> dict[str, float | str]:
     if "Leap status" in fields:
         found["synchronised"] = fields["Leap status"]
     if not found:
-        raise Unreadable("chronyc says nothing of an offset")
+        raise UnreadableError("chronyc says nothing of an offset")
     return found
 
 

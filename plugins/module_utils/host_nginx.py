@@ -1,20 +1,21 @@
 """Readings of the configuration that nginx runs with.
 
 ``nginx -T`` prints files, and nginx may run with former ones: a reload was forgotten, or failed. So
-what the files say counts only if nginx has read them: its worker processes are younger than the files,
-and the configuration that it reports on its local port is the one in the file.
+what the files say counts only if nginx has read them: its worker processes are younger than the
+files, and the configuration that it reports on its local port is the one in the file.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import time
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.host_readings import EVERY, Readings, Unreadable, output_of
+from ansible.module_utils.host_readings import EVERY, Readings, UnreadableError, output_of
 from ansible.module_utils.nginx_config import (
     ConfigurationError,
     Directive,
@@ -64,7 +65,7 @@ def read_nginx(readings: Readings, binary: str, generation_url: str) -> None:
         text = output_of([binary, "-T", "-q"], either=True)
         files = dumped(text)
         if not files:
-            raise Unreadable(f"nginx -T printed no configuration: {text}")
+            raise UnreadableError(f"nginx -T printed no configuration: {text}")
         why = why_not_in_effect(list(files), binary)
         source = f"start of the worker processes, and {next(iter(files))}"
         if generation_url and not why:
@@ -73,11 +74,11 @@ def read_nginx(readings: Readings, binary: str, generation_url: str) -> None:
         state = why or "in effect"
         readings.add(NGINX, "nginx", "configuration", state, source)
         if why:
-            raise Unreadable(f"the files are not what nginx runs with: {why}")
+            raise UnreadableError(f"the files are not what nginx runs with: {why}")
         try:
             read_directives(readings, parse_dump(text))
         except ConfigurationError as error:
-            raise Unreadable(f"the configuration cannot be read: {error}") from error
+            raise UnreadableError(f"the configuration cannot be read: {error}") from error
 
 
 def read_directives(readings: Readings, directives: Sequence[Directive]) -> None:
@@ -102,18 +103,18 @@ def number(text: str) -> Any:
     """Return a number, or a time in seconds, as a number; another text as it is."""
     if text.isdigit():
         return int(text)
-    time = seconds(text)
-    if time is None or "." in text:
+    amount = seconds(text)
+    if amount is None or "." in text:
         return text
-    return int(time) if time == int(time) else time
+    return int(amount) if amount == int(amount) else amount
 
 
 def why_not_in_effect(files: Sequence[str], binary: str, proc: Path = Path("/proc")) -> str:
     """Return why nginx does not run with its files; nothing if it does."""
     started = worker_start(proc)
     if started is None:
-        return f"no worker process of {os.path.basename(binary)} runs"
-    changed = {path: os.stat(path).st_ctime for path in files if os.path.exists(path)}
+        return f"no worker process of {Path(binary).name} runs"
+    changed = {path: Path(path).stat().st_ctime for path in files if Path(path).exists()}
     newest = max(changed, key=lambda path: changed[path])
     # A tick of the kernel's clock is a hundredth of a second.
     if changed[newest] > started + 0.02:
@@ -141,24 +142,20 @@ def worker_start(proc: Path) -> float | None:
     if not found or boot is None:
         return None
     # btime has whole seconds; the clock and the time since boot are exact.
-    return _now() - uptime + max(found)
-
-
-def _now() -> float:
-    import time
-
-    return time.time()
+    return time.time() - uptime + max(found)
 
 
 def other_generation(url: str, text: str) -> str:
-    """Return why nginx does not run with the configuration in the file, by what it reports itself."""
+    """Return why nginx does not run with the configuration in the file, by its own report."""
     written = GENERATION.search(text)
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=3) as response:
             runs = response.read(200).decode(errors="replace").split()
     except OSError as error:
-        raise Unreadable(f"nginx does not report its configuration on {url}: {error}") from error
+        raise UnreadableError(
+            f"nginx does not report its configuration on {url}: {error}"
+        ) from error
     if written is None:
         return "the file does not name its configuration"
     if not runs or runs[0] != written[1]:

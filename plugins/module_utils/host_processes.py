@@ -197,7 +197,7 @@ def source_of(ids: Sequence[str], file: str) -> str:
 
 
 def title_of(process: Path) -> str:
-    """Return what kind of process this is: the title that nginx and PostgreSQL give it, or child."""
+    """Return what kind of process this is: the title that nginx or PostgreSQL gives, or child."""
     try:
         words = (process / "cmdline").read_bytes()
     except OSError:
@@ -266,7 +266,7 @@ def read_answers(readings: Readings, asked: Sequence[Mapping[str, str]]) -> None
         return
     with ThreadPoolExecutor(min(16, len(asked))) as pool:
         answers = list(pool.map(lambda each: answer_of(each["url"]), asked))
-    for each, answer in zip(asked, answers):
+    for each, answer in zip(asked, answers, strict=False):
         readings.add(PROCESS, each["subject"], "answer", answer, f"GET {each['url']}", "main")
 
 

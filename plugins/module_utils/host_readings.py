@@ -1,9 +1,9 @@
 """What is in effect on a host, as readings: plain values, each with the place where it was read.
 
-A reading is a mapping of kind, subject, process, key, value, source, and state: ``read``, ``unreadable``
-(why, in ``reason``) or ``absent`` (it does not apply on this host, and ``reason`` says why). The readers
-are in modules of their own: host_processes, host_kernel, nginx_config, ... Nothing here changes a host,
-and nothing waits longer than its own limit.
+A reading is a mapping of kind, subject, process, key, value, source, and state: ``read``,
+``unreadable`` (why, in ``reason``) or ``absent`` (it does not apply on this host, and ``reason``
+says why). The readers are modules: host_processes, host_kernel, host_nginx, host_servers.
+Nothing here changes a host, and nothing waits longer than its own limit.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ EVERY = "*"
 Reading = dict[str, Any]
 
 
-class Unreadable(Exception):
+class UnreadableError(Exception):
     """Something cannot be read; the message says why."""
 
 
-class Absent(Exception):
+class AbsentError(Exception):
     """Something does not exist on this host, rightly; the message says why."""
 
 
@@ -60,9 +60,9 @@ class Readings:
         """Note what keeps the block from its end: one look that fails does not end the others."""
         try:
             yield
-        except Absent as error:
+        except AbsentError as error:
             self.absent(kind, subject, key, source, str(error))
-        except Unreadable as error:
+        except UnreadableError as error:
             self.unreadable(kind, subject, key, source, str(error))
         except Exception as error:
             self.unreadable(kind, subject, key, source, f"{type(error).__name__}: {error}")
@@ -91,7 +91,7 @@ def output_of(
         either: whether standard error belongs to the output.
 
     Raises:
-        Unreadable: there is no such program, it fails, or it takes too long.
+        UnreadableError: there is no such program, it fails, or it takes too long.
     """
     try:
         process = subprocess.Popen(
@@ -104,14 +104,14 @@ def output_of(
             cwd="/",
         )
     except OSError as error:
-        raise Unreadable(f"{command[0]} cannot be run: {error.strerror}") from error
+        raise UnreadableError(f"{command[0]} cannot be run: {error.strerror}") from error
     try:
         output, error_output = process.communicate(data, timeout=seconds)
     except subprocess.TimeoutExpired as error:
         # Not waited for: a program that waits for a dead disk does not end by a signal either.
         process.kill()
-        raise Unreadable(f"{command[0]} gave no answer within {seconds:g} s") from error
+        raise UnreadableError(f"{command[0]} gave no answer within {seconds:g} s") from error
     if process.returncode:
         said = (output if either else error_output) or output
-        raise Unreadable(f"{command[0]} exited with status {process.returncode}: {said}")
+        raise UnreadableError(f"{command[0]} exited with status {process.returncode}: {said}")
     return output

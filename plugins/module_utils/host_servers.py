@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.host_readings import Readings, Unreadable, output_of
+from ansible.module_utils.host_readings import Readings, UnreadableError, output_of
 from ansible.module_utils.redis_client import Redis, RedisError, pairs, read_password
 
 REDIS = "redis"
@@ -48,7 +48,9 @@ def read_redis(readings: Readings, instance: Mapping[str, Any]) -> None:
         try:
             server = Redis(instance["address"], int(instance["port"]), SECONDS)
         except OSError as error:
-            raise Unreadable(f"cannot connect to {place}: {error.strerror or error}") from error
+            raise UnreadableError(
+                f"cannot connect to {place}: {error.strerror or error}"
+            ) from error
         with server:
             try:
                 if password:
@@ -56,9 +58,9 @@ def read_redis(readings: Readings, instance: Mapping[str, Any]) -> None:
                 told = parse_info(server.ask("INFO", "everything"))
             except RedisError as error:
                 # The answer to AUTH does not repeat the password.
-                raise Unreadable(f"Redis answered: {error}") from error
+                raise UnreadableError(f"Redis answered: {error}") from error
             except TimeoutError as error:
-                raise Unreadable(f"no answer within {SECONDS:g} s") from error
+                raise UnreadableError(f"no answer within {SECONDS:g} s") from error
             for name, key in INFO.items():
                 if name in told:
                     value = told[name]
@@ -75,9 +77,9 @@ def read_redis(readings: Readings, instance: Mapping[str, Any]) -> None:
                     try:
                         found = pairs(server.ask("CONFIG", "GET", name))
                     except RedisError as error:
-                        raise Unreadable(f"Redis answered: {error}") from error
+                        raise UnreadableError(f"Redis answered: {error}") from error
                     if name not in found:
-                        raise Unreadable("this Redis has no such setting")
+                        raise UnreadableError("this Redis has no such setting")
                     readings.add(REDIS, subject, name, found[name], source)
 
 
@@ -95,14 +97,15 @@ SELECT json_build_object(
     'pending', ARRAY(SELECT name FROM pg_settings WHERE pending_restart ORDER BY name),
     'connections', (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'),
     'most', current_setting('max_connections')::int,
-    'rules', (SELECT json_agg(json_build_array(type, database, user_name, address, netmask, auth_method)
-                              ORDER BY line_number) FROM pg_hba_file_rules WHERE error IS NULL),
+    'rules', (SELECT json_agg(
+                  json_build_array(type, database, user_name, address, netmask, auth_method)
+                  ORDER BY line_number) FROM pg_hba_file_rules WHERE error IS NULL),
     'broken', (SELECT count(*) FROM pg_hba_file_rules WHERE error IS NOT NULL),
     'rules_file', current_setting('hba_file'),
     'loaded', extract(epoch FROM pg_conf_load_time()),
     'recovery', pg_is_in_recovery(),
-    'oldest', (SELECT coalesce(max(extract(epoch FROM now() - xact_start)), 0)::int FROM pg_stat_activity
-               WHERE state = 'idle in transaction'))
+    'oldest', (SELECT coalesce(max(extract(epoch FROM now() - xact_start)), 0)::int
+               FROM pg_stat_activity WHERE state = 'idle in transaction'))
 """
 
 
@@ -118,7 +121,7 @@ def read_postgres(readings: Readings, server: Mapping[str, Any]) -> None:
     with readings.reading(POSTGRESQL, subject, source):
         names = list(server.get("settings") or ())
         if not all(name.replace("_", "").replace(".", "").isalnum() for name in names):
-            raise Unreadable(
+            raise UnreadableError(
                 "a name of a setting has other characters than letters, digits, _ and ."
             )
         listed = ", ".join(f"'{name.lower()}'" for name in names)
@@ -158,9 +161,11 @@ def read_rules(readings: Readings, subject: str, told: Mapping[str, Any]) -> Non
     source = f"pg_hba_file_rules ({told['rules_file']})"
     with readings.reading(POSTGRESQL, subject, source, "access rules"):
         if told["broken"]:
-            raise Unreadable("the file has errors, so the former rules are in effect")
+            raise UnreadableError("the file has errors, so the former rules are in effect")
         if Path(told["rules_file"]).stat().st_ctime > float(told["loaded"]):
-            raise Unreadable("the file was changed after the server read it; reload the server")
+            raise UnreadableError(
+                "the file was changed after the server read it; reload the server"
+            )
         rules = [rule_in_words(*rule) for rule in told["rules"] or ()]
         readings.add(POSTGRESQL, subject, "access rules", rules, source)
 
@@ -188,13 +193,13 @@ def bits(mask: str) -> int:
 
 
 def psql(server: Mapping[str, Any]) -> list[str]:
-    """Return the command that asks the server. root becomes postgres, as whom nobody has a password."""
+    """Return the command that asks the server. root becomes postgres."""
     prefix: list[str] = []
     if os.geteuid() == 0:
         try:
             user = pwd.getpwnam("postgres")
         except KeyError as error:
-            raise Unreadable("there is no system user postgres") from error
+            raise UnreadableError("there is no system user postgres") from error
         prefix = [
             "setpriv",
             f"--reuid={user.pw_uid}",
@@ -203,7 +208,7 @@ def psql(server: Mapping[str, Any]) -> list[str]:
             "--",
         ]
     if not shutil.which("psql"):
-        raise Unreadable("there is no psql")
+        raise UnreadableError("there is no psql")
     return [
         *prefix,
         *("env", "PGCONNECT_TIMEOUT=3", "PGOPTIONS=-c statement_timeout=3000"),

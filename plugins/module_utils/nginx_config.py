@@ -1,7 +1,7 @@
 """The configuration of nginx: from the text of ``nginx -T`` to what holds at each place.
 
-No input and no output here. A directive holds where it stands, and in the blocks below unless one of
-them has it too; of ``proxy_set_header`` a block has all of its own or all of the one around it.
+No input and no output here. A directive holds where it stands, and in the blocks below unless one
+of them has it too; of ``proxy_set_header`` a block has all of its own or all of the one around it.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class ConfigurationError(Exception):
 def dumped(text: str) -> dict[str, str]:
     """Return the files in the output of ``nginx -T``, by path, the main one first."""
     parts = FILE.split(text)
-    return dict(zip(parts[1::2], parts[2::2]))
+    return dict(zip(parts[1::2], parts[2::2], strict=False))
 
 
 def parse(text: str) -> list[Directive]:
@@ -122,7 +122,7 @@ def parse(text: str) -> list[Directive]:
 
 
 def parse_dump(text: str) -> list[Directive]:
-    """Return the directives in the output of ``nginx -T``, those of included files in their place."""
+    """Return the directives in the output of ``nginx -T``, with the included files in place."""
     files = dumped(text)
     if not files:
         raise ConfigurationError("nginx -T printed no configuration file")
@@ -231,8 +231,8 @@ HANDSHAKE = {
 def in_a_handshake(directives: Sequence[Directive], text: str, depth: int = 5) -> str:
     """Return what the text of a header comes to when a client asks for a WebSocket.
 
-    Variables that a map sets are looked up there, as nginx does. A variable that is neither set by a
-    map nor part of a handshake stays as it is.
+    Variables that a map sets are looked up there, as nginx does. A variable that is neither set by
+    a map nor part of a handshake stays as it is.
     """
 
     def value(match: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""The report of `make verify`: what readings and proofs came to, as JSON and as lines for a terminal."""
+"""The report of `make verify`: what readings and proofs came to, as JSON and as lines."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def behaviour_of(proof: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield the verdicts of a proof: deliveries, pages, sockets of the application, releases."""
     for part in proof["parts"]:
         latency = part["latency_milliseconds"]
-        cells = [each for each in matrix_of({"parts": [part]})["cells"]]
+        cells = matrix_of({"parts": [part]})["cells"]
         good = sum(each["status"] == "ok" for each in cells)
         told = f", p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms" if latency else ""
         yield {
@@ -150,7 +150,7 @@ def certificate_checks(host: str, found: Mapping[str, Any], port: Any, days: Any
         "subject": f"port {port}",
         "term": "certificate",
         "expected": f"valid for more than {days} days",
-        "effective": f"valid until {found.get('not_after', '')}, {found.get('days_left', '?')} days",
+        "effective": f"{found.get('days_left', '?')} days, until {found.get('not_after')}",
         "source": "a handshake with the edge",
         "status": "failed" if problems else "ok",
         "message": "; ".join(map(str, problems)),

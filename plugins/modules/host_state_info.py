@@ -8,11 +8,11 @@ DOCUMENTATION = r"""
 module: host_state_info
 short_description: Read what is in effect on a host
 description:
-  - Reads limits and environment of processes, states of units, settings of the kernel, listening ports,
-    file systems, the clock, and the settings with which nginx, Redis and PostgreSQL run.
-  - Reads running processes, not the files that configure them. Each reading says where it comes from.
-  - Changes nothing. Each look ends after some seconds. What cannot be read is returned as unreadable,
-    with the reason.
+  - Reads limits and environment of processes, states of units, settings of the kernel, listening
+    ports, file systems, the clock, and the settings with which nginx, Redis and PostgreSQL run.
+  - Reads running processes, not the files that configure them. Each reading says its source.
+  - Changes nothing. Each look ends after some seconds. What cannot be read is returned as
+    unreadable, with the reason.
 options:
   units:
     description: Names of units, or patterns of them.
@@ -68,8 +68,8 @@ options:
     default: false
   disks:
     description:
-      - Directories; each with path, and optionally the unit whose main process sees it in a namespace of
-        its own. With required false, a directory that does not exist is not reported.
+      - Directories; each with path, and optionally the unit whose main process sees it in its own
+        namespace. With required false, a directory that does not exist is not reported.
     type: list
     elements: dict
     default: []
@@ -87,7 +87,7 @@ options:
         type: bool
         default: true
   nginx:
-    description: Binaries of nginx, each with the URL at which it reports its configuration, if it does.
+    description: Binaries of nginx, each with the URL at which it reports its configuration.
     type: list
     elements: dict
     default: []
@@ -179,8 +179,8 @@ EXAMPLES = r"""
 RETURN = r"""
 readings:
   description:
-    - "What was read. Each has kind, subject, process, key, value, source and state (read, unreadable
-      or absent); where it is not read, the reason."
+    - "What was read. Each has kind, subject, process, key, value, source and state (read,
+      unreadable or absent); where it is not read, the reason."
   type: list
   elements: dict
   returned: success

@@ -57,8 +57,8 @@ def build_parser() -> argparse.ArgumentParser:
     edge = verbs.add_parser(
         "edge",
         help="look at what an edge has to take, keep and refuse",
-        description="Open a WebSocket through every edge, keep idle ones open, and check that what has"
-        " to be refused is refused.",
+        description="Open a WebSocket through every edge, keep idle ones open, and check that"
+        " what has to be refused is refused.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -91,7 +91,7 @@ def run_matrix(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
         )
     )
     colour = options.report_to.isatty() and not os.environ.get("NO_COLOR")
-    print(render_text(report, colour=colour), file=options.report_to)  # noqa: T201
+    print(render_text(report, colour=colour), file=options.report_to)
     return report.ok, as_json(report)
 
 
@@ -115,7 +115,7 @@ def run_edge(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
             idle=options.idle,
         )
     )
-    print("\n".join(summed_up(found)), file=options.report_to)  # noqa: T201
+    print("\n".join(summed_up(found)), file=options.report_to)
     ok = all(each.status != "failed" for each in found)
     return ok, {"ok": ok, "behaviour": edge_as_json(found)}
 

@@ -15,7 +15,7 @@ from websockets.typing import Origin
 
 from channels_kit.paths import LIVE, METRICS, READY, probe_path
 from channels_kit.probe.address import Place, Site
-from channels_kit.probe.checks import Checks
+from channels_kit.probe.checks import Checks, SocketCheck
 from channels_kit.probe.pages import status_of
 from channels_kit.probe.socket import (
     CLOSE_TIMEOUT,
@@ -134,7 +134,7 @@ async def _idle(place: Place, token: str, seconds: float, idle: float) -> Behavi
     try:
         socket = await _open(place, token, seconds)
         try:
-            reader = asyncio.create_task(anext(socket.messages()))
+            reader = asyncio.create_task(_first_message(socket))
             done, _ = await asyncio.wait([reader], timeout=idle)
             if not done:
                 await socket.send(1)
@@ -153,6 +153,10 @@ async def _idle(place: Place, token: str, seconds: float, idle: float) -> Behavi
     except TimeoutError:
         return _failed(name, place, begun, wanted, f"delivered nothing within {seconds:g} s")
     return Behaviour(name, place.label, "ok", round(monotonic() - begun, 1), wanted, "delivered")
+
+
+async def _first_message(socket: ProbeSocket) -> tuple[str, int]:
+    return await anext(socket.messages())
 
 
 async def _without_token(place: Place, seconds: float) -> Behaviour:
@@ -201,7 +205,7 @@ async def _asked(
     return _judged(name, place, begun, str(wanted), status, status == wanted)
 
 
-async def _wrong_origin(place: Place, check: object, seconds: float) -> Behaviour:
+async def _wrong_origin(place: Place, check: SocketCheck, seconds: float) -> Behaviour:
     """Open a socket of the application as a page of another site would."""
     begun = monotonic()
     # One that stays open for a moment was not refused.
@@ -210,7 +214,7 @@ async def _wrong_origin(place: Place, check: object, seconds: float) -> Behaviou
         check,
         seconds=seconds,
         hold=0.0,
-        origin=f"https://{WRONG}",  # type: ignore[arg-type]
+        origin=f"https://{WRONG}",
     )
     name = f"{found.path} refuses the Origin of another site"
     wanted = "refused"

@@ -21,8 +21,8 @@ def add_report_arguments(verb: argparse.ArgumentParser) -> None:
         "--json",
         type=Path,
         metavar="FILE",
-        help="write the complete report as JSON; - for standard output, and the text goes to standard"
-        " error",
+        help="write the complete report as JSON; - for standard output, and the text goes to"
+        " standard error",
     )
 
 
