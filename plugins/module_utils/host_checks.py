@@ -186,6 +186,13 @@ def _amount(number: str, unit: str) -> float | str:
     return int(number) * int(match[1] or 1) * SETTING_UNITS[match[2]]
 
 
+def _same_memory(expected: Any, found: Any) -> Outcome:
+    """Return whether two limits of systemd are the same: 512M is 536870912 bytes."""
+    match = re.fullmatch(r"(\d+)([KMGT]?)", str(expected).strip())
+    wanted = int(match[1]) * 1024 ** " KMGT".index(match[2] or " ") if match else expected
+    return str(wanted) == str(found), in_words(expected), in_words(found)
+
+
 def _outside(expected: Any, found: Any) -> Outcome:
     """Return whether ports are outside of ranges such as 10240-65535."""
     bounds = [tuple(map(int, each.split("-"))) for each in found]
@@ -208,6 +215,7 @@ COMPARISONS: Mapping[str, Callable[[Any, Any], Outcome]] = {
     "none": _none,
     "only": _only,
     "same_items": _same_items,
+    "same_memory": _same_memory,
     "same_ranges": _same_ranges,
     "same_setting": _same_setting,
     "same_size": _same_size,

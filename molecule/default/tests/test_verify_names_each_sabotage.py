@@ -238,7 +238,8 @@ SABOTAGES = {
     ),
     "systemd limits the memory of Redis": Sabotage(
         "data1",
-        "systemctl set-property --runtime redis-server@layer.service MemoryMax=512M",
+        "systemctl set-property --runtime redis-server@layer.service MemoryMax=512M"
+        " && systemctl daemon-reload",
         "rm -r /run/systemd/system.control/redis-server@layer.service.d && systemctl daemon-reload",
         (
             Red("redis-server@layer.service", "MemoryMax", "*", "536870912"),
@@ -267,7 +268,7 @@ SABOTAGES = {
         "data1",
         "nft delete table inet channels_kit",
         "nft --file /etc/channels-kit.nft",
-        (Red("firewall", "rules", "loaded", "not loaded"),),
+        (Red("firewall", "firewall", "loaded", "not loaded"),),
     ),
 }
 
@@ -449,7 +450,7 @@ def test_a_split_matrix_names_the_pairs(split: Result) -> None:
     assert wrong == {
         pair for name in names if name != lost for pair in ((name, lost), (lost, name))
     }
-    assert f"{lost} -> app1:8001: 0 of 5 delivered" in split.text
+    assert f"{lost} -> app1:8001: 0 of " in split.text
 
 
 def test_a_limit_that_the_machine_does_not_grant_is_named(split: Result, words: Words) -> None:
