@@ -19,6 +19,9 @@ CMD ?=
 SOURCE ?=
 DOMAIN ?=
 HOSTS ?=
+PARTS ?=
+IDLE ?=
+BACKGROUND ?=
 SOCKETS ?=
 MESSAGES ?=
 ROOM ?=
@@ -31,7 +34,7 @@ CHECK ?=
 ADAPTER ?=
 LOGIN ?=
 
-export WITHOUT REFRESH STAGING_RELEASE
+export WITHOUT REFRESH STAGING_RELEASE PARTS IDLE BACKGROUND
 
 BIN := .venv/bin
 CLUSTER := $(BIN)/python scripts/staging/cluster.py
@@ -67,8 +70,8 @@ converge: tools ## apply the inventory to the cluster (site.yml)
 check: tools ## show what converge would change; change nothing
 	@$(PLAY) site.yml --check --diff
 
-verify: tools ## prove delivery, compare limits with the inventory; change nothing
-	@$(PLAY) playbooks/verify.yml
+verify: tools ## compare what is in effect with the inventory, prove delivery; change nothing: [PARTS=reading] [IDLE=90] [BACKGROUND=yes]
+	@scripts/verify "$(ENV)"
 
 plan: tools ## show what the cluster needs and has, or ask for more: [SOCKETS=100000] [MESSAGES=2000] [ROOM=50] [SPARE=1] [HOST_MEMORY=8G] [HOST_CORES=4] [BACK=120]
 	@$(BIN)/python scripts/plan.py --sockets="$(SOCKETS)" --messages="$(MESSAGES)" --room="$(ROOM)" --spare="$(SPARE)" \

@@ -110,6 +110,9 @@ def output_of(
     except subprocess.TimeoutExpired as error:
         # Not waited for: a program that waits for a dead disk does not end by a signal either.
         process.kill()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
         raise UnreadableError(f"{command[0]} gave no answer within {seconds:g} s") from error
     if process.returncode:
         said = (output if either else error_output) or output

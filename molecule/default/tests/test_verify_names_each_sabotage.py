@@ -80,7 +80,7 @@ class Sabotage:
 DROP_IN = ("drop-ins", "none*", "*sabotage.conf")
 WEB1, WEB2 = "channels-web@8001.service", "channels-web@8002.service"
 THUMBNAILS, CELERY = "channels-process-thumbnails.service", "channels-process-celery.service"
-LOCATIONS = ("location / of *", "location ^~ /-/probe/ of *")
+LOCATIONS = ("location / of *", "location @socket of *", "location ^~ /-/probe/ of *")
 OTHER_DATABASE = of_environment(WEB1, r"s#^\(CHANNEL_LAYER_URL=.*\)/0\"#\1/7\"#")
 OTHER_TOKEN = of_environment(
     WEB2,
