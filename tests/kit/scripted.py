@@ -28,6 +28,11 @@ class Workers:
         self.faults = faults
         # Worker, connection and run of every socket: runs do not hear each other.
         self.members: list[tuple[str, ServerConnection, str]] = []
+        # Those of them that belong to the touched; and every delivery that was made.
+        self.touched: set[ServerConnection] = set()
+        self.deliveries: list[tuple[str, str]] = []
+        # Workers with a version of the kit that sends to all in any case.
+        self.former: set[str] = set()
         self.seen: list[Request] = []
         # Rounds at whose frame a worker closes its sockets.
         self.dies: dict[str, int] = {}
@@ -65,21 +70,31 @@ class Workers:
     async def _handle(self, connection: ServerConnection, worker: str) -> None:
         assert connection.request is not None
         self.seen.append(connection.request)
-        *_, run, endpoint, _ = connection.request.path.split("/")
+        path, _, query = connection.request.path.partition("?")
+        *_, run, endpoint, _ = path.split("/")
+        if query == "touched":
+            self.touched.add(connection)
         self.members.append((worker, connection, run))
         hello = {"type": "hello", "worker": worker, "revision": "r1"}
         await connection.send(json.dumps({**hello, "sockets": self.load.get(worker, 0)}))
         async for frame in connection:
-            number = json.loads(frame)["round"]
+            content = json.loads(frame)
+            number = content["round"]
+            to_touched = content.get("to") == "touched" and worker not in self.former
             if self.dies.get(worker) == number:
                 await connection.close(1011, "channel layer: ConnectionError")
                 return
+            delivered = [
+                (receiver, member, each)
+                for receiver, member, heard in self.members
+                if heard == run and (not to_touched or member in self.touched)
+                for each in self.faults(worker, receiver, number)
+            ]
+            self.deliveries += [(worker, receiver) for receiver, _, _ in delivered]
             await asyncio.gather(
                 *(
                     member.send(json.dumps({"type": "message", "sender": endpoint, "round": each}))
-                    for receiver, member, heard in self.members
-                    if heard == run
-                    for each in self.faults(worker, receiver, number)
+                    for _, member, each in delivered
                 ),
                 return_exceptions=True,
             )

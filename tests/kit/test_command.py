@@ -36,6 +36,11 @@ def token(monkeypatch: pytest.MonkeyPatch) -> None:
         (["matrix", WORKER, "--hold=-1"], "--hold must be 0 to 600 seconds"),
         (["matrix", WORKER, "--hold=nan"], "--hold must be 0 to 600 seconds"),
         (["matrix", WORKER, "--rolling"], "--rolling requires --release"),
+        (["matrix", WORKER, "--touched=app2:8001"], "--touched app2:8001 is none of the workers"),
+        (
+            ["matrix", WORKER, "--touched=app1:8001", "--edge=http://a"],
+            "--touched and --edge exclude each other",
+        ),
         (["matrix", WORKER, "--json=/no/such/directory/file"], "/no/such/directory"),
     ],
 )

@@ -161,3 +161,14 @@ def test_a_late_message_of_an_earlier_round_does_not_settle_this_one() -> None:
     ledger.sent("a", 2, at=20.0)
     ledger.received("a", "a", 1, at=21.0)
     assert not ledger.round_finished
+
+
+def test_only_what_is_touched_is_accounted_for() -> None:
+    ledger = Ledger(["a", "b", "c"], planned=1, touched={"b"})
+    exchange(ledger, 1, lost=(("a", "c"), ("c", "a")))
+    assert ledger.round_finished
+    assert ledger.complete
+    assert {(p.sender, p.receiver) for p in ledger.pairs()} == {
+        *(("b", name) for name in "abc"),
+        *((name, "b") for name in "abc"),
+    }

@@ -327,3 +327,71 @@ async def test_credentials_in_a_url_are_refused_and_not_repeated() -> None:
     with pytest.raises(UsageError) as caught:
         await prove(token=TOKEN, edges=["http://me:hidden@a"])
     assert "hidden" not in str(caught.value)
+
+
+FOUR = ("red", "blue", "green", "grey")
+
+
+async def test_a_step_proves_from_and_to_what_it_touched(stack: AsyncExitStack) -> None:
+    workers = Workers()
+    found = await targets(stack, workers, *FOUR)
+    report = await bounded(found, touched=["blue"], rounds=2)
+    assert report.ok
+    [part] = report.parts
+    assert part.touched == ("blue",)
+    covered = {(cell.sender, cell.receiver) for cell in part.cells()}
+    assert covered == {("blue", name) for name in FOUR} | {(name, "blue") for name in FOUR}
+    # Nothing else was sent: twice the workers a round, with the closing one, and not their square.
+    assert len(workers.deliveries) == (2 * len(FOUR) - 1) * 3
+    assert set(workers.deliveries) == covered
+
+
+async def test_a_wave_proves_from_and_to_each_that_it_touched(stack: AsyncExitStack) -> None:
+    workers = Workers()
+    report = await bounded(await targets(stack, workers, *FOUR), touched=["red", "grey"], rounds=1)
+    assert report.ok
+    assert len(report.parts[0].cells()) == 12
+    assert {("blue", "green"), ("green", "blue")}.isdisjoint(workers.deliveries)
+
+
+@pytest.mark.parametrize("broken", [("blue", "red"), ("red", "blue"), ("blue", "blue")])
+async def test_a_step_finds_what_is_broken_in_either_direction(
+    stack: AsyncExitStack, broken: tuple[str, str]
+) -> None:
+    def faults(sender: str, receiver: str, number: int) -> Iterable[int]:
+        return [] if (sender, receiver) == broken else [number]
+
+    report = await bounded(
+        await targets(stack, Workers(faults), *FOUR), touched=["blue"], timeout=BRIEF
+    )
+    assert not report.ok
+    assert pairs(report) == [broken]
+
+
+async def test_a_step_does_not_look_at_what_others_owe_each_other(stack: AsyncExitStack) -> None:
+    def faults(sender: str, receiver: str, number: int) -> Iterable[int]:
+        return [] if "blue" not in (sender, receiver) else [number]
+
+    found = await targets(stack, Workers(faults), *FOUR)
+    assert (await bounded(found, touched=["blue"])).ok
+    assert not (await bounded(found, timeout=BRIEF)).ok
+
+
+async def test_workers_with_a_former_kit_may_send_to_all(stack: AsyncExitStack) -> None:
+    """As in an upgrade: what nobody is owed is no fault."""
+    workers = Workers()
+    workers.former = set(FOUR) - {"blue"}
+    report = await bounded(await targets(stack, workers, *FOUR), touched=["blue"], rounds=1)
+    assert report.ok
+    assert ("red", "green") in workers.deliveries
+
+
+async def test_a_touched_worker_that_is_down_is_no_proof(stack: AsyncExitStack) -> None:
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        down = Target("blue", f"http://127.0.0.1:{reserved.getsockname()[1]}")
+        found = [*await targets(stack, Workers(), "red", "green"), down]
+        report = await bounded(found, touched=["blue"])
+    assert not report.ok
+    assert ("red", "blue") in pairs(report)
+    assert ("red", "green") not in pairs(report)

@@ -1,5 +1,6 @@
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,18 @@ def test_the_text_names_everything_that_is_wrong() -> None:
         "  b -> b: the closing message was not delivered",
     ]
     assert lines[-1] == "Not proved: wires. Next: check b: curl http://b/-/ready"
+
+
+def test_a_proof_of_touched_workers_says_whom_it_is_about() -> None:
+    [whole] = report("a", "b", "c").parts
+    about = tuple(pair for pair in whole.pairs if "2" in (pair.sender, pair.receiver))
+    text = render_text(Report((replace(whole, pairs=about, touched=("b",)),)))
+    lines = text.splitlines()
+    assert lines[2].split() == ["a", "·", "5/5", "·"]
+    assert lines[3].split() == ["b", "5/5", "5/5", "5/5"]
+    assert lines[-1].startswith("Proved: wires (5 of 5 pairs from and to b).")
+    many = replace(whole, touched=("a", "b", "c", "d"))
+    assert "pairs from and to 4 workers)" in render_text(Report((many,)))
 
 
 def test_sockets_of_one_worker_share_a_cell() -> None:

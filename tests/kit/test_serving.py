@@ -45,9 +45,12 @@ def open_probe(
     endpoint: str = "1",
     run: str = "run",
     headers: list[tuple[bytes, bytes]] = AUTHORIZED,
+    query: bytes = b"",
     **options: Any,
 ) -> Socket:
-    return Socket(serving(**options), f"/-/probe/{run}/{endpoint}/", headers)
+    socket = Socket(serving(**options), f"/-/probe/{run}/{endpoint}/", headers)
+    socket.scope["query_string"] = query
+    return socket
 
 
 @pytest.mark.parametrize(
@@ -221,11 +224,27 @@ async def test_a_round_reaches_every_socket_of_the_run_and_no_other() -> None:
 
 
 @pytest.mark.usefixtures("layer")
-async def test_a_socket_leaves_its_groups() -> None:
-    socket = open_probe()
+async def test_a_round_may_go_to_the_touched_sockets_of_the_run_alone() -> None:
+    sender, touched, other = open_probe("1"), open_probe("2", query=b"touched"), open_probe("3")
+    for socket in (sender, touched, other):
+        assert await socket.connect()
+        await socket.receive_json()
+    await sender.send(text='{"round": 1, "to": "touched"}')
+    await sender.send(text='{"round": 2}')
+    assert [(await touched.receive_json())["round"] for _ in range(2)] == [1, 2]
+    for socket in (sender, other):
+        assert (await socket.receive_json())["round"] == 2
+    for socket in (sender, touched, other):
+        await socket.disconnect()
+
+
+@pytest.mark.usefixtures("layer")
+@pytest.mark.parametrize(("query", "groups"), [(b"", 2), (b"touched", 3)])
+async def test_a_socket_leaves_its_groups(query: bytes, groups: int) -> None:
+    socket = open_probe(query=query)
     await socket.connect()
     await socket.receive_json()
-    assert len(get_channel_layer().groups) == 2
+    assert len(get_channel_layer().groups) == groups
     await socket.disconnect()
     assert get_channel_layer().groups == {}
 

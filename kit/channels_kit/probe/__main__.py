@@ -87,6 +87,7 @@ def run_matrix(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
             hold=options.hold,
             release=options.release,
             rolling=options.rolling,
+            touched=options.touched,
             progress=progress_on(sys.stderr),
         )
     )
@@ -138,6 +139,14 @@ def add_edge_arguments(edge: argparse.ArgumentParser) -> None:
 def add_matrix_arguments(matrix: argparse.ArgumentParser) -> None:
     """Give a parser the arguments of `matrix`."""
     _add_places(matrix)
+    matrix.add_argument(
+        "--touched",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="prove only what this worker sends to all and what all send to it; repeat for each"
+        " worker that a step of a roll has touched (default: every pair)",
+    )
     matrix.add_argument(
         "--edge-sockets",
         type=int,

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -58,6 +58,7 @@ async def prove(
     hold: float = 0.0,
     release: str = "",
     rolling: bool = False,
+    touched: Collection[str] = (),
     progress: Progress | None = None,
 ) -> Report:
     """Prove that what any worker sends reaches every worker, and that the application answers.
@@ -80,6 +81,9 @@ async def prove(
         release: what every worker has to run: its revision, or the beginning of it before a dash.
         rolling: whether other workers run something else for now. They take part in the wires; of
             them no page and no socket is asked, and they need not outlive the silence.
+        touched: the workers that the proof is about, of `targets`: it proves what they send to all
+            and what all send to them, twice as many pairs as there are workers and not their
+            square, and asks them alone for pages and sockets. Empty: all.
         progress: told how far the proof is.
 
     Returns:
@@ -102,6 +106,10 @@ async def prove(
         raise UsageError(f"--hold must be 0 to {MAX_HOLD:g} seconds")
     if rolling and not release:
         raise UsageError("--rolling requires --release")
+    if unknown := set(touched) - set(workers):
+        raise UsageError(f"--touched {min(unknown)} is none of the workers")
+    if touched and edges:
+        raise UsageError("--touched and --edge exclude each other: an edge chooses the worker")
     if not re.fullmatch(r"[!-~]+( [!-~]+)*", token):
         raise UsageError("the token must be visible ASCII characters, and must not be empty")
     for url in [*(target.url for target in targets), *edges]:
@@ -114,6 +122,7 @@ async def prove(
         site=checks.site,
         outliving=release if rolling else "",
         turns=turns,
+        touched=frozenset(touched),
     )
     count = edge_sockets or max(EDGE_SOCKETS_LEAST, EDGE_SOCKETS_EACH * len(targets))
     # How many sockets each worker has, but for those of the proof.
@@ -126,6 +135,7 @@ async def prove(
             await direct.open((target.url, target.worker) for target in targets)
             load.update({socket.worker: socket.sockets for socket in direct.sockets.values()})
             asked = direct.reached_of(release) if rolling else set(workers)
+            asked &= set(touched) or asked
             places += [
                 Place(target.worker, target.url, checks.site)
                 for target in targets

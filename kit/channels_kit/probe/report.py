@@ -74,7 +74,7 @@ def _matrix(part: Part, *, colour: bool) -> list[str]:
             *(f"  {name:>{width}}  {_count(by_receiver[name], colour=colour)}" for name in names),
         ]
     rows = [
-        [name, *(_count([cells[name, receiver]], colour=False) for receiver in names)]
+        [name, *(_cell(cells.get((name, receiver))) for receiver in names)]
         for name in names
     ]
     widths = [max(map(len, column)) for column in zip(["", *names], *rows, strict=True)]
@@ -85,6 +85,11 @@ def _matrix(part: Part, *, colour: bool) -> list[str]:
             aligned = [f"{RED}{text}{RESET}" if "✗" in text else text for text in aligned]
         lines.append("  " + "  ".join(aligned))
     return lines
+
+
+def _cell(cell: Cell | None) -> str:
+    """Return a cell of the matrix; a pair that the proof is not about is a dot."""
+    return _count([cell], colour=False) if cell else "·"
 
 
 def _count(cells: list[Cell], *, colour: bool) -> str:
@@ -162,6 +167,7 @@ def _part_as_json(part: Part) -> dict[str, object]:
         "unreached": list(part.unreached),
         "fuller": list(part.fuller),
         "left": dict(part.left),
+        "touched": list(part.touched),
         "pairs": [_pair_as_json(pair) for pair in part.pairs],
     }
 

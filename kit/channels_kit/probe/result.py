@@ -100,6 +100,8 @@ class Part:
         left: workers of a former release whose sockets ended in the silence, and why. In a roll
             that is not judged: the new release may be what mends it.
         silence: seconds of silence before the last round; 0 where there was none.
+        touched: the workers that the run is about: the pairs are those from and to them. Empty: it
+            is about all.
     """
 
     name: str
@@ -112,6 +114,7 @@ class Part:
     fuller: tuple[str, ...] = ()
     left: tuple[tuple[str, str], ...] = ()
     silence: float = 0.0
+    touched: tuple[str, ...] = ()
 
     @property
     def failed_endpoints(self) -> tuple[Endpoint, ...]:

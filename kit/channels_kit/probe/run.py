@@ -11,7 +11,7 @@ from secrets import token_hex
 from time import monotonic
 from types import TracebackType
 
-from channels_kit.paths import probe_path
+from channels_kit.paths import TOUCHED, probe_path
 from channels_kit.probe.address import Place, Site
 from channels_kit.probe.ledger import CLOSING, Ledger
 from channels_kit.probe.progress import Progress
@@ -57,6 +57,8 @@ class Settings:
     # The release whose workers have to outlive the silence; empty: all of them.
     outliving: str = ""
     turns: Turns = field(default_factory=lambda: Turns(1))
+    # The workers that the proof is about; empty: all of them.
+    touched: frozenset[str] = frozenset()
 
 
 def is_of_release(revision: str, release: str) -> bool:
@@ -102,6 +104,12 @@ class Run:
         await asyncio.gather(*(socket.close() for socket in self.sockets.values()))
 
     @property
+    def touched(self) -> frozenset[str]:
+        """The sockets of the workers that the proof is about, by name; empty where it is of all."""
+        about = self.settings.touched
+        return frozenset(name for name, (_, worker) in self.wanted.items() if worker in about)
+
+    @property
     def reached(self) -> set[str]:
         """The workers that have a socket."""
         return {socket.worker for socket in self.sockets.values()}
@@ -126,7 +134,7 @@ class Run:
     async def exchange(self, unreached: Iterable[str] = (), fuller: Iterable[str] = ()) -> Part:
         """Send the rounds and wait for each; return the account."""
         rounds, hold = self.settings.rounds, self.settings.hold
-        ledger = Ledger(self.wanted, rounds + 1 if hold else rounds)
+        ledger = Ledger(self.wanted, rounds + 1 if hold else rounds, touched=self.touched)
         for name, reason in self.failures.items():
             ledger.failed(name, reason)
         async with asyncio.TaskGroup() as group:
@@ -147,6 +155,7 @@ class Run:
             fuller=tuple(fuller),
             left=tuple((self._label(name), reason) for name, reason in ledger.left.items()),
             silence=hold if ledger.begun > rounds else 0.0,
+            touched=tuple(self._label(name) for name in self.wanted if name in self.touched),
         )
 
     async def _open(self, name: str, base: str, worker: str | None) -> None:
@@ -155,7 +164,7 @@ class Run:
         try:
             socket = await ProbeSocket.open(
                 place,
-                probe_path(self.run, name),
+                probe_path(self.run, name) + (f"?{TOUCHED}" if name in self.touched else ""),
                 token=settings.token,
                 origin=settings.origin or place.asked.origin,
                 seconds=settings.seconds,
@@ -211,7 +220,9 @@ class Run:
         ledger.sent(name, number, monotonic())
         # Whoever reads from the socket notes why it is closed.
         with suppress(SocketError):
-            await self.sockets[name].send(number)
+            # What others owe each other was proved by those who touched them.
+            to_touched = bool(self.touched) and name not in self.touched
+            await self.sockets[name].send(number, to_touched=to_touched)
 
     async def _read(self, ledger: Ledger, name: str) -> None:
         try:

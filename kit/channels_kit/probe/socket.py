@@ -16,6 +16,7 @@ from websockets.frames import Close
 from websockets.http11 import Response
 from websockets.typing import Origin
 
+from channels_kit.paths import TOUCHED
 from channels_kit.probe.address import Place, websocket_url
 
 CLOSE_TIMEOUT = 2.0
@@ -106,14 +107,18 @@ class ProbeSocket:
                 why = f"no answer within {seconds:g} s"
             raise SocketError(f"{did}: {why}") from error
 
-    async def send(self, number: int) -> None:
-        """Ask the worker to send round `number` to all.
+    async def send(self, number: int, *, to_touched: bool = False) -> None:
+        """Ask the worker to send round `number` to all, or to the touched sockets alone.
+
+        A worker with a former version of the kit sends to all in any case.
 
         Raises:
             SocketError: the socket is closed.
         """
         try:
-            await self.connection.send(json.dumps({"round": number}))
+            await self.connection.send(
+                json.dumps({"round": number, **({"to": TOUCHED} if to_touched else {})})
+            )
         except ConnectionClosed as error:
             raise SocketError(explain(error)) from error
 

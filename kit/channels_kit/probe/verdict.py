@@ -54,12 +54,18 @@ def wires_in_words(report: Report) -> str:
     for part in report.parts:
         cells = part.cells()
         count = f"{sum(cell.ok for cell in cells)} of {len(cells)}"
-        counts.append(f"{count} pairs" if not counts else count)
+        about = f" from and to {workers_in_words(part.touched)}" if part.touched else ""
+        counts.append(f"{count} pairs{about}" if not counts else count)
     if len(counts) == 1:
         return counts[0]
     return ", ".join(
         f"{count} {part.name}" for count, part in zip(counts, report.parts, strict=True)
     )
+
+
+def workers_in_words(names: Sequence[str]) -> str:
+    """Name a few workers; of more, say how many they are."""
+    return " ".join(names) if len(names) <= PATHS_SHOWN else f"{len(names)} workers"
 
 
 def pages_in_words(pages: Sequence[PageResult]) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 from channels.consumer import AsyncConsumer  # type: ignore[import-untyped]
 from channels.generic.websocket import AsyncWebsocketConsumer  # type: ignore[import-untyped]
 
+from channels_kit.paths import TOUCHED
 from channels_kit.serving.loopback import close_channel, send_until_heard
 from channels_kit.serving.readiness import NoChannelLayerError, default_layer, describe
 from channels_kit.serving.settings import ServingSettings
@@ -38,23 +39,39 @@ def group_of(run: str) -> str:
     return f"channels-kit.probe.{sha256(run.encode()).hexdigest()[:32]}"
 
 
+def touched_group_of(run: str) -> str:
+    """Return the group of those sockets of a run that a proof is about."""
+    return f"{group_of(run)}.{TOUCHED}"
+
+
 class ProbeConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     """One socket of one run.
 
     It says hello with the worker's name once it is a member of the run's group and has heard
     itself through the layer, sends each round it is told to the group, and passes on what the group
-    delivers.
+    delivers. A frame may ask for a smaller group: the sockets of workers that a roll has touched.
 
     Args:
         run: the name all sockets of the run share.
         endpoint: this socket's name within the run.
         settings: the worker's.
         sockets: how many sockets the worker has beside this one.
+        is_touched: whether it also belongs to that smaller group.
     """
 
-    def __init__(self, run: str, endpoint: str, settings: ServingSettings, sockets: int) -> None:
+    def __init__(
+        self,
+        run: str,
+        endpoint: str,
+        settings: ServingSettings,
+        sockets: int,
+        *,
+        is_touched: bool = False,
+    ) -> None:
         super().__init__()
         self.group = group_of(run)
+        self.touched_group = touched_group_of(run)
+        self.is_touched = is_touched
         # For hearing itself: a group of its own, because a worker with a former version of the kit
         # may be in the run, whose sockets would end at a message they do not know. It is joined
         # after the other; a layer subscribes in this order.
@@ -99,23 +116,28 @@ class ProbeConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             self.announcing = asyncio.create_task(self._announce())
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
-        """Send the round that a frame `{"round": n}` names to the group."""
+        """Send the round that a frame `{"round": n}` names to the group.
+
+        With `"to": "touched"` it goes to the touched sockets alone.
+        """
         if self.closed:
             return
         if text_data is None:
             await self.close(UNSUPPORTED_DATA, "text frames only")
             return
-        number = parse_round(text_data)
-        if number is None:
+        asked = parse_frame(text_data)
+        if asked is None:
             await self.close(INVALID_DATA, 'expected {"round": n}')
             return
+        number, to_touched = asked
         message = {
             "type": "probe.message",
             "sender": self.endpoint,
             "worker": self.settings.worker,
             "round": number,
         }
-        await self._through_the_layer(self.channel_layer.group_send(self.group, message))
+        group = self.touched_group if to_touched else self.group
+        await self._through_the_layer(self.channel_layer.group_send(group, message))
 
     async def probe_message(self, message: dict[str, Any]) -> None:
         """Pass on what the group delivered."""
@@ -135,7 +157,8 @@ class ProbeConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
     async def _join(self) -> None:
         if self.channel_layer is None:
             default_layer()  # says why
-        for group in (self.group, self.own_group):
+        touched = [self.touched_group] if self.is_touched else []
+        for group in (self.group, *touched, self.own_group):
             self.joined.append(group)
             await self.channel_layer.group_add(group, self.channel_name)
 
@@ -186,12 +209,14 @@ class ProbeConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         await self.send(text_data=json.dumps(content))
 
 
-def parse_round(text: str) -> int | None:
-    """Return n of `{"round": n}`; None for any other text."""
+def parse_frame(text: str) -> tuple[int, bool] | None:
+    """Return n of `{"round": n}`, and whether it goes to the touched alone; None for other text."""
     try:
         content = json.loads(text)
     except ValueError:
         return None
     number = content.get("round") if isinstance(content, dict) else None
     # A channel layer's serializer knows no integer above 64 bits.
-    return number if type(number) is int and 0 <= number < 2**63 else None
+    if type(number) is not int or not 0 <= number < 2**63:
+        return None
+    return number, content.get("to") == TOUCHED

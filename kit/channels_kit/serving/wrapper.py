@@ -112,7 +112,11 @@ class Serving:
             return
         run, endpoint = names
         consumer = ProbeConsumer(
-            run=run, endpoint=endpoint, settings=self.settings, sockets=len(self.sockets)
+            run=run,
+            endpoint=endpoint,
+            settings=self.settings,
+            sockets=len(self.sockets),
+            is_touched=scope.get("query_string", b"") == paths.TOUCHED.encode(),
         )
         await self.sockets.serve_probe(consumer, scope, receive, send)
 
