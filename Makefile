@@ -93,7 +93,7 @@ deploy: tools ## deploy the application as it is now, and prove the workers: [RE
 rollback: tools ## go back to the previous release, or to RELEASE=...
 	@scripts/operate "$(ENV)" rollback "$(RELEASE)"
 
-restart: tools ## restart every worker, one by one
+restart: tools ## replace the process of every worker, in waves
 	@scripts/operate "$(ENV)" restart
 
 upgrade: tools ## upgrade the cluster to this version of the kit, with the application as it is now

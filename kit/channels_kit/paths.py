@@ -3,8 +3,10 @@
 import re
 
 TOUCHED = "touched"
-"""In the query of a probe socket's path: it also belongs to those that a proof is about. In a frame:
-the round goes to those alone."""
+"""In the query of a probe socket's path: it also belongs to those that a proof is about.
+
+In a frame: the round goes to those alone.
+"""
 
 PREFIX = "/-/"
 """Every path below it belongs to the wrapper; all others belong to the application."""

@@ -1,6 +1,7 @@
 """A converged cluster as its tests see it: hosts, workers, the edge, the proof."""
 
 import json
+import re
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -47,9 +48,16 @@ with concurrent.futures.ThreadPoolExecutor(len(urls)) as pool:
 """
 
 
+def with_its_own(name: str, other: str) -> str:
+    """Return a file of module_utils with another one in the place where it imports from it."""
+    texts = [(ROOT / "plugins/module_utils" / f"{each}.py").read_text() for each in (name, other)]
+    imported = re.sub("from __future__.*\n", "", texts[1])
+    return re.sub(f"from ansible.module_utils.{other} import .*\n", lambda _: imported, texts[0])
+
+
 # Prints the releases of a host, by what its modules are made of.
 LIST_RELEASES = f"""\
-{(ROOT / "plugins/module_utils/channels_releases.py").read_text()}
+{with_its_own("channels_releases", "channels_processes")}
 import subprocess, sys
 def run(command):
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout

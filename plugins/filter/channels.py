@@ -220,16 +220,6 @@ def surplus_units(surplus: Sequence[Mapping[str, Any]], host: str, address: str)
     return made
 
 
-def roll_position(host: str, hosts: Sequence[str], hostvars: Mapping[str, Any]) -> dict[str, int]:
-    """Return how far the roll is when it comes to a host, and how far it goes.
-
-    Returns:
-        The `number` of the host's first unit, from 1, and the `total` of all hosts' units.
-    """
-    counts = [len(hostvars[each].get("_channels_rolled_units", [])) for each in hosts]
-    return {"number": 1 + sum(counts[: list(hosts).index(host)]), "total": sum(counts)}
-
-
 def rolled_workers(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> int:
     """Return how many workers a roll restarts, each of which it proves."""
     rolled = [each for host in hosts for each in hostvars[host].get("_channels_rolled_units", [])]
@@ -238,38 +228,38 @@ def rolled_workers(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> int:
 
 def proved_workers(
     workers: Sequence[Mapping[str, Any]],
-    host: str,
-    hosts: Sequence[str],
     hostvars: Mapping[str, Any],
+    waves: Sequence[Mapping[str, Any]],
+    number: int,
     failed: bool,
 ) -> list[Mapping[str, Any]]:
-    """Return the workers that must reach each other when the roll is at a host.
+    """Return the workers that must reach each other when the roll is at a wave.
 
-    They are the workers that were ready before, those of hosts that were just started, the new ones
-    of this host, and those of hosts that are already rolled. Workers that were not ready before the
-    roll reaches them are left out: the new release may fix them.
+    They are the workers that were ready before, those that were just started, and those of the
+    waves until this one. Workers that were not ready before the roll reaches them are left out: the
+    new release may fix them.
 
     Args:
         workers: every worker of the cluster.
-        host: the host that the roll is at.
-        hosts: the app hosts, in the order of the roll.
         hostvars: the variables of all hosts.
+        waves: those of the roll.
+        number: the wave that the roll is at, from 0.
         failed: whether a gate has failed: then those of before alone, for what was started has been
             stopped.
     """
-    before = list(hosts)[: list(hosts).index(host)]
+    rolled = {label for wave in waves[: number + 1] for label in wave["workers"]}
     proved = []
+    # Ansible makes all variables of a host each time that they are asked for.
+    variables = {host: hostvars[host] for host in {str(worker["host"]) for worker in workers}}
+    looks = {host: _found(known, "_channels_look") for host, known in variables.items()}
+    starts = {host: known.get("_channels_start") for host, known in variables.items()}
     for worker in workers:
-        known = hostvars[worker["host"]]
         unit = web_unit(worker["port"])
-        found = known.get("_channels_look", {}).get("units", {}).get(unit, {})
-        start = known.get("_channels_start")
+        found = looks[worker["host"]].get(unit, {})
+        start = starts[worker["host"]]
         started = start is not None and not start.get("skipped", False)
-        rolled = {each["name"] for each in known.get("_channels_rolled_units", [])}
         new = started and not found.get("active", False)
-        if found.get("ready", False) or (
-            not failed and (new or (unit in rolled and worker["host"] in before))
-        ):
+        if found.get("ready", False) or (not failed and (new or worker["name"] in rolled)):
             proved.append(worker)
     return proved
 
@@ -337,7 +327,6 @@ class FilterModule:
             "channels_outdated": outdated,
             "channels_proved_workers": proved_workers,
             "channels_revisions": revisions,
-            "channels_roll_position": roll_position,
             "channels_rolled_workers": rolled_workers,
             "channels_running": running,
             "channels_surplus_units": surplus_units,

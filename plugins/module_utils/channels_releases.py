@@ -31,6 +31,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.channels_processes import others_of
+
 Run = Callable[[Sequence[str]], str]
 """Runs a command and returns what it prints; raises CommandError where it fails."""
 
@@ -79,6 +81,16 @@ class Layout:
         return self.root / "var/log/channels-deploys.log"
 
 
+def release_of(process: int) -> str:
+    """Return the release that a process was started with; empty if there is no such process."""
+    try:
+        environ = Path("/proc", str(process), "environ").read_bytes()
+    except OSError:  # it has ended meanwhile, or was never started
+        return ""
+    revision = re.search(rb"(?:^|\0)CHANNELS_KIT_REVISION=([^-\0]+)", environ)
+    return revision[1].decode() if revision else ""
+
+
 class Releases:
     """What an app host has.
 
@@ -100,19 +112,27 @@ class Releases:
         return link.resolve().name if link.is_symlink() else ""
 
     def running(self) -> dict[str, str]:
-        """Return the release of every process of the application by unit: asks the processes."""
+        """Return the release of every process of the application by unit: asks the processes.
+
+        A process that a reload has replaced, and that still has sockets, is ``web@8001 (retired)``.
+        """
         shown = self.run(["systemctl", "show", "--property=Id,MainPID", UNITS])
         found = {}
         for block in shown.strip().split("\n\n"):
             unit = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-            try:
-                environ = Path("/proc", unit["MainPID"], "environ").read_bytes()
-            except (KeyError, OSError):  # it has ended meanwhile, or was never started
+            if "Id" not in unit:
                 continue
-            revision = re.search(rb"(?:^|\0)CHANNELS_KIT_REVISION=([^-\0]+)", environ)
-            if revision:
-                name = unit["Id"].removesuffix(".service").removeprefix("channels-")
-                found[name.removeprefix("process-")] = revision[1].decode()
+            name = unit["Id"].removesuffix(".service").removeprefix("channels-")
+            name = name.removeprefix("process-")
+            main = int(unit.get("MainPID", "0"))
+            if release := release_of(main):
+                found[name] = release
+            for number, process in enumerate(
+                others_of(unit["Id"], main, self.layout.root / "run"), 1
+            ):
+                if release := release_of(process):
+                    count = f" {number}" if number > 1 else ""
+                    found[f"{name} (retired{count})"] = release
         return found
 
     def enabled(self) -> list[str]:

@@ -12,8 +12,9 @@ and asks here what to do next. So every rule can be tested by calls alone. The p
 
 from __future__ import annotations
 
+import re
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -75,6 +76,7 @@ class State(StrEnum):
     LISTED = "listed"
     STARTED = "started"
     RESTARTED = "restarted"
+    RELOADED = "reloaded"
     WATCHED = "watched"
     STOPPED = "stopped"
     REMOVED = "removed"
@@ -82,6 +84,9 @@ class State(StrEnum):
 
 STOPS = frozenset({State.STOPPED, State.REMOVED})
 """The states in which no process runs."""
+
+ROLLS = frozenset({State.RESTARTED, State.RELOADED})
+"""The states that replace processes."""
 
 UNIT_OPTIONS: dict[str, dict[str, Any]] = {
     "name": {"type": "str", "required": True},
@@ -134,11 +139,18 @@ PROPERTIES = (
     "ConditionTimestampMonotonic",
     "Job",
     "Result",
+    "ExecReload",
+    "ReloadResult",
+    "MemoryMax",
+    "MemoryCurrent",
 )
 """What systemd is asked of a unit: systemctl show --property."""
 
 EXITED, KILLED, DUMPED = 1, 2, 3
 """ExecMainCode: CLD_EXITED, CLD_KILLED and CLD_DUMPED of sigaction(2)."""
+
+CANNOT_BE_REPLACED = 3
+"""Exit status of a reload: the running process cannot be replaced, and has to be restarted."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +180,12 @@ class Status:
     """Whether systemd refused the last start because of a condition of the unit."""
     queued: bool = False
     """Whether systemd has a job for the unit."""
+    reload_failed: bool = False
+    """Whether the last reload failed."""
+    reload_status: int = 0
+    """The exit status of the last reload."""
+    memory_left: int | None = None
+    """Bytes that the unit may still take; None where it has no limit."""
 
     @classmethod
     def from_properties(cls, shown: Mapping[str, str]) -> Status:
@@ -189,6 +207,9 @@ class Status:
                 and number(shown, "ConditionTimestampMonotonic") > 0
             ),
             queued=number(shown, "Job") > 0,
+            reload_failed=shown.get("ReloadResult", "success") != "success",
+            reload_status=exit_status(shown.get("ExecReload", "")),
+            memory_left=memory_left(shown),
         )
 
     def with_revision(self, revision: str) -> Status:
@@ -228,6 +249,18 @@ def number(shown: Mapping[str, str], name: str) -> int:
     """Return a property that is a number; 0 where systemd shows none."""
     value = shown.get(name, "")
     return int(value) if value.isdecimal() else 0
+
+
+def exit_status(command: str) -> int:
+    """Return the exit status of a command of a unit, as ``systemctl show`` prints it; 0: none."""
+    found = re.findall(r"; code=\S+ ; status=(\d+)", command)
+    return int(found[-1]) if found else 0
+
+
+def memory_left(shown: Mapping[str, str]) -> int | None:
+    """Return how many bytes a unit may still take; None where it has no limit."""
+    limit, current = shown.get("MemoryMax", ""), number(shown, "MemoryCurrent")
+    return max(int(limit) - current, 0) if limit.isdecimal() and current else None
 
 
 def parse_show(text: str) -> dict[str, dict[str, str]]:
@@ -270,6 +303,8 @@ class Plan:
     enable: list[str] = field(default_factory=list)
     start: list[str] = field(default_factory=list)
     restart: list[str] = field(default_factory=list)
+    replace: list[str] = field(default_factory=list)
+    """Workers that get a new process beside the running one: systemctl reload."""
     disable: list[str] = field(default_factory=list)
     stop: list[str] = field(default_factory=list)
     reset: list[str] = field(default_factory=list)
@@ -282,7 +317,8 @@ class Plan:
     @property
     def touched(self) -> set[str]:
         """The units that are changed."""
-        return {*self.enable, *self.start, *self.restart, *self.disable, *self.stop, *self.reset}
+        started = {*self.enable, *self.start, *self.restart, *self.replace}
+        return {*started, *self.disable, *self.stop, *self.reset}
 
 
 def plan(state: State, units: Sequence[Unit], statuses: Mapping[str, Status]) -> Plan:
@@ -304,6 +340,13 @@ def plan(state: State, units: Sequence[Unit], statuses: Mapping[str, Status]) ->
         made = Plan(
             restart=those({unit.name: not is_up_to_date(unit, known[unit.name]) for unit in units})
         )
+    elif state == State.RELOADED:
+        outdated = {unit.name: not is_up_to_date(unit, known[unit.name]) for unit in units}
+        # A unit that answers nobody has no sockets to keep.
+        made = Plan(
+            replace=those({unit.name: outdated[unit.name] and bool(unit.url) for unit in units}),
+            restart=those({unit.name: outdated[unit.name] and not unit.url for unit in units}),
+        )
     elif state == State.STOPPED:
         made = Plan(stop=those(runs))
     elif state == State.REMOVED:
@@ -312,7 +355,7 @@ def plan(state: State, units: Sequence[Unit], statuses: Mapping[str, Status]) ->
     # systemd does not reset its count of restarts if a unit is started while an automatic restart
     # is due. The new process would then be blamed for the failures of the old one: a release that
     # fixes a crash loop, or a background process that ended when this run restarted Redis.
-    judged = set(runs) if state == State.RESTARTED else set(made.start)
+    judged = set(runs) if state in ROLLS else set(made.start)
     return replace(
         made,
         recount=those({name: each.restarts > 0 and name in judged for name, each in known.items()}),
@@ -331,6 +374,8 @@ class Progress:
     """Whether its process is a new one, which must not end."""
     former: int
     """The process before the one that it shall get; that it ends is no failure."""
+    reloads: bool = False
+    """Whether the new process is started beside the former one, which goes on until then."""
     status: Status = field(default_factory=Status)
     phase: Phase = Phase.STOPPED
     reason: str = ""
@@ -364,8 +409,25 @@ class Progress:
         status = self.status
         if self.wanted == Phase.STOPPED:
             return (status.active and status.process > 0) or status.active_state == "deactivating"
-        outdated = is_outdated(self.unit, status) and bool(status.revision)
+        outdated = is_outdated(self.unit, status) and bool(status.revision) and not self.reloads
         return outdated or status.active_state == "deactivating"
+
+    @property
+    def reload_ended(self) -> bool:
+        """Whether systemd has given up the reload, and the former process goes on."""
+        status = self.status
+        return (
+            self.reloads
+            and status.active_state == "active"
+            and not status.queued
+            and status.reload_failed
+            and is_outdated(self.unit, status)
+        )
+
+    @property
+    def is_left(self) -> bool:
+        """Whether its process cannot be replaced, and has to be restarted."""
+        return self.reload_ended and self.status.reload_status == CANNOT_BE_REPLACED
 
     @property
     def ended_by_itself(self) -> str:
@@ -373,6 +435,8 @@ class Progress:
         status = self.status
         if not self.fresh or self.wanted != Phase.READY:
             return ""
+        if self.reload_ended and not self.is_left:
+            return "no new process took over; the former one goes on"
         if status.restarts and status.active and not self.on_the_way_out:
             return status.exit_reason
         new = status.last_process not in (0, self.former, self.unit.replaced_process)
@@ -449,6 +513,7 @@ class Watch:
             soon as they are ready.
         fresh: names of the units whose process is a new one; None for all.
         former: the process that each unit had before it was restarted, by name.
+        reloaded: names of the workers that get their new process beside the former one.
     """
 
     def __init__(
@@ -462,6 +527,7 @@ class Watch:
         hold: float = 0.0,
         fresh: set[str] | None = None,
         former: Mapping[str, int] | None = None,
+        reloaded: Collection[str] = (),
     ) -> None:
         self.hold = hold
         # When the watch ends; with a hold, not before that is over.
@@ -476,6 +542,7 @@ class Watch:
                 wanted=wanted_phase(state, unit),
                 fresh=fresh is None or unit.name in fresh,
                 former=(former or {}).get(unit.name, 0),
+                reloads=unit.name in reloaded,
             )
             for unit in [*units, *beside]
         }
@@ -581,7 +648,9 @@ class Watch:
     def missing(self) -> list[Progress]:
         """Those that are waited for and are not where they shall be."""
         return [
-            each for each in self.awaited if each.phase != each.wanted and not self._is_left(each)
+            each
+            for each in self.awaited
+            if each.phase != each.wanted and not self._is_left(each) and not each.is_left
         ]
 
     @property

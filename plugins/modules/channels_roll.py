@@ -5,24 +5,29 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: channels_roll
-short_description: Restart a host's units one worker after the other, or stop them
+short_description: Replace or restart a host's units, some at once, drain or stop them
 description:
-  - Restarts the workers of a host one by one. Each worker drains and stops (its unit does that),
-    starts, becomes ready and is proved.
+  - Replaces or restarts the workers of a host, O(at_once) at a time. They become ready, and are
+    proved if there is a O(proof).
   - The first worker of the cluster is the canary. The roll watches it for O(canary_seconds) before
     it touches the next worker.
-  - Background units restart together with the first worker that is not the canary.
+  - Background units restart together with the first workers that are not the canary.
   - Fails as soon as a new process exits. The message ends with the last journal lines of the unit.
     After a failure no further unit is touched.
   - This is an action that runs on the controller. It runs the module M(channels_units) on the host.
 options:
   state:
     description:
-      - V(restarted) restarts the units that do not run the right process.
+      - V(restarted) restarts the units that do not run the right process. A worker drains, stops,
+        and starts again.
+      - V(reloaded) starts a new process beside that of each worker, which takes the port over. The
+        former one keeps its sockets. Nothing is closed.
+      - V(drained) has the processes that were replaced close their sockets and end.
+      - V(resumed) gives the port back to the process in C(replaced_process) of each unit.
       - V(stopped) stops all units at once, so that clients do not reconnect to a worker that stops
         next. V(removed) also disables them.
     type: str
-    choices: [restarted, stopped, removed]
+    choices: [restarted, reloaded, drained, resumed, stopped, removed]
     default: restarted
   units:
     description:
@@ -58,12 +63,29 @@ options:
         type: int
         default: 0
   number:
-    description: Position of the first unit in the whole roll. V(1) is the canary.
+    description: Position of the first wave in the whole roll. V(1) is the canary.
     type: int
     default: 1
   total:
-    description: Number of units in the whole roll. Default is the number of units of this host.
+    description: Number of waves in the whole roll. Default is the number of units of this host.
     type: int
+  at_once:
+    description: Number of workers to replace, restart or drain at once.
+    type: int
+    default: 1
+  awaits_background:
+    description: Whether to wait until background units are ready.
+    type: bool
+    default: true
+  release:
+    description:
+      - Path of the release whose kit commands processes that were replaced. Required with
+        O(state=drained) and O(state=resumed).
+    type: path
+  idle_only:
+    description: With O(state=drained), whether only processes without sockets and requests end.
+    type: bool
+    default: false
   stop_timeout:
     description: Seconds that a unit may take to drain and to stop.
     type: float
@@ -80,9 +102,8 @@ options:
     default: 0
   proof:
     description:
-      - A command that exits with 0 if the worker is proved. If C(--worker=LABEL=URL) of the
-        current worker is missing, it is added.
-      - It runs for each worker when it is ready, so it should be short.
+      - A command that exits with 0 if the workers are proved.
+      - It runs whenever O(at_once) workers are ready, so it should be short.
     type: list
     elements: str
     default: []
@@ -100,16 +121,15 @@ author: Channels Kit
 """
 
 EXAMPLES = r"""
-- name: Restart the workers of this host, the third to the fifth of seven units
+- name: Replace the workers of this host, which are a part of the third of seven waves
   channels_roll:
+    state: reloaded
     units: "{{ outdated }}"
+    at_once: "{{ outdated | length }}"
     number: 3
     total: 7
     stop_timeout: 450
     ready_timeout: 60
-    canary_seconds: 12
-    proof: [channels-prove, releases/0123456789ab, --hold=0]
-    canary_proof: [channels-prove, releases/0123456789ab]
 
 - name: Stop every unit at once
   channels_roll:
@@ -120,8 +140,34 @@ EXAMPLES = r"""
 
 RETURN = r"""
 restarted:
-  description: Names of the units that were restarted.
+  description: Names of the units that were replaced or restarted.
   returned: always
   type: list
   elements: str
+left:
+  description: >-
+    Names of the workers whose process cannot be replaced, with O(state=reloaded). The fact
+    C(_channels_left_units) has them, too.
+  returned: always
+  type: list
+  elements: str
+resumed:
+  description: Names of the units whose former process has the port again.
+  returned: with O(state=resumed)
+  type: list
+  elements: str
+lost:
+  description: Names of the units whose former process cannot get the port back.
+  returned: with O(state=resumed)
+  type: list
+  elements: str
+busy:
+  description: With O(idle_only), names of the units with a process that has sockets or requests.
+  returned: with O(state=drained)
+  type: list
+  elements: str
+seconds:
+  description: Duration in seconds.
+  returned: always
+  type: float
 """

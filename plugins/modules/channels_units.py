@@ -21,13 +21,16 @@ options:
       - V(started) enables all units and starts those that do not run. Waits until each is ready,
         except units that ran before with another revision.
       - V(restarted) restarts the units that do not run the right process.
+      - V(reloaded) starts a new process beside that of each worker that does not run the right one.
+        The new one takes the port over when it is ready, and the former one keeps its sockets until
+        M(channels_retired) drains it. Background units are restarted.
       - V(watched) waits until the units are ready, and until units without a revision are stopped.
         Changes nothing.
       - V(stopped) stops all units at once, so that clients do not reconnect to a worker that stops
         next.
       - V(removed) also disables them.
     type: str
-    choices: [gathered, listed, started, restarted, watched, stopped, removed]
+    choices: [gathered, listed, started, restarted, reloaded, watched, stopped, removed]
     required: true
   units:
     description: The units.
@@ -101,10 +104,17 @@ options:
         the start. Fails as soon as one is not.
     type: float
     default: 0
+  reloaded:
+    description:
+      - With O(state=watched), whether the workers get their new process beside the former one. That
+        the former one runs until then is no drain.
+    type: bool
+    default: false
   proof:
     description:
-      - A command that exits with 0 if the workers are proved. With O(state=restarted) and
-        O(state=watched) it runs when the units are ready. Its result does not fail the module.
+      - A command that exits with 0 if the workers are proved. With O(state=restarted),
+        O(state=reloaded) and O(state=watched) it runs when the units are ready. Its result does not
+        fail the module.
       - With O(hold) it runs while the units are watched, and is waited for.
     type: list
     elements: str
@@ -185,12 +195,33 @@ units:
         Its phase after the wait: V(draining), V(stopping), V(stopped), V(starting), V(ready) or
         V(failed).
       type: str
+    left:
+      description: >-
+        With O(state=reloaded), whether its process cannot be replaced and has to be restarted.
+      type: bool
+    replaceable:
+      description: Whether a new process can be started beside its process.
+      type: bool
+    retired:
+      description: IDs of its processes that a reload has replaced and that still run.
+      type: list
+      elements: int
+    memory:
+      description: Bytes of memory that its main process alone uses. With O(state=gathered).
+      type: int
+    memory_left:
+      description: Bytes that the unit may still take; null if it has no limit.
+      type: int
     sockets:
       description: Number of sockets that it still has while it drains.
       type: int
     reason:
       description: Why it is not ready.
       type: str
+memory_available:
+  description: Bytes of memory that the host can give to new processes.
+  returned: with O(state=gathered)
+  type: int
 surplus:
   description: Units of the host that are not in O(units), in the format of O(units).
   returned: with O(state=listed)
@@ -254,6 +285,13 @@ from typing import IO, Any, NoReturn
 from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.channels_processes import (
+    can_be_replaced,
+    is_there,
+    memory_available,
+    memory_of,
+    others_of,
+)
 from ansible.module_utils.channels_units import (
     PROPERTIES,
     SETTLED_SECONDS,
@@ -288,7 +326,7 @@ JOURNAL_LINES = 40
 LOOKS = (State.STARTED, State.WATCHED)
 """The states that look at the units once even without a timeout."""
 
-PROVED = (State.RESTARTED, State.WATCHED)
+PROVED = (State.RESTARTED, State.RELOADED, State.WATCHED)
 """The states that a proof is run for."""
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
@@ -300,6 +338,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "fail_on_timeout": {"type": "bool", "default": True},
     "fail_on_exit": {"type": "bool", "default": True},
     "hold": {"type": "float", "default": 0.0},
+    "reloaded": {"type": "bool", "default": False},
     "proof": {"type": "list", "elements": "str", "default": []},
 }
 
@@ -404,16 +443,6 @@ def running_revision(process: int) -> str:
     return ""
 
 
-def is_there(process: int) -> bool:
-    """Return whether a process runs; one that has ended and was not waited for does not."""
-    try:
-        stat = Path("/proc", str(process), "stat").read_text()
-    except OSError:
-        return False
-    # proc_pid_stat(5): the state follows the name, which may hold anything, in parentheses.
-    return stat.rpartition(")")[2].split()[0] != "Z"
-
-
 def seconds_since_start(process: int) -> float:
     """Return how long a process has been running; 0 if it is gone."""
     try:
@@ -472,6 +501,7 @@ def carry_out(host: Host, made: Plan, units: Mapping[str, Unit]) -> None:
     call("enable", made.enable)
     if not made.restart:
         call("reset-failed", [*made.reset, *made.recount])
+    call("reload", made.replace, "--no-block")
     call("start", made.start, "--no-block")
     call("restart", made.restart, "--no-block")
     if made.restart:
@@ -528,6 +558,10 @@ def described(unit: Unit, status: Status, progress: Progress | None) -> dict[str
         "phase": progress.phase.value if progress else "",
         "sockets": progress.sockets if progress else 0,
         "reason": progress.reason if progress else "",
+        "left": progress.is_left if progress else False,
+        "replaceable": bool(unit.url) and can_be_replaced(unit.name, status.process),
+        "retired": others_of(unit.name, status.process) if unit.url else [],
+        "memory_left": status.memory_left,
     }
     with contextlib.suppress(OSError):  # there is none yet
         told["content"] = Path(status.path).read_text() if status.path else ""
@@ -572,6 +606,7 @@ def bring(host: Host, state: State, parameters: Mapping[str, Any], check: bool) 
         statuses = settled(host, units.values(), statuses)
     made = plan(state, every, statuses)
     touched = [unit for unit in every if unit.name in made.touched]
+    reloads = state == State.RELOADED or parameters["reloaded"]
     answer: dict[str, Any] = {
         "changed": bool(touched),
         "diff": difference(state, touched, statuses),
@@ -589,7 +624,11 @@ def bring(host: Host, state: State, parameters: Mapping[str, Any], check: bool) 
                 timeout=timeout,
                 hold=parameters["hold"],
                 fresh=judged_units(state, made, parameters["fail_on_exit"]),
-                former={name: statuses[name].last_process for name in [*made.start, *made.restart]},
+                former={
+                    name: statuses[name].last_process
+                    for name in [*made.start, *made.restart, *made.replace]
+                },
+                reloaded=[unit.name for unit in every if unit.url] if reloads else [],
             )
             command = parameters["proof"] if state in PROVED else []
             beside = Proof(host, command) if command and parameters["hold"] else None
@@ -615,6 +654,8 @@ def bring(host: Host, state: State, parameters: Mapping[str, Any], check: bool) 
             if told["active"]:
                 ready, said = host.readiness(units[name], told["process"])
                 told["ready"], told["reason"] = ready, "" if ready else said
+                told["memory"] = memory_of(told["process"])
+        answer["memory_available"] = memory_available()
     return answer
 
 

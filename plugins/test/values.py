@@ -377,6 +377,16 @@ def check_paths(value: Any) -> bool:
     return isinstance(value, list) and all(_checked_path(path) for path in value)
 
 
+def roll_limit(value: Any) -> bool:
+    """Return whether a value is a number of workers, or a share of them."""
+    text = str(value)
+    if isinstance(value, bool):
+        return False
+    if match := re.fullmatch(r"([0-9]{1,3})%", text):
+        return 1 <= int(match[1]) <= 100
+    return bool(re.fullmatch(r"[0-9]{1,5}", text)) and int(text) >= 1
+
+
 def check_sockets(value: Any) -> bool:
     """Return whether the proof can open a list of sockets of the application."""
     return isinstance(value, list) and all(
@@ -613,6 +623,7 @@ class TestModule:
             "channels_environment_variables": environment_variables,
             "channels_hooks": hooks,
             "channels_paths": paths,
+            "channels_roll_limit": roll_limit,
             "channels_source": source,
             "channels_users": users,
             "cluster_absolute_path": absolute_path,

@@ -145,7 +145,8 @@ def set_by_tasks(directory: Path) -> set[str]:
             found.update({task["register"]} if "register" in task else ())
             found.update(task.get("ansible.builtin.set_fact", ()))
             found.update(task.get("vars", ()))
-            found.update(task.get("loop_control", {}).get("loop_var", "").split())
+            control = task.get("loop_control", {})
+            found.update(control[key] for key in ("loop_var", "index_var") if key in control)
     return found
 
 

@@ -122,24 +122,13 @@ def test_a_surplus_worker_is_asked_by_its_port_and_others_are_not_asked() -> Non
     ]
 
 
-def test_the_roll_is_numbered_through_all_hosts() -> None:
-    hostvars: Tree = {
-        "app1": {"_channels_rolled_units": [{}, {}]},
-        "app2": {},
-        "app3": {"_channels_rolled_units": [{}]},
-    }
-    position = channels.roll_position
-    hosts = ["app1", "app2", "app3"]
-    assert position("app1", hosts, hostvars) == {"number": 1, "total": 3}
-    assert position("app3", hosts, hostvars) == {"number": 3, "total": 3}
-
-
 # The proof
 
 
-def proved(host: str, failed: bool = False, **hostvars: Tree) -> list[str]:
+def proved(number: int = 0, failed: bool = False, **hostvars: Tree) -> list[str]:
     known = {"app1": {}, "app2": {}, **hostvars}
-    workers = channels.proved_workers(WORKERS, host, ["app1", "app2"], known, failed)
+    waves = [{"workers": ["app1:8001"]}, {"workers": ["app1:8002", "app2:8001"]}]
+    workers = channels.proved_workers(WORKERS, known, waves, number, failed)
     return [worker["name"] for worker in workers]
 
 
@@ -149,27 +138,25 @@ def looked(**more: Any) -> Tree:
 
 def test_workers_that_were_ready_before_are_proved() -> None:
     every = [worker["name"] for worker in WORKERS]
-    assert proved("app1", app1=looked(), app2=looked()) == every
-    assert proved("app1", app1=looked(), app2=looked(ready=False)) == every[:2]
+    assert proved(app1=looked(), app2=looked()) == every
+    assert proved(app1=looked(), app2=looked(ready=False)) == every[:2]
 
 
-def test_where_nothing_was_found_nothing_is_proved() -> None:
-    assert proved("app1") == []
-
-
-def test_workers_that_were_not_ready_are_proved_when_the_roll_is_past_their_host() -> None:
-    """It may bring what mends them."""
-    rolled = {**looked(ready=False), "_channels_rolled_units": [{"name": WEB1}]}
-    assert proved("app1", app1=rolled) == []
-    assert proved("app2", app1=rolled) == ["app1:8001"]
+def test_what_was_not_ready_is_proved_from_its_wave_on() -> None:
+    """The new release may be what mends it."""
+    assert proved(0) == ["app1:8001"]
+    assert proved(1) == ["app1:8001", "app1:8002", "app2:8001"]
+    assert proved(1, failed=True) == []
+    sick = looked(ready=False)
+    assert proved(0, app1=sick, app2=looked()) == ["app1:8001", "app2:8001", "app2:8002"]
 
 
 def test_workers_that_were_just_started_are_proved_and_not_after_a_failure() -> None:
     started = {**looked(active=False, ready=False), "_channels_start": {"changed": True}}
-    assert proved("app1", app1=started) == ["app1:8001", "app1:8002"]
-    assert proved("app1", app1=started, failed=True) == []
+    assert proved(app1=started) == ["app1:8001", "app1:8002"]
+    assert proved(app1=started, failed=True) == []
     skipped = {**started, "_channels_start": {"skipped": True}}
-    assert proved("app1", app1=skipped) == []
+    assert proved(app1=skipped) == ["app1:8001"]
 
 
 def test_every_filter_is_known_by_the_name_of_the_role() -> None:

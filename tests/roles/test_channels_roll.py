@@ -1,4 +1,4 @@
-"""The action channels_roll: one worker after the other, proved, and none after a failure."""
+"""The action channels_roll: some workers after the other, proved, and none after a failure."""
 
 import importlib.util
 import sys
@@ -33,6 +33,8 @@ class Life:
     # it does, and after how many it is not ready any more.
     failure: str = ""
     fails_after: float = float("inf")
+    # Its process cannot be replaced.
+    is_left: bool = False
     ready_for: float = float("inf")
 
     def phase(self, age: float) -> str:
@@ -69,11 +71,16 @@ class Host:
     proved: list[list[str]] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     calls: int = 0
+    # By unit, until when its replaced process lives, and with how many sockets it began.
+    retired: dict[str, tuple[float, int]] = field(default_factory=dict)
+    lost: list[str] = field(default_factory=list)
 
     def execute(self, module_name: str, module_args: Tree, task_vars: Tree) -> Tree:
         """What the module channels_units would do on the host."""
-        assert module_name == "channels_units"
         assert task_vars["inventory_hostname"] == "app1"
+        if module_name == "channels_retired":
+            return self.command_retired(**module_args)
+        assert module_name == "channels_units"
         self.calls += 1
         assert self.calls < 1000, "it never ends"
         if self.unreachable_at <= self.now:
@@ -84,7 +91,7 @@ class Host:
         state, timeout = module_args["state"], module_args["timeout"]
         self.now += 0.5  # what a call takes
         stops = state in ("stopped", "removed")
-        if state == "restarted" or (stops and not self.stopping):
+        if state in ("restarted", "reloaded") or (stops and not self.stopping):
             self.done.append(f"{state} {' '.join(names)}")
             self.born.update(dict.fromkeys(names, self.now))
             self.stopping = stops
@@ -96,6 +103,8 @@ class Host:
         hold = module_args["hold"]
         watched = timeout > 0 or state == "watched"
         awaited = [each for each in names if "web" in each] or names
+        if module_args["reloaded"]:
+            awaited = [each for each in awaited if not self.lives.setdefault(each, Life()).is_left]
         end = {"stopped"} if stops else {"ready"}
         while watched and self.now < until and self.phases(awaited) != end:
             self.now += 0.5
@@ -110,6 +119,9 @@ class Host:
                 what = "is no longer ready" if hold else f"is not {min(end)}"
                 return failure(each, what, "503 no answer from Redis")
         told = {f"{each}.service": self.told(each, watched) for each in names + beside}
+        if module_args["reloaded"]:
+            for each in names:
+                told[f"{each}.service"]["left"] = self.lives[each].is_left
         changed = bool(names) and not self.idle and state != "watched"
         answer: Tree = {"changed": changed, "diff": {"after": state}, "units": told}
         if watched and module_args["proof"] and self.phases(awaited) == {"ready"}:
@@ -121,6 +133,34 @@ class Host:
                 return proof
             answer["proof"] = {"seconds": 0.5, "output": "", **proof}
         return answer
+
+    def command_retired(
+        self, state: str, units: list[Tree], timeout: float, fail_on_timeout: bool, **more: Any
+    ) -> Tree:
+        """What the module channels_retired would do on the host."""
+        assert more == {"release": "/srv/release", "idle_only": False}
+        names = [name(unit) for unit in units]
+        if state == "resumed":
+            self.done += [f"resumed {name(unit)} {unit['process']}" for unit in units]
+            none: Tree = {"processes": [], "sockets": 0}
+            resumed = [unit["name"] for unit in units if name(unit) not in self.lost]
+            lost = [unit["name"] for unit in units if name(unit) in self.lost]
+            left = {unit["name"]: none for unit in units}
+            common = {"changed": True, "units": left, "busy": []}
+            return {**common, "resumed": resumed, "lost": lost}
+        self.done.append(f"drained {' '.join(names)}")
+        there = [each for each in names if self.retired.get(each, (0.0, 0))[0] > self.now]
+        until = max((self.retired[each][0] for each in there), default=self.now)
+        self.now = min(self.now + timeout, until)
+        told: Tree = {}
+        for each in names:
+            end, sockets = self.retired.get(each, (0.0, 0))
+            runs = end > self.now
+            of: Tree = {"processes": [77] if runs else [], "sockets": sockets if runs else 0}
+            told[f"{each}.service"] = of
+        if fail_on_timeout and any(each["processes"] for each in told.values()):
+            return {"failed": True, "msg": "process 77 still has 5 sockets or requests"}
+        return {"changed": bool(there), "units": told, "busy": [], "resumed": [], "lost": []}
 
     def phase(self, unit: str) -> str:
         age = self.now - self.born[unit]
@@ -188,7 +228,7 @@ def roll(host: Host, monkeypatch: pytest.MonkeyPatch) -> Roll:
     module: Any = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "channels_roll", module)
     spec.loader.exec_module(module)
-    clock = SimpleNamespace(monotonic=lambda: host.now)
+    clock = SimpleNamespace(monotonic=lambda: host.now, time=lambda: 500.0 + host.now)
     monkeypatch.setattr(module, "time", clock)
 
     def run(
@@ -361,19 +401,10 @@ def test_the_proof_is_the_one_that_is_given(host: Host, roll: Roll) -> None:
     assert host.proved == [PROOF] * 3
 
 
-def test_a_worker_that_the_proof_does_not_name_is_proved_from_its_turn_on(
-    host: Host, roll: Roll
-) -> None:
-    """It was not ready before, and what is rolled out may be what mends it."""
-    roll(EVERY, proof=PROOF[:2])
-    assert host.proved == [PROOF[:3], PROOF[:4], PROOF]
-
-
 def test_the_long_proof_runs_while_the_canary_is_watched(host: Host, roll: Roll) -> None:
-    """And names who was not ready before, as the short one does."""
-    long = [*PROOF[:2], "--long"]
-    roll(EVERY, proof=PROOF[:2], canary_proof=long)
-    assert host.proved == [PROOF[:3], [*long, PROOF[2]], PROOF[:4], PROOF]
+    long = [*PROOF, "--long"]
+    roll(EVERY, canary_proof=long)
+    assert host.proved == [PROOF, long, PROOF, PROOF]
     assert host.done[:3] == ["restarted channels-web@8001", "proof", "proof"]
 
 
@@ -589,3 +620,137 @@ def test_a_long_drain_is_reported_less_often(host: Host, roll: Roll) -> None:
     host.lives["channels-web@8001"] = Life(draining=200, sockets=10_000)
     roll([worker(8001)])
     assert 40 <= len([line for line in host.said if "draining" in line]) < 50
+
+
+# Waves
+
+
+def test_the_workers_of_a_wave_are_restarted_at_once(host: Host, roll: Roll) -> None:
+    host.lives["channels-web@8002"] = Life(draining=20, sockets=100)
+    answer = roll([worker(8002), worker(8003), CELERY], number=2, total=6, at_once=3, proof=None)
+    assert host.done == ["restarted channels-web@8002 channels-web@8003 channels-celery"]
+    assert host.said[-2].startswith("  2/6 app1:8002 app1:8003 ready after ")
+    assert answer["seconds"] > 20
+
+
+def test_new_processes_are_started_beside_the_former_ones(host: Host, roll: Roll) -> None:
+    """What the former ones do until then is no drain."""
+    for port in (8002, 8003):
+        host.lives[f"channels-web@{port}"] = Life(starting=3)
+    answer = roll(
+        [worker(8002), worker(8003)],
+        proof=None,
+        state="reloaded",
+        number=2,
+        total=6,
+        at_once=2,
+    )
+    assert host.done == ["reloaded channels-web@8002 channels-web@8003"]
+    assert host.said == [
+        "  2/6 app1:8002 app1:8003 starting",
+        "  2/6 app1:8002 app1:8003 ready after 3.5 s",
+    ]
+    assert (answer.get("failed", False), answer["left"]) == (False, [])
+    assert answer["changed"] is True
+
+
+def test_workers_that_cannot_be_replaced_are_left_to_later_waves(host: Host, roll: Roll) -> None:
+    host.lives["channels-web@8002"] = Life(is_left=True, starting=10_000)
+    answer = roll(
+        [worker(8002), worker(8003)],
+        proof=None,
+        state="reloaded",
+        number=2,
+        total=6,
+        at_once=2,
+    )
+    assert answer.get("failed", False) is False
+    assert answer["left"] == ["channels-web@8002.service"]
+    assert answer["ansible_facts"] == {"_channels_left_units": ["channels-web@8002.service"]}
+    assert "restarted channels-web@8002" not in host.done
+
+
+def test_a_canary_that_cannot_be_replaced_is_restarted_at_once(host: Host, roll: Roll) -> None:
+    """It is alone, and nobody else is touched before it is proved."""
+    host.lives["channels-web@8001"] = Life(is_left=True)
+    answer = roll([worker(8001)], state="reloaded")
+    assert host.done[:3] == ["reloaded channels-web@8001", "restarted channels-web@8001", "proof"]
+    assert answer["left"] == []
+
+
+def test_the_roll_begins_with_the_canary(host: Host, roll: Roll) -> None:
+    """Its proofs count, the long one too."""
+    facts = roll([worker(8001)], state="reloaded", canary_proof=PROOF)["ansible_facts"]
+    assert facts == {"_channels_roll_times": {"began": 1500.0, "proving": 1.0}}
+    assert "ansible_facts" not in roll([worker(8001)], state="reloaded", number=2, proof=None)
+
+
+def test_a_reload_that_failed_is_a_failure(host: Host, roll: Roll) -> None:
+    host.lives["channels-web@8002"] = Life(fails_after=0, failure="no new process took over")
+    answer = roll([worker(8002), worker(8003)], state="reloaded", number=2, total=6, at_once=2)
+    assert answer["failed"] is True
+    assert answer["msg"].startswith("2/6 app1:8002 failed: no new process took over\n")
+
+
+def test_a_reload_may_fail_by_itself_before_it_is_given_up(host: Host, roll: Roll) -> None:
+    """What took over after that would not be put back."""
+    host.lives["channels-web@8002"] = Life(starting=10_000)
+    answer = roll([worker(8002)], state="reloaded", number=2, total=6, proof=None)
+    assert answer["msg"].startswith("2/6 app1:8002 is not ready: ")
+    assert 75 <= host.now - 1000 < 80
+
+
+def test_background_units_of_a_wave_are_not_waited_for(host: Host, roll: Roll) -> None:
+    host.lives["channels-celery"] = Life(stopping=100)
+    waited = {"awaits_background": False, "number": 2, "total": 6, "proof": None}
+    assert roll([worker(8002), CELERY], **waited).get("failed", False) is False
+    assert roll([THUMBNAILS], **waited).get("failed", False) is False
+    assert host.now < 1010
+    assert host.done[-1] == "restarted channels-background@thumbnails"
+
+
+# Processes that were replaced
+
+DRAIN = {"state": "drained", "release": "/srv/release"}
+
+
+def test_replaced_processes_drain_and_it_is_said_how_far_they_are(host: Host, roll: Roll) -> None:
+    host.retired = {"channels-web@8001": (1005.0, 80), "channels-web@8002": (1003.0, 40)}
+    answer = roll([worker(8001), worker(8002)], at_once=2, **DRAIN)
+    assert set(host.done) == {"drained channels-web@8001 channels-web@8002"}
+    assert host.said == [
+        "  app1:8001 app1:8002 draining: 120 sockets left, 2 s",
+        "  app1:8001 app1:8002 draining: 80 sockets left, 4 s",
+        "  app1:8001 app1:8002 drained after 5.0 s",
+    ]
+    assert answer["changed"] is True
+
+
+def test_a_dry_run_waits_for_no_replaced_process(host: Host, roll: Roll) -> None:
+    host.retired = {"channels-web@8001": (9000.0, 5)}
+    assert roll([worker(8001)], check=True, **DRAIN)["changed"] is True
+    assert host.now < 1010
+
+
+def test_no_more_replaced_processes_drain_at_once_than_the_limit(host: Host, roll: Roll) -> None:
+    roll([worker(8001), worker(8002)], at_once=1, **DRAIN)
+    assert host.done == ["drained channels-web@8001", "drained channels-web@8002"]
+    assert host.said == [], "there were none"
+
+
+def test_a_replaced_process_that_does_not_end_is_a_failure(host: Host, roll: Roll) -> None:
+    host.retired = {"channels-web@8001": (9000.0, 5)}
+    answer = roll([worker(8001)], **DRAIN)
+    assert answer["failed"] is True
+    assert answer["msg"] == "app1:8001 failed: process 77 still has 5 sockets or requests"
+    assert 450 <= host.now - 1000 < 470
+
+
+def test_former_processes_get_their_ports_back_all_at_once(host: Host, roll: Roll) -> None:
+    host.lost = ["channels-web@8002"]
+    units = [{**worker(port), "replaced_process": 40 + port % 10} for port in (8001, 8002)]
+    answer = roll(units, state="resumed", release="/srv/release")
+    assert host.done == ["resumed channels-web@8001 41", "resumed channels-web@8002 42"]
+    assert host.said == ["  app1:8001: the former processes have the ports"]
+    assert answer["resumed"] == ["channels-web@8001.service"]
+    assert answer["lost"] == ["channels-web@8002.service"]

@@ -1,5 +1,6 @@
 """The module channels_units: a systemctl of the tests' own, a real process, a real server."""
 
+import importlib
 import json
 import os
 import runpy
@@ -220,7 +221,13 @@ def test_a_look_changes_nothing_and_tells_what_runs(
         "content": "[Unit]\n",
         "phase": "",
         "sockets": 0,
+        "left": False,
+        "replaceable": False,
+        "retired": [],
+        "memory_left": None,
     }
+    assert answer["units"][UNIT].pop("memory") > 0
+    assert answer["memory_available"] > 0
     assert answer["units"] == {
         UNIT: {
             **common,
@@ -254,6 +261,25 @@ def test_a_look_tells_who_was_not_ready_before_anybody_touched_it(
     told = worker.run("gathered")["units"][UNIT]
     assert told["ready"] is False
     assert "no answer from Redis" in told["reason"]
+
+
+def test_a_look_tells_of_processes_that_were_replaced(
+    worker: Worker, process: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processes = importlib.import_module("ansible.module_utils.channels_processes")
+    monkeypatch.setattr(processes, "RUN", worker.directory)
+    control = worker.directory / "channels-web" / "8001"
+    control.mkdir(parents=True)
+    with subprocess.Popen(["/bin/true"]) as gone:
+        pass
+    for name in (process.pid, os.getpid(), gone.pid, "other"):
+        (control / f"{name}.sock").touch()
+    worker.state("active", process.pid)
+    worker.state("active", process.pid, unit=OTHER)
+    told = worker.run("gathered", ports=(8001, 8002))["units"]
+    # One that has ended does not count.
+    assert (told[UNIT]["replaceable"], told[UNIT]["retired"]) == (True, [os.getpid()])
+    assert (told[OTHER]["replaceable"], told[OTHER]["retired"]) == (False, [])
 
 
 def test_a_unit_that_was_never_written_has_no_content(worker: Worker) -> None:
@@ -309,6 +335,39 @@ def test_a_worker_whose_process_has_just_gone_is_outdated(worker: Worker) -> Non
     worker.state("active", gone.pid)
     told = worker.run("gathered")["units"][UNIT]
     assert (told["active"], told["outdated"], told["revision"]) == (True, True, "")
+
+
+# reload
+
+
+def test_a_worker_gets_a_new_process_beside_the_former_one(
+    worker: Worker, process: subprocess.Popen[bytes]
+) -> None:
+    with subprocess.Popen(["/bin/sleep", "60"], env={"CHANNELS_KIT_REVISION": "older"}) as former:
+        worker.state("active", former.pid, restarts=1)
+        worker.state("reloading", former.pid, Job=5)
+        worker.state("active", process.pid)
+        answer = worker.run("reloaded", "old", options={"reloaded": True})
+        former.kill()
+    assert worker.calls() == ["daemon-reload", f"reset-failed {UNIT}", f"reload --no-block {UNIT}"]
+    assert (answer["changed"], answer["units"][UNIT]["phase"]) == (True, "ready")
+    assert "/-/live" not in worker.asked, "nobody drains"
+
+
+@pytest.mark.parametrize(("status", "left"), [(1, False), (3, True)])
+def test_a_reload_that_failed_says_whether_the_worker_has_to_be_restarted(
+    worker: Worker, process: subprocess.Popen[bytes], status: int, left: bool
+) -> None:
+    worker.state("active", process.pid)
+    failed = {"ReloadResult": "exit-code", "ExecReload": f"{{ ; code=exited ; status={status} }}"}
+    worker.state("active", process.pid, **failed)
+    answer = worker.run("reloaded")
+    if left:
+        assert answer["units"][UNIT]["left"] is True
+        assert answer.get("failed", False) is False
+    else:
+        assert answer["failure"]["reason"] == "no new process took over; the former one goes on"
+        assert answer["failure"]["journal"] == JOURNAL
 
 
 # start
@@ -1153,13 +1212,15 @@ def test_a_unit_that_failed_while_it_was_removed_is_forgotten(
 # Documentation
 
 
-@pytest.mark.parametrize("name", ["channels_units", "channels_roll"])
+@pytest.mark.parametrize(
+    "name", ["channels_units", "channels_roll", "channels_proof", "channels_retired"]
+)
 def test_every_option_is_documented_as_it_is_taken(name: str) -> None:
     own_module_utils()
     documented = yaml.safe_load(
         runpy.run_path(str(ROOT / "plugins" / "modules" / f"{name}.py"))["DOCUMENTATION"]
     )["options"]
-    kind = "modules" if name == "channels_units" else "action"
+    kind = "modules" if name in ("channels_units", "channels_retired") else "action"
     spec = runpy.run_path(str(ROOT / "plugins" / kind / f"{name}.py"))["ARGUMENT_SPEC"]
     assert comparable(documented, "suboptions") == comparable(spec, "options")
 

@@ -98,6 +98,103 @@ def test_who_is_stopped_does_not_fail_by_its_end() -> None:
     assert seen.arrived
 
 
+# A new process beside the former one
+
+RELOADING = core.Status("reloading", process=7, last_process=7, revision="old")
+FAILED = {"reload_failed": True, "reload_status": 1}
+
+
+def reloaded(*units: Any) -> Any:
+    return watch(*units, state="reloaded", reloaded={"web"}, former={"web": 7})
+
+
+def test_the_former_process_goes_on_until_the_new_one_takes_over() -> None:
+    seen = reloaded()
+    web = seen.progress["web"]
+    for now, status in enumerate((core.Status("active", 7, "old", queued=True), RELOADING)):
+        seen.shown({"web": status}, float(now))
+        assert phase(web) == "starting"
+        assert seen.live_due(float(now)) == [], "it does not drain"
+        assert not seen.is_over(float(now))
+    seen.shown({"web": NEW}, 2.0)
+    seen.heard_ready(web, True, "", 2.1)
+    assert phase(web) == "ready"
+    assert seen.is_over(2.1)
+
+
+def test_a_reload_that_failed_is_a_failure_and_the_former_process_goes_on() -> None:
+    seen = reloaded()
+    seen.shown({"web": core.Status("active", 7, "old", last_process=7, **FAILED)}, 1.0)
+    assert phase(seen.progress["web"]) == "failed"
+    assert seen.progress["web"].reason == "no new process took over; the former one goes on"
+    assert seen.is_over(1.0)
+
+
+def test_an_earlier_reload_that_failed_is_none_of_this_one() -> None:
+    seen = reloaded()
+    seen.shown({"web": core.Status("active", 7, "old", queued=True, **FAILED)}, 0.0)
+    assert phase(seen.progress["web"]) == "starting"
+    # systemd has heard that the reload ended, and not yet who is the main process.
+    seen.shown({"web": core.Status("active", 7, "old")}, 1.0)
+    assert phase(seen.progress["web"]) == "starting"
+    assert not seen.is_over(1.0)
+
+
+def test_a_process_that_cannot_be_replaced_is_no_failure_and_not_waited_for() -> None:
+    seen = reloaded()
+    left = {**FAILED, "reload_status": core.CANNOT_BE_REPLACED}
+    seen.shown({"web": core.Status("active", 7, "old", **left)}, 1.0)
+    assert seen.failed is None
+    assert seen.progress["web"].is_left
+    assert seen.is_over(1.0)
+
+
+def test_workers_are_reloaded_and_what_answers_nobody_is_restarted() -> None:
+    right = core.Unit("right", "right", revision="old", url="http://10.0.0.10:8002")
+    made = core.plan(
+        core.State.RELOADED, [WEB, CELERY, right], dict.fromkeys(["web", "celery", "right"], OLD)
+    )
+    assert (made.replace, made.restart, made.start) == (["web"], ["celery"], [])
+    assert made.touched == {"web", "celery"}
+    assert made.reload
+
+
+def test_systemd_forgets_the_restarts_of_before_a_reload() -> None:
+    """Else the new process is blamed for them."""
+    restarted = core.Status("active", 7, "old", restarts=2)
+    assert core.plan(core.State.RELOADED, [WEB], {"web": restarted}).recount == ["web"]
+
+
+@pytest.mark.parametrize(
+    ("shown", "status"),
+    [
+        ("{ path=/x ; argv[]=/x -- a ; pid=9 ; code=exited ; status=3 }", 3),
+        ("{ path=/x ; argv[]=/x ; pid=0 ; code=(null) ; status=0/0 }", 0),
+        ("", 0),
+    ],
+)
+def test_the_exit_status_of_a_reload_is_read(shown: str, status: int) -> None:
+    properties = {"ActiveState": "active", "ExecReload": shown, "ReloadResult": "exit-code"}
+    found = core.Status.from_properties(properties)
+    assert (found.reload_failed, found.reload_status) == (True, status)
+
+
+@pytest.mark.parametrize(
+    ("limit", "current", "left"),
+    [
+        ("infinity", "100", None),
+        ("1000", "400", 600),
+        ("1000", "1200", 0),
+        ("1000", "[not set]", None),
+    ],
+)
+def test_what_a_unit_may_still_take_follows_from_its_limit(
+    limit: str, current: str, left: int | None
+) -> None:
+    shown = {"ActiveState": "active", "MemoryMax": limit, "MemoryCurrent": current}
+    assert core.Status.from_properties(shown).memory_left == left
+
+
 # The intervals
 
 

@@ -58,6 +58,7 @@ BAD: dict[str, list[Any]] = {
     "channels_memory_high": ["600", "50%"],
     "channels_memory_max": ["lots", "1.5G"],
     "channels_drain_window": [0, 3601],
+    "channels_roll_limit": [0, "0%"],
     "channels_environment": [{"A-NAME": SECRET}, {"PYTHONPATH": SECRET}],
     "channels_extras": [["-prod"], ["two words"]],
     # The second one is a file of tasks here, and not where the roll looks for it.

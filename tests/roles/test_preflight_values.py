@@ -33,6 +33,7 @@ from django.http.request import split_domain_port, validate_host
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from kombu.utils.url import parse_url
+from plugins.filter.waves import roll_limit
 from plugins.test.values import REDIS_UNITS
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -464,6 +465,9 @@ MADE: dict[str, st.SearchStrategy[Any]] = {
     "channels_memory_high": memories,
     "channels_memory_max": memories,
     "channels_drain_window": numbers(1, 3600),
+    "channels_roll_limit": numbers(1, 99999)
+    | st.integers(-1, 120).map("{}%".format)
+    | st.sampled_from(["1.5%", "%", "20 %", "all", "1.5", True, None, ""]),
     "channels_environment": mappings(
         st.sampled_from(["A", "_a1", "1A", "A-B", "PYTHONPATH", "MAINPID", "A B", ""]) | texts,
         texts | st.sampled_from([5, 1.5, True, None, [], "x" * 131000, "x" * 131073]),
@@ -1558,6 +1562,14 @@ def test_patterns_that_pass_are_read_one_by_one(house: House) -> None:
 def test_a_number_for_a_module_is_a_number(house: House, name: str) -> None:
     for value in each(judged(house, name).passed):
         assert type(value) is int
+
+
+def test_a_limit_that_passes_is_a_number_of_workers(house: House) -> None:
+    values = judged(house, "channels_roll_limit")
+    assert {1, 20, 4} <= {roll_limit(value, 20) for value in [*each(values.passed), "100%", "20%"]}
+    assert all(roll_limit(value, 20) >= 1 for value in each(values.passed))
+    for value in ("1.5%", "%", "all", None, True):
+        assert house.problems("app1", "channels_roll_limit", channels_roll_limit=value), value
 
 
 def test_a_file_of_a_package_holds_what_passes(house: House) -> None:

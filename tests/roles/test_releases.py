@@ -11,9 +11,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from plugins.module_utils.channels_releases import Layout, Lock, ReleaseError, Releases
 
-from .house import Tree
+from .house import Tree, own_module_utils
+
+own_module_utils()
+
+from plugins.module_utils.channels_releases import (  # noqa: E402
+    Layout,
+    Lock,
+    ReleaseError,
+    Releases,
+)
 
 A, B, C, D, E, F = (digit * 12 for digit in "abcdef")
 ADA = {"who": "ada@desk", "what": "deploy v1.2", "run": "desk:1:1"}
@@ -332,6 +340,25 @@ def test_what_runs_is_asked_of_the_processes(host: Host) -> None:
     found = {each["release"]: each["runs"] for each in host.list()}
 
     assert found == {A: ["web@8001", "web@8002"], B: ["celery"]}
+
+
+def test_processes_that_were_replaced_run_their_release_until_they_end(host: Host) -> None:
+    """Its files are not removed, and make releases shows who is left."""
+    control = host.root / "run" / "channels-web" / "8001"
+    control.mkdir(parents=True)
+    for release in (A, B, C):
+        host.install(release, deployed=100)
+    host.make_current(B)
+    host.serve("channels-web@8002", f"{A}-01234567")
+    former = host.processes[-1].pid
+    (host.root / "units").unlink()
+    host.serve("channels-web@8001", f"{B}-01234567")
+    for pid in (former, host.processes[-1].pid):
+        (control / f"{pid}.sock").touch()
+    found = {each["release"]: each["runs"] for each in host.list()}
+    assert found == {A: ["web@8001 (retired)"], B: ["web@8001"], C: []}
+    host.prune(1)
+    assert {each["release"] for each in host.list()} == {A, B}
 
 
 def test_a_host_without_releases_has_an_empty_list(host: Host) -> None:

@@ -46,11 +46,17 @@ class ActionModule(ActionBase):
         told = [f"{NAME} {host}", arguments.get("state", ""), *(unit[9:-8] for unit in units)]
         if "number" in arguments:
             told.append(f"{arguments['number']}/{arguments['total']}")
-            proof = arguments.get("proof", [])
-            workers = [word[9:].split("=")[0] for word in proof if word.startswith("--worker=")]
-            long = [*arguments.get("canary_proof", []), "--hold=0"]
-            assert not proof or proof == long, "the short proof is the long one, but for its hold"
-            told.append(f"proving {' '.join(workers)}" if workers else "")
+        proof = arguments.get("proof", [])
+        workers = [word[9:].split("=")[0] for word in proof if word.startswith("--worker=")]
+        touched = [word[10:] for word in proof if word.startswith("--touched=")]
+        if NAME == "channels_roll" and proof:
+            short = [word for word in proof if not word.startswith("--touched=")]
+            long = [*arguments["canary_proof"], "--hold=0"]
+            assert short == long, "the short proof is the long one, but for its hold"
+        told.append(f"proving {' '.join(workers)}" if workers else "")
+        told.append(f"from and to {' '.join(touched)}" if touched else "")
+        if NAME == "channels_proof":
+            told.append(f"after {arguments.get('seconds', 0)} s")
         if NAME == "record_systemd":
             told += [str(arguments.get(name, "")) for name in ("name", "enabled")]
         if NAME == "record_copy":
@@ -66,20 +72,26 @@ class ActionModule(ActionBase):
         known = json.loads(os.environ["KNOWN"])[host]
         if NAME == "channels_lock":
             told += [arguments.get("release", ""), arguments.get("result", "")]
+        if arguments.get("idle_only"):
+            told[0] = f"idle {host}"
         with Path(os.environ["RECORD"]).open("a") as record:
             record.write(" ".join(filter(None, told)) + "\\n")
         if NAME == "channels_lock":
             refused = arguments["state"] == "present" and known["locked"]
             said = {"msg": "Locked by ann."} if refused else {}
             return {**result, **said, "refused": refused, "owner": {"who": "ada@desk"}}
-        wrong = known["wrong"].get(NAME + (" proved" if "proof" in arguments else ""))
+        wrong = known["wrong"].get(NAME + (" wave" if "number" in arguments else ""))
         wrong = wrong or known["wrong"].get(f"{NAME} {arguments.get('state')}")
         if wrong:
             return {**result, "failed": True, "msg": wrong}
         # What a roll of this host has restarted runs the new release, until it is put back.
         record = Path(os.environ["RECORD"]).read_text().splitlines()
         rolls = [line for line in record if line.startswith("channels_roll")]
-        own = [line for line in rolls if line.split()[1] == host]
+        own = [
+            line
+            for line in rolls
+            if line.split()[1] == host and line.split()[2] not in ("drained", "removed")
+        ]
         touched = bool(own) and "/" in own[-1]
         looked = {}
         for unit in arguments.get("units", []):
@@ -88,13 +100,22 @@ class ActionModule(ActionBase):
                 revision = "bbbbbbbbbbbb-rolled" if touched else told["revision"]
                 right = told["up_to_date"] or revision == unit.get("revision")
                 looked[unit["name"]] = {**told, "revision": revision, "up_to_date": right}
+                if touched and " reloaded " in own[-1] and told.get("replaceable"):
+                    looked[unit["name"]]["retired"] = [told["process"]]
                 if rolls and known["outage"]:
                     looked[unit["name"]] |= {"ready": False, "reason": "answers 503"}
                 if own:
                     looked[unit["name"]] |= {"process": 5678}
         if NAME == "channels_servers":
             return {**result, "silent": known["silent"]}
-        return {**result, "changed": arguments.get("state") != "gathered", "units": looked}
+        if NAME == "channels_roll" and arguments.get("state") == "resumed":
+            resumed = [unit["name"] for unit in arguments["units"]]
+            return {**result, "changed": True, "resumed": resumed, "lost": []}
+        changed = arguments.get("state") != "gathered"
+        told = {"units": looked, "seconds": 3.5, "memory_available": 10_000}
+        if arguments.get("idle_only"):
+            told["busy"] = [unit["name"] for unit in arguments["units"]]
+        return {**result, "changed": changed, **told}
 """
 UNIT = "unit of {{ channels_release.id | default('none') }}\n"
 PROGRAM = """#!/bin/sh
@@ -121,6 +142,13 @@ def unit(active: bool = True, revision: str = "", right: bool = False, ready: bo
 
 
 RUNS = dict.fromkeys(UNITS, unit(revision=f"{OLD}-01234567"))
+# Workers whose new process can be started beside the running one.
+MODERN = {
+    name: {**told, "replaceable": True, "memory": 100, "memory_left": None, "retired": []}
+    if "web" in name
+    else told
+    for name, told in RUNS.items()
+}
 RIGHT = dict.fromkeys(UNITS, unit(revision=f"{NEW}-01234567", right=True))
 SICK = dict.fromkeys(UNITS, unit(revision=f"{OLD}-01234567", ready=False))
 NOTHING = dict.fromkeys(UNITS, unit(active=False))
@@ -211,6 +239,30 @@ CASES = {
         RIGHT,
         variables={"deploy_restart": "true", "channels_canary_seconds": 0},
     ),
+    "beside": Case([imported("rollout")], MODERN, MODERN),
+    "beside and bad": Case(
+        [imported("rollout")],
+        MODERN,
+        MODERN,
+        wrong={"app2": {"channels_roll wave": "3/4 app2:8001 failed: no new process took over"}},
+    ),
+    "beside and not proved": Case(
+        [imported("rollout")],
+        MODERN,
+        MODERN,
+        wrong={"app1": {"channels_proof": "wave 2/4, 1 workers failed: not proved"}},
+    ),
+    "interrupted in the drain": Case(
+        [imported("rollout")],
+        {**RIGHT, WEB: {**RIGHT[WEB], "retired": [99]}},
+        RIGHT,
+    ),
+    "not drained": Case(
+        [imported("rollout")],
+        MODERN,
+        MODERN,
+        wrong={"app1": {"channels_roll drained": "app1:8001 is not drained"}},
+    ),
     "wider": Case([imported("rollout")], {**RIGHT, WEB: unit(active=False)}, RIGHT),
     "drained": Case([imported("rollout")], NOTHING, facts={"app1": {"drained": True}}),
     "sick": Case([imported("rollout")], {**SICK, WEB: RUNS[WEB]}, SICK),
@@ -218,7 +270,7 @@ CASES = {
         [imported("rollout")],
         wrong={
             "app1": {
-                "channels_roll proved": "1/6 app1:8001 failed: messages are not delivered",
+                "channels_roll wave": "1/6 app1:8001 failed: messages are not delivered",
                 "channels_roll": "the former one does not start",
             },
         },
@@ -226,32 +278,32 @@ CASES = {
     "bad and wider": Case(
         [imported("rollout")],
         {**RUNS, WEB: unit(active=False)},
-        wrong={"app1": {"channels_roll proved": "1/5 app1:8002 failed: not delivered"}},
+        wrong={"app1": {"channels_roll wave": "1/5 app1:8002 failed: not delivered"}},
     ),
     "silent before": Case([imported("rollout")], SICK, SICK, silent=("channel layer: refused",)),
     "silent and ready": Case([imported("rollout")], silent=("database: refused",)),
     "silent in the roll": Case(
         [imported("rollout")],
         silent=("channel layer: refused",),
-        wrong={"app1": {"channels_roll proved": "1/6 app1:8001 is not ready"}},
+        wrong={"app1": {"channels_roll wave": "1/6 app1:8001 is not ready"}},
     ),
     "outage in the roll": Case(
         [imported("rollout")],
         outage=True,
-        wrong={"app1": {"channels_roll proved": "1/6 app1:8001 is not ready"}},
+        wrong={"app1": {"channels_roll wave": "1/6 app1:8001 is not ready"}},
     ),
     "sick and bad": Case(
         [imported("rollout")],
         SICK,
         SICK,
-        wrong={"app1": {"channels_roll proved": "1/6 app1:8001 is not ready"}},
+        wrong={"app1": {"channels_roll wave": "1/6 app1:8001 is not ready"}},
     ),
     "put back": Case(
         [imported("rollout")],
         {**RUNS, CELERY: unit(active=False)},
         {**NOTHING},
         facts={"app2": {"drained": True}},
-        wrong={"app1": {"channels_roll proved": "1/2 app1:8001 is not ready"}},
+        wrong={"app1": {"channels_roll wave": "1/2 app1:8001 is not ready"}},
     ),
     "mended": Case(
         [imported("select_release"), SAY],
@@ -414,6 +466,7 @@ class Done:
 # What would touch a host.
 OWN_PLUGINS = (
     "channels_lock",
+    "channels_proof",
     "channels_release",
     "channels_release_info",
     "channels_roll",
@@ -601,16 +654,92 @@ def test_where_nothing_runs_all_start_at_once_and_are_proved(cases: dict[str, Do
     assert done.record[-1].startswith("channels-prove")
 
 
-def test_hosts_are_rolled_one_after_the_other_and_numbered_through(cases: dict[str, Done]) -> None:
+ALL = f"proving {' '.join(EVERY)}"
+
+
+def rolled(done: Done) -> list[str]:
+    """What was done in the waves and after them, without what was looked at."""
+    return [
+        line
+        for line in done.of("channels_roll", "channels_proof", "channels_units")
+        if " gathered " not in line
+    ]
+
+
+def test_workers_are_rolled_in_waves_and_each_is_proved(cases: dict[str, Done]) -> None:
+    """From and to what it touched; every pair once, at the end."""
     done = cases["restart"]
     assert done.run.code == 0, done.run.output
-    every = " ".join(EVERY)
-    assert done.of("channels_roll") == [
-        f"channels_roll app1 {UNITS_SAID} 1/6 proving {every}",
-        f"channels_roll app2 {UNITS_SAID} 4/6 proving {every}",
+    assert rolled(done) == [
+        f"channels_roll app1 restarted web@8001 1/4 {ALL} from and to app1:8001",
+        "channels_roll app1 restarted web@8002 process-celery 2/4",
+        f"channels_proof app1 {ALL} from and to app1:8002 after 3.5 s",
+        "channels_roll app2 restarted web@8001 process-celery 3/4",
+        f"channels_proof app1 {ALL} from and to app2:8001 after 3.5 s",
+        "channels_roll app2 restarted web@8002 4/4",
+        f"channels_proof app1 {ALL} from and to app2:8002 after 3.5 s",
+        *sorted(f"channels_units {host} watched process-celery" for host in HOSTS),
+        f"channels_proof app1 {ALL} after 0 s",
+        *sorted(f"channels_roll {host} drained web@8001 web@8002" for host in HOSTS),
     ]
-    # Each worker was proved, the last one last.
+    # The long one was made beside the canary.
     assert proofs(done) == []
+    assert switched(done) == dict.fromkeys(HOSTS, NEW)
+
+
+def test_new_processes_start_beside_the_former_ones_and_these_drain_last(
+    cases: dict[str, Done],
+) -> None:
+    done = cases["beside"]
+    assert done.run.code == 0, done.run.output
+    waves = [line for line in done.of("channels_roll") if "/4" in line]
+    assert [line.split()[2] for line in waves] == ["reloaded"] * 4
+    recorded = [done.record.index(line) for line in done.record if " recorded " in line]
+    drained = [done.record.index(line) for line in done.of("channels_roll") if " drained " in line]
+    assert len(drained) == len(HOSTS)
+    assert max(recorded) < min(drained), "what is interrupted in the drain is deployed"
+
+
+@pytest.mark.parametrize("name", ["beside and bad", "beside and not proved"])
+def test_after_a_wave_that_failed_the_former_processes_get_their_ports_back(
+    cases: dict[str, Done], name: str
+) -> None:
+    done = cases[name]
+    assert done.run.code != 0
+    touched = {"beside and bad": ["app1", "app2"], "beside and not proved": ["app1"]}[name]
+    failed = [line for line in done.of("channels_roll") if "/4" in line][-1]
+    after = done.record[done.record.index(failed) + 1 :]
+    assert sorted(line for line in after if line.startswith("channels_roll ")) == sorted(
+        line
+        for host in touched
+        for line in (
+            f"channels_roll {host} resumed web@8001 web@8002",
+            f"channels_roll {host} process-celery",
+        )
+    )
+    # systemd would start the new release if a process ended.
+    assert [line for line in after if line.startswith("record_systemd")] == [
+        f"record_systemd {host}" for host in touched
+    ]
+    assert not [line for line in after if " drained " in line], "of before the roll, nobody"
+    assert {f"channels_release {host} current {OLD}" for host in HOSTS} <= set(after)
+    assert len([line for line in after if " bad " in line]) == len(HOSTS)
+
+
+def test_the_next_run_drains_what_an_interrupted_one_has_left(cases: dict[str, Done]) -> None:
+    done = cases["interrupted in the drain"]
+    assert done.run.code == 0, done.run.output
+    assert rolled(done) == ["channels_roll app1 drained web@8001"]
+
+
+def test_a_process_that_does_not_drain_is_reported_and_nothing_put_back(
+    cases: dict[str, Done],
+) -> None:
+    done = cases["not drained"]
+    assert done.run.code != 0
+    assert "app1:8001 is not drained" in done.run.output
+    assert "channels_roll app2 drained web@8001 web@8002" in done.record
+    assert len([line for line in done.record if " recorded " in line]) == len(HOSTS)
     assert switched(done) == dict.fromkeys(HOSTS, NEW)
 
 
@@ -640,8 +769,10 @@ def test_a_host_that_is_drained_gets_the_release_and_starts_nothing(
     assert done.run.code == 0, done.run.output
     assert not [line for line in done.of("channels_units") if " started " in line]
     assert switched(done) == dict.fromkeys(HOSTS, NEW)
-    assert done.of("channels_roll") == [
-        f"channels_roll app2 {UNITS_SAID} 1/3 proving app2:8001 app2:8002"
+    assert done.of("channels_roll")[:2] == [
+        "channels_roll app2 restarted web@8001 1/2 proving app2:8001 app2:8002"
+        " from and to app2:8001",
+        "channels_roll app2 restarted web@8002 process-celery 2/2",
     ]
 
 
@@ -651,10 +782,13 @@ def test_a_worker_that_was_not_ready_is_proved_when_the_roll_has_come_to_it(
     """Else no release could be brought that mends workers: the first proof would be of all."""
     done = cases["sick"]
     assert done.run.code == 0, done.run.output
-    # The action adds those that it rolls.
-    assert done.of("channels_roll") == [
-        f"channels_roll app1 {UNITS_SAID} 1/6 proving app1:8001",
-        f"channels_roll app2 {UNITS_SAID} 4/6 proving app1:8001 app1:8002",
+    assert [line for line in rolled(done) if "from and to" in line] == [
+        "channels_roll app1 restarted web@8001 1/4 proving app1:8001 from and to app1:8001",
+        *[
+            f"channels_proof app1 proving {' '.join(EVERY[:last])} from and to {EVERY[last - 1]}"
+            " after 3.5 s"
+            for last in (2, 3, 4)
+        ],
     ]
 
 
@@ -662,7 +796,9 @@ def test_after_a_gate_has_failed_every_host_is_put_back(cases: dict[str, Done]) 
     """Even where the first one cannot be; and none is touched anew."""
     done = cases["bad"]
     assert done.run.code != 0
-    failed = done.record.index(f"channels_roll app1 {UNITS_SAID} 1/6 proving {' '.join(EVERY)}")
+    failed = done.record.index(
+        f"channels_roll app1 restarted web@8001 1/4 {ALL} from and to app1:8001"
+    )
     restored = done.record[failed + 1 :]
     assert sorted(line for line in restored if line.startswith("record_copy")) == [
         f"record_copy {host} unit of {OLD}" for host in HOSTS

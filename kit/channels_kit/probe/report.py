@@ -73,10 +73,7 @@ def _matrix(part: Part, *, colour: bool) -> list[str]:
             f"{part.name}: what each worker received from the {len(names)} workers",
             *(f"  {name:>{width}}  {_count(by_receiver[name], colour=colour)}" for name in names),
         ]
-    rows = [
-        [name, *(_cell(cells.get((name, receiver))) for receiver in names)]
-        for name in names
-    ]
+    rows = [[name, *(_cell(cells.get((name, receiver))) for receiver in names)] for name in names]
     widths = [max(map(len, column)) for column in zip(["", *names], *rows, strict=True)]
     lines = [f"{part.name}: from the worker on the left to the worker above"]
     for row in [["", *names], *rows]:

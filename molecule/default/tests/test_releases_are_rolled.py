@@ -1,4 +1,4 @@
-"""A deploy, and back: the same bytes everywhere, one worker after the other, the lock, the log."""
+"""A deploy, and back: the same bytes everywhere, worker by worker, the lock, the log."""
 
 import json
 from pathlib import Path
@@ -19,8 +19,11 @@ def test_a_release_goes_out_and_comes_back(cluster: Cluster, application: Path) 
     assert out.rc == 0, out.output
     (after,) = cluster.running()
     assert after != before
-    for index, worker in enumerate(cluster.workers):
-        assert f"{worker.name} proved in" in out.output, index
+    # The canary, three waves, and every pair at the end.
+    for worker in cluster.workers:
+        assert f"pairs from and to {worker.name})" in out.output
+    assert "every worker: " in out.output
+    assert "  rolled in " in out.output
     assert cluster.prove().rc == 0
 
     back = cluster.deploy("rollback")
