@@ -110,6 +110,8 @@ class Rooms:
         self.cuts_before: set[int] = set()
         # How often a message is refused before it is taken, by the same.
         self.refuses: Counter[int] = Counter()
+        # How many sockets that came back are cut once they have heard their history.
+        self.cuts_back = 0
         # Messages that are neither stored nor refused, by the same.
         self.swallows: set[int] = set()
         # What one socket is told in the place of a message's name.
@@ -160,6 +162,12 @@ class Rooms:
         page = self._page(number, room, first + 1, newest)
         await tell(connection, "history", [page, newest, self.worker(number)])
         await tell(connection, "other", None)
+        if known >= 0 and self.cuts_back:
+            self.cuts_back -= 1
+            # Answered when it has heard all before it.
+            await (await connection.ping())
+            connection.transport.abort()
+            return
         self._sockets.append((number, room, connection))
         position = asyncio.create_task(self._tell_position(connection, room))
         try:
