@@ -112,10 +112,10 @@ lock_cluster() {
     printf '%s\n' "$$" >"$file"
 }
 
-# say_when_interrupted LINE ...: the lines to print after Ctrl-C, when the running command has ended.
+# say_when_interrupted LINE ...: the lines to print after Ctrl-C, when the running commands have ended.
 say_when_interrupted() {
     interrupted=("$@")
-    trap 'printf "\n"; stop_with 130 "${interrupted[@]}"' INT
+    trap 'printf "\n"; end_beside; stop_with 130 "${interrupted[@]}"' INT
 }
 
 stop_with() {
@@ -146,4 +146,50 @@ phase() {
         printf '== %s: FAILED after %s s\n' "$name" "$seconds" >&2
     fi
     return "$status"
+}
+
+# beside NAME COMMAND ...: starts a phase that runs beside the next ones, with a low priority: it takes the
+# processor time that they leave. Prints its result when it ends; join_beside prints its output. One at a
+# time. It ends with the script.
+beside_process='' beside_log=''
+beside() {
+    beside_log=$(mktemp)
+    trap end_beside EXIT
+    printf '== %s: runs beside the next phase\n' "$1"
+    # A process group of its own: it is ended with all that it has started.
+    set -m
+    (
+        # Not where this shell reports the end of its jobs.
+        set +m
+        renice --priority 10 --pid "$BASHPID" >/dev/null
+        trap 'tail -n 1 "$beside_log"' EXIT
+        phase "$@" >"$beside_log" 2>&1
+    ) </dev/null &
+    set +m
+    beside_process=$!
+}
+
+# join_beside: waits for the phase that runs beside, prints its output, and returns its status.
+join_beside() {
+    local status=0
+    wait "$beside_process" || status=$?
+    beside_process=
+    print_beside
+    return "$status"
+}
+
+print_beside() {
+    [ -z "$beside_log" ] || cat "$beside_log"
+    rm -f "$beside_log"
+    beside_log=
+}
+
+# end_beside: interrupts the phase that runs beside, if any, and prints its output.
+end_beside() {
+    if [ -n "$beside_process" ]; then
+        kill -INT -- "-$beside_process" 2>/dev/null || true
+        wait "$beside_process" || true
+        beside_process=
+    fi
+    print_beside
 }

@@ -366,6 +366,70 @@ def test_one_rehearsal_at_a_time(checkout: Checkout) -> None:
     assert interrupt(first)[0] == 130
 
 
+# make test
+
+# Notes that it runs, and ends when another one has run.
+MEETS = """#!/bin/sh
+echo "{name}" >> "{calls}"
+for _ in $(seq 500); do
+    if grep -q "^{other}" "{calls}"; then break; fi
+    sleep 0.02
+done
+grep -q "^{other}" "{calls}" || exit 9
+echo "{name} ends"
+exit {status}
+"""
+
+
+@pytest.fixture
+def tests_of(checkout: Checkout) -> Checkout:
+    """A checkout whose linters and tests are fakes; those of pytest and Molecule are to be made."""
+    bin_ = checkout.directory / ".venv" / "bin"
+    for name in ("ruff", "mypy", "yamllint", "ansible-lint", "node", "python"):
+        checkout.program(bin_ / name, "#!/bin/sh\n")
+    for name in ("bootstrap", "staging/make-image"):
+        checkout.program(checkout.directory / "scripts" / name, "#!/bin/sh\n")
+    checkout.program(checkout.directory / "scripts/with-services", "#!/bin/sh\n")
+    return checkout
+
+
+@pytest.mark.parametrize(("fast", "hosts"), [(0, 0), (1, 0), (0, 1)])
+def test_make_test_runs_both_kinds_of_tests_at_once_and_fails_with_either(
+    tests_of: Checkout, fast: int, hosts: int
+) -> None:
+    both = {"pytest": ("molecule", fast), "molecule": ("pytest", hosts)}
+    for name, (other, status) in both.items():
+        told = {"name": name, "other": other, "status": status, "calls": tests_of.calls_file}
+        tests_of.program(tests_of.directory / ".venv/bin" / name, MEETS.format(**told))
+    result = tests_of.run("scripts/test", "all")
+    assert result.returncode == (fast or hosts), result.stdout
+    assert ("Passed in" in result.stdout) is (not fast and not hosts)
+    assert {"pytest", "molecule"} <= set(tests_of.calls())
+    # What ran beside is told of as a whole, behind what it ran beside.
+    lines = result.stdout.splitlines()
+    end = lines.index("pytest ends")
+    assert lines[end - 1] == "== 4/5 Fast tests"
+    assert lines.index("molecule ends") < end
+    said = "FAILED after" if fast else "done in"
+    if not hosts:
+        assert f"== 4/5 Fast tests: {said}" in lines[end + 1]
+
+
+def test_make_test_ends_both_kinds_of_tests_on_ctrl_c(tests_of: Checkout) -> None:
+    for name in ("pytest", "molecule"):
+        blocked = tests_of.directory / f"blocked-{name}"
+        blocked.touch()
+        told = {"name": name, "calls": tests_of.calls_file, "blocked": blocked}
+        tests_of.program(tests_of.directory / ".venv/bin" / name, BLOCKS.format(**told))
+    process = tests_of.start("scripts/test", "all")
+    for name in ("pytest", "molecule"):
+        tests_of.wait_for(name)
+    code, output = interrupt(process)
+    assert code == 130
+    assert output.endswith("The next make test also removes them.\n")
+    assert {"pytest interrupted", "molecule interrupted"} <= set(tests_of.calls())
+
+
 # Whose host it is
 
 
