@@ -148,9 +148,8 @@ phase() {
     return "$status"
 }
 
-# beside NAME COMMAND ...: starts a phase that runs beside the next ones, with a low priority: it takes the
-# processor time that they leave. Prints its result when it ends; join_beside prints its output. One at a
-# time. It ends with the script.
+# beside NAME COMMAND ...: starts a phase that runs beside the next one. Prints its result when it ends;
+# join_beside prints its output. One at a time. It ends with the script.
 beside_process='' beside_log=''
 beside() {
     beside_log=$(mktemp)
@@ -161,7 +160,6 @@ beside() {
     (
         # Not where this shell reports the end of its jobs.
         set +m
-        renice --priority 10 --pid "$BASHPID" >/dev/null
         trap 'tail -n 1 "$beside_log"' EXIT
         phase "$@" >"$beside_log" 2>&1
     ) </dev/null &

@@ -41,7 +41,7 @@ class Socket:
 
     async def event(self) -> dict[str, Any]:
         """Return the server's next event."""
-        event: dict[str, Any] = await self._application.receive_output(timeout=2)
+        event: dict[str, Any] = await self._application.receive_output(timeout=30)
         return event
 
     async def send(self, frame: str | bytes) -> None:

@@ -1,4 +1,4 @@
-"""Makes Ansible's Python collect garbage less often: a run of the tests is short, and forks a lot."""
+"""Makes Python collect garbage less often: Ansible's runs in the tests are short and fork a lot."""
 
 import gc
 
