@@ -2,7 +2,7 @@ from collections.abc import Iterator
 from itertools import product
 
 import pytest
-from harness.cluster import Cluster
+from harness.cluster import Cluster, Proof
 
 LAYER = "redis-server@layer.service"
 PARTS = ("directly", "through the edge")
@@ -22,9 +22,15 @@ def cluster_without_layer(cluster: Cluster) -> Iterator[Cluster]:
     cluster.wait_until_ready()
 
 
+@pytest.fixture(scope="module")
+def proof(cluster: Cluster) -> Proof:
+    return cluster.prove(hold=10)
+
+
 @pytest.mark.parametrize("part", PARTS)
-def test_what_any_worker_sends_arrives_on_every_worker(cluster: Cluster, part: str) -> None:
-    proof = cluster.prove(hold=10)
+def test_what_any_worker_sends_arrives_on_every_worker(
+    cluster: Cluster, proof: Proof, part: str
+) -> None:
     assert proof.rc == 0, proof.text
     assert proof.report["proved"] == ["wires", "pages", "sockets"]
     assert proof.proved(part) == every_pair(cluster)

@@ -5,6 +5,8 @@ and started before the address that it listens on is there.
 """
 
 import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
@@ -39,10 +41,14 @@ BROKER = Service("data1", "redis-server@broker.service", "redis_broker_port")
 DATABASE = Service("data1", "postgresql@*-main.service", "postgres_port")
 BACKGROUND = Service("app1", "channels-process-thumbnails.service")
 CELERY = Service("app1", "channels-process-celery.service")
-SERVICES = [EDGE, LAYER, BROKER, DATABASE, BACKGROUND, CELERY]
 WITH_AN_ADDRESS = [LAYER, BROKER, DATABASE]
 
-every_service = pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.unit)
+# Killed at once: of these, none ends or waits because another one is away.
+TOGETHER = [[EDGE, DATABASE, LAYER, CELERY], [BROKER, BACKGROUND]]
+
+together = pytest.mark.parametrize(
+    "services", TOGETHER, ids=lambda services: " ".join(service.unit for service in services)
+)
 
 # Prints the status of a page; the name that is asked for is none of the cluster's.
 ASK = """\
@@ -144,28 +150,42 @@ def kill(cluster: Cluster, service: Service, unit: str, who: str) -> None:
     )
 
 
+def at_once(services: list[Service], prove: Callable[[Service], None]) -> None:
+    """Prove something of each service, all at once; fail with what was wrong with any."""
+    with ThreadPoolExecutor(len(services)) as pool:
+        proofs = {service: pool.submit(prove, service) for service in services}
+    wrong = {service.unit: proof.exception() for service, proof in proofs.items()}
+    assert not {unit: error for unit, error in wrong.items() if error}
+
+
 # Killed
 
 
-@every_service
 @pytest.mark.parametrize("who", ["main", "all"])
-def test_a_killed_service_comes_back(cluster: Cluster, service: Service, who: str) -> None:
-    unit = unit_of(cluster, service)
-    before = state(cluster, service, unit)
-    assert before["SubState"] == "running", before
-    kill(cluster, service, unit, who)
-    wait_until_back(cluster, service, unit, before["MainPID"])
-    assert int(state(cluster, service, unit)["NRestarts"]) > int(before["NRestarts"])
+@together
+def test_killed_services_come_back(cluster: Cluster, services: list[Service], who: str) -> None:
+    def back(service: Service) -> None:
+        unit = unit_of(cluster, service)
+        before = state(cluster, service, unit)
+        assert before["SubState"] == "running", before
+        kill(cluster, service, unit, who)
+        wait_until_back(cluster, service, unit, before["MainPID"])
+        assert int(state(cluster, service, unit)["NRestarts"]) > int(before["NRestarts"])
+
+    at_once(services, back)
     wait_until_all_is_back(cluster)
 
 
-@every_service
-def test_systemd_never_gives_up(cluster: Cluster, service: Service) -> None:
-    unit = unit_of(cluster, service)
-    for _ in range(OFTEN):
-        former = state(cluster, service, unit)["MainPID"]
-        kill(cluster, service, unit, "all")
-        wait_until_back(cluster, service, unit, former)
+@together
+def test_systemd_never_gives_up(cluster: Cluster, services: list[Service]) -> None:
+    def back(service: Service) -> None:
+        unit = unit_of(cluster, service)
+        for _ in range(OFTEN):
+            former = state(cluster, service, unit)["MainPID"]
+            kill(cluster, service, unit, "all")
+            wait_until_back(cluster, service, unit, former)
+
+    at_once(services, back)
     wait_until_all_is_back(cluster)
 
 
