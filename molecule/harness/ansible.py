@@ -10,6 +10,13 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 
+# A roll's canary is watched for no longer than a test needs, and the long proof is as short. What a
+# test passes itself comes after it, and wins.
+BRIEFLY = ("-e", '{"channels_canary_seconds": 2}')
+
+# As long as the roles' defaults have it: for tests of what shows late.
+WATCHED = ("-e", '{"channels_canary_seconds": 12}')
+
 _TASK = re.compile(r"(?:TASK|RUNNING HANDLER) \[(?:[a-z_]+ : )?(.*)\] \*+")
 _CHANGED = re.compile(r"changed: \[([^]]+)\]")
 _RECAP = re.compile(r"(\S+)\s+: (ok=\d+ .*)")
@@ -64,12 +71,17 @@ def environment(**further: str) -> dict[str, str]:
 
 def play(inventory: Path, playbook: str, *arguments: str) -> Run:
     """Run a playbook of the repository as an operator does."""
-    return run(ROOT / "scripts" / "ansible-playbook", "-i", inventory, playbook, *arguments)
+    program = ROOT / "scripts" / "ansible-playbook"
+    return run(program, "-i", inventory, playbook, *BRIEFLY, *arguments)
 
 
 def deploy(inventory: Path, *arguments: str) -> Run:
     """Deploy, roll back or restart as an operator does, by the program behind these verbs."""
-    return run(ROOT / "scripts" / "operate", inventory, *arguments)
+    verb, further = arguments, ()
+    if "--" in arguments:
+        at = arguments.index("--")
+        verb, further = arguments[:at], arguments[at + 1 :]
+    return run(ROOT / "scripts" / "operate", inventory, *verb, "--", *BRIEFLY, *further)
 
 
 def run(*command: str | Path) -> Run:

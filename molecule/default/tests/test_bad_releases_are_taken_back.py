@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from harness.ansible import ROOT
+from harness.ansible import ROOT, WATCHED
 from harness.cluster import Cluster
 
 CRASH_AFTER_SECONDS = 5
@@ -14,6 +14,8 @@ CRASH_AFTER_SECONDS = 5
 IN_A_WORKER = "\nif 'CHANNELS_KIT_WORKER' in os.environ:\n"
 # A readiness that is not waited for longer than a test needs.
 HURRY = ["-e", '{"channels_ready_timeout": 10}']
+# These show after some seconds.
+LATE = ("crash after some seconds", "a layer that gives up while it waits")
 
 
 def append(file: str, text: str) -> Callable[[Path], None]:
@@ -129,7 +131,8 @@ def test_a_bad_release_is_taken_back(cluster: Cluster, application: Path, name: 
     assert len(before) == 1
     change(application)
 
-    run = cluster.deploy("deploy", "--", "-e", f"channels_source={application}", *HURRY)
+    watched = WATCHED if name in LATE else ()
+    run = cluster.deploy("deploy", "--", "-e", f"channels_source={application}", *HURRY, *watched)
 
     assert run.rc != 0, run.output
     assert words in run.output, run.output
