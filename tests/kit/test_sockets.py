@@ -386,8 +386,8 @@ async def test_the_proof_never_has_more_than_32_handshakes_in_hand() -> None:
     # It takes no client's.
     assert sockets.client_places.refusal(monotonic()) is None
     application.release.set()
-    for connection in waiting:
-        assert (await connection.next())["type"] == "websocket.accept"
+    for probing in waiting:
+        assert (await probing.next())["type"] == "websocket.accept"
     sockets.drain()
     for connection in [*before, *waiting]:
         await connection.end()

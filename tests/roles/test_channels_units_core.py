@@ -101,7 +101,7 @@ def test_who_is_stopped_does_not_fail_by_its_end() -> None:
 # A new process beside the former one
 
 RELOADING = core.Status("reloading", process=7, last_process=7, revision="old")
-FAILED = {"reload_failed": True, "reload_status": 1}
+FAILED: dict[str, Any] = {"reload_failed": True, "reload_status": 1}
 
 
 def reloaded(*units: Any) -> Any:
@@ -142,7 +142,7 @@ def test_an_earlier_reload_that_failed_is_none_of_this_one() -> None:
 
 def test_a_process_that_cannot_be_replaced_is_no_failure_and_not_waited_for() -> None:
     seen = reloaded()
-    left = {**FAILED, "reload_status": core.CANNOT_BE_REPLACED}
+    left: dict[str, Any] = {**FAILED, "reload_status": core.CANNOT_BE_REPLACED}
     seen.shown({"web": core.Status("active", 7, "old", **left)}, 1.0)
     assert seen.failed is None
     assert seen.progress["web"].is_left
