@@ -359,7 +359,10 @@ def test_a_reload_that_failed_says_whether_the_worker_has_to_be_restarted(
     worker: Worker, process: subprocess.Popen[bytes], status: int, left: bool
 ) -> None:
     worker.state("active", process.pid)
-    failed: dict[str, Any] = {"ReloadResult": "exit-code", "ExecReload": f"{{ ; code=exited ; status={status} }}"}
+    failed: dict[str, Any] = {
+        "ReloadResult": "exit-code",
+        "ExecReload": f"{{ ; code=exited ; status={status} }}",
+    }
     worker.state("active", process.pid, **failed)
     answer = worker.run("reloaded")
     if left:
