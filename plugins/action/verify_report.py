@@ -96,6 +96,8 @@ class ActionModule(ActionBase):
         said = "\n".join([*text[:-1], *_delivery(told, asked.get("drained") or []), text[-1]])
         return {
             **result,
+            # Shown after a success too, as a debug task shows its message.
+            "_ansible_verbose_always": True,
             "changed": False,
             "failed": report["verdict"] != "verified",
             "msg": said,

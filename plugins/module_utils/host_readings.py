@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 SECONDS = 5.0
@@ -108,8 +108,10 @@ def output_of(
     try:
         output, error_output = process.communicate(data, timeout=seconds)
     except subprocess.TimeoutExpired as error:
-        # Not waited for: a program that waits for a dead disk does not end by a signal either.
         process.kill()
+        with suppress(subprocess.TimeoutExpired):
+            # Not for longer: a program that waits for a dead disk does not end by a signal either.
+            process.wait(0.5)
         for pipe in (process.stdin, process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()

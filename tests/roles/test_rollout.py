@@ -121,7 +121,13 @@ UNIT = "unit of {{ channels_release.id | default('none') }}\n"
 PROGRAM = """#!/bin/sh
 echo "$(basename "$0") $*" >> "$RECORD"
 [ -z "${CHANNELS_CHECKS-}" ] || echo "checks $CHANNELS_CHECKS" >> "$RECORD"
-echo "Proved: wires (16 of 16 pairs)."
+case "$*" in
+*--json=-*)
+    printf '%s' '{"ok": true, "verdict": "Proved: wires (16 of 16 pairs).", "parts": [], "pages": [],'
+    printf '%s' ' "sockets": [], "strangers": {}, "behaviour": [{"name": "handshake",'
+    echo ' "subject": "edge", "status": "ok", "message": ""}]}' ;;
+*) echo "Proved: wires (16 of 16 pairs)." ;;
+esac
 case "$*" in *"$FAILS"*) exit 1 ;; esac
 """
 
@@ -1036,12 +1042,15 @@ def test_a_proof_is_made_where_workers_run_and_says_who_is_drained(
 ) -> None:
     done = cases["verify"]
     assert done.run.code == 0, done.run.output
-    assert proofs(done) == ["app2:8001 app2:8002"]
+    # The matrix, and then the edge.
+    assert proofs(done) == ["app2:8001 app2:8002"] * 2
     said = " ".join(done.run.output.split())
     assert "Delivery verified. Proved: wires (16 of 16 pairs). Drained: app1." in said
-    assert done.of("channels-prove")[0].startswith("channels-prove current --edge=http://")
+    matrix, edge = done.of("channels-prove")
+    assert matrix.startswith("channels-prove current --json=- --hold=10 --edge=http://")
+    assert edge.startswith("channels-prove current edge --json=- --idle=0 --edge=http://")
     # What the inventory names now, though no host was told.
-    (checks,) = done.of("checks")
+    (checks,) = set(done.of("checks"))
     assert json.loads(checks.removeprefix("checks ")) == {
         "pages": ["/"],
         "sockets": [{"path": "/ws/$x'/", "close": 4001}],
@@ -1049,7 +1058,7 @@ def test_a_proof_is_made_where_workers_run_and_says_who_is_drained(
     }
     # One that is not drained is to run.
     stopped = cases["verify stopped"]
-    assert proofs(stopped) == [" ".join(EVERY)]
+    assert proofs(stopped) == [" ".join(EVERY)] * 2
     assert "Drained" not in stopped.run.output
 
 
