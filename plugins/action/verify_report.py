@@ -33,7 +33,7 @@ from ansible.module_utils.verify_report import (
     unproved,
 )
 
-KEPT = 200
+KEPT = 30
 """Reports of one environment that are kept; the page shows the history of the last ones."""
 
 CLOCKS_APART = 1.0
