@@ -25,6 +25,8 @@ from .house import (
 # Expressions without braces around them.
 BARE = ("when", "that", "failed_when", "changed_when", "until")
 PREFIXES = tuple(f"{role}_" for role in ROLE_NAMES)
+READ_LATE = ("preflight", "terms", "verify")
+"""Files of meta/ with expressions that the preflight and verify evaluate."""
 READ_BY_OTHERS = {"cluster", "cluster_capacity"}
 """Private variables that inventories and other roles read."""
 
@@ -159,7 +161,7 @@ def files_of(role: str) -> list[Path]:
         if file.suffix in {".yml", ".j2"}
     ]
     assert any(file.suffix == ".yml" for file in found)
-    return [*found, *(ROLES / role / "meta" / f"{name}.yml" for name in ("preflight", "terms"))]
+    return [*found, *(ROLES / role / "meta" / f"{name}.yml" for name in READ_LATE)]
 
 
 PUBLIC = {name for role in ROLE_NAMES for name in options(role)} | {
