@@ -19,6 +19,9 @@ TEMPLATE = "verify_report.html.j2"
 TIGHTEST = 8
 """Limits that are shown at once; the others are folded."""
 
+DONE = 20
+"""Behaviour checks that are listed at once, the worst first; the others are folded."""
+
 RECENT = 10
 """Runs of the history that are listed at once; the chart shows all."""
 
@@ -85,6 +88,7 @@ def render(report: Report, runs: Sequence[Run]) -> str:
         behaviour=findings.ordered(report.behaviour),
         hosts=findings.by_host(report.checks),
         runs=list(reversed(runs)),
+        done=DONE,
         recent=RECENT,
         chart=figures.chart(runs),
     )

@@ -186,6 +186,18 @@ def test_an_empty_report_says_so_in_every_section(tmp_path: Path) -> None:
         assert words in shown.text("p")
 
 
+def test_many_behaviour_checks_are_folded_and_none_that_failed(tmp_path: Path) -> None:
+    done = [
+        {"name": f"page {n}", "subject": "app1:8001", "status": "ok", "message": ""}
+        for n in range(40)
+    ]
+    done.append({"name": "anonymous refused", "status": "failed", "message": "It was accepted."})
+    text = page(tmp_path, behaviour=done).text()
+    rows = text[text.index("What was done as a client does it: 1 failed, 40 ok.") :]
+    assert rows.index("anonymous refused") < rows.index("page 0") < rows.index("21 more")
+    assert rows.index("21 more") < rows.index("page 39")
+
+
 def test_the_tightest_limit_comes_first(tmp_path: Path) -> None:
     gib = 2**30
     checks = [
