@@ -1566,7 +1566,9 @@ def test_a_number_for_a_module_is_a_number(house: House, name: str) -> None:
 
 def test_a_limit_that_passes_is_a_number_of_workers(house: House) -> None:
     values = judged(house, "channels_roll_limit")
-    assert {1, 20, 4} <= {roll_limit(value, 20) for value in [*each(values.passed), "100%", "20%"]}
+    assert {1, 20, 4} <= {
+        roll_limit(value, 20) for value in [*each(values.passed), "1", "100%", "20%"]
+    }
     assert all(roll_limit(value, 20) >= 1 for value in each(values.passed))
     for value in ("1.5%", "%", "all", None, True):
         assert house.problems("app1", "channels_roll_limit", channels_roll_limit=value), value

@@ -61,8 +61,15 @@ BLOCKS = """#!/bin/sh
 # Before the note: whoever has read it may interrupt.
 trap 'echo "{name} interrupted" >> "{calls}"; rm -f "{blocked}"; exit 99' INT
 echo "{name} $*" >> "{calls}"
-[ -e "{blocked}" ] || exit 0
 while [ -e "{blocked}" ]; do sleep 0.02; done
+"""
+# As a run of playbooks/verify.yml ends.
+VERIFIES = """
+for argument; do
+    case $argument in
+    verify_result_file=*) printf 'verified\\nreport.json\\nVerified.\\n' > "${argument#*=}" ;;
+    esac
+done
 """
 CLUSTER = """
 import pathlib, sys
@@ -148,7 +155,9 @@ class Checkout:
             self.directory / ".venv/bin/python", f'#!/bin/sh\nexec {sys.executable} "$@"\n'
         )
         playbook = {"name": "ansible", "calls": self.calls_file, "blocked": self.blocked}
-        self.program(self.directory / "scripts/ansible-playbook", BLOCKS.format(**playbook))
+        self.program(
+            self.directory / "scripts/ansible-playbook", BLOCKS.format(**playbook) + VERIFIES
+        )
         self.program(self.programs / "docker", DOCKER.format(engine=self.engine))
         dockerd = {"python": sys.executable, "engine": self.engine, "timeout": TIMEOUT}
         self.program(self.programs / "dockerd", DOCKERD.format(**dockerd))
