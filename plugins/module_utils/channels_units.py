@@ -440,8 +440,14 @@ class Progress:
         if status.restarts and status.active and not self.on_the_way_out:
             return status.exit_reason
         new = status.last_process not in (0, self.former, self.unit.replaced_process)
-        # Where systemd is about to start it again, or still waits for ExecStartPost=.
-        if status.active_state == "activating" and not status.process and status.exit_code and new:
+        # Where systemd is about to start it again, still waits for ExecStartPost=, or ends the
+        # processes that the new one had replaced.
+        if (
+            status.active_state in ("activating", "deactivating")
+            and not status.process
+            and status.exit_code
+            and new
+        ):
             return status.exit_reason
         if status.active_state == "failed" and not status.queued and new:
             return status.exit_reason
