@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
-import json
 import multiprocessing
 import os
 import re
@@ -22,72 +21,34 @@ import resource
 import sys
 import time
 from collections import Counter
+from http import HTTPStatus
 from multiprocessing.connection import Connection
-from typing import Any, cast
+from typing import Any
 from urllib.parse import quote
-from urllib.request import ProxyHandler, Request, build_opener
 
+import chaos
 import commands
+from raw_socket import RawSocket
 from rehearse import DIRECTORY, Rehearsal, RehearsalError, cluster, docker, remove, run, timed
 
 PROCESSES = 3
 ROOM_SIZE = 50
 STOPPED = "app2"
 LEFT = "app1"
-PING, PONG = 0x9, 0xA
 PATIENCE = 10
 """Times that a client asks again after a 503, as a browser's client would."""
 
 
-class Client(asyncio.Protocol):
-    """One socket: its handshake, and the answers to pings."""
+class Client(RawSocket):
+    """One socket of a crowd."""
 
     def __init__(self, crowd: Crowd, request: bytes) -> None:
+        super().__init__(request)
         self.crowd = crowd
-        self.request = request
-        self.status = asyncio.get_running_loop().create_future()
-        self.received = b""
-        self.transport: asyncio.Transport | None = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask for the socket."""
-        self.transport = cast("asyncio.Transport", transport)
-        self.transport.write(self.request)
-
-    def data_received(self, data: bytes) -> None:
-        """Take the answer to the handshake, then frames."""
-        self.received += data
-        if not self.status.done():
-            head, found, rest = self.received.partition(b"\r\n\r\n")
-            if not found:
-                return
-            self.received = rest
-            self.status.set_result(
-                (int(head.split(b" ", 2)[1]), b"\r\nretry-after:" in head.lower())
-            )
-        self.take_frames()
-
-    def take_frames(self) -> None:
-        """Answer pings, and forget everything else."""
-        while len(self.received) >= 2:
-            length, begin = self.received[1] & 0x7F, 2
-            if length >= 126:
-                begin = 4 if length == 126 else 10
-                if len(self.received) < begin:
-                    return
-                length = int.from_bytes(self.received[2:begin])
-            if len(self.received) < begin + length:
-                return
-            kind, content = self.received[0] & 0xF, self.received[begin : begin + length]
-            self.received = self.received[begin + length :]
-            if kind == PING and self.transport:
-                # Masked with zeros.
-                self.transport.write(bytes([0x80 | PONG, 0x80 | len(content)]) + bytes(4) + content)
-
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         """Tell that the socket has ended."""
-        if not self.status.done():
-            self.status.set_result((0, False))
+        super().connection_lost(exc)
         self.crowd.lost(self)
 
 
@@ -128,12 +89,13 @@ class Crowd:
             except OSError as error:
                 self.answers[type(error).__name__] += 1
                 continue
-            status, retry_after = await client.status
-            if status == 101:
+            status = await client.status()
+            if status == HTTPStatus.SWITCHING_PROTOCOLS:
                 self.open.add(client)
                 self.answers["101"] += 1
                 return
-            self.answers[f"{status}{' Retry-After' if retry_after else ''}"] += 1
+            names = {line.split(b":")[0].lower() for line in await client.answered}
+            self.answers[f"{status}{' Retry-After' if b'retry-after' in names else ''}"] += 1
             if client.transport:
                 client.transport.close()
             if again:
@@ -197,19 +159,6 @@ class Crowds:
         }
 
 
-def token_of(base: str, users: dict[str, str]) -> str:
-    """Log in as the first user."""
-    name, password = next(iter(users.items()))
-    request = Request(  # noqa: S310 - an address of this machine
-        f"{base}/api/token/",
-        data=json.dumps({"username": name, "password": password}).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    with build_opener(ProxyHandler({})).open(request, timeout=30) as response:
-        found: str = json.load(response)["token"]
-        return found
-
-
 def memory(host: str, pattern: str) -> int:
     """Return the KiB (Pss) of the processes of a host whose command line fits."""
     command = (
@@ -235,7 +184,8 @@ def carry(sockets: int, rate: float) -> bool:
     )
     run("rooms", *cluster("ssh", LEFT, f'sudo channels-manage shell -c "{program}"'))
     edge = hosts["lb1"]["cluster_address"]
-    token = token_of(f"http://127.0.0.1:{made['staging_edge_port']}", made["sample_users"])
+    url = f"http://127.0.0.1:{made['staging_edge_port']}"
+    token = chaos.Api(url, made["sample_users"], "carry-0").token()
     with timed(f"stop {STOPPED}"):
         docker("stop", "--time", "120", hosts[STOPPED]["staging_container"])
     before = {

@@ -23,7 +23,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from http import HTTPStatus
 from pathlib import Path
+
+from raw_socket import RawSocket
 
 ROOT = Path(__file__).resolve().parents[1]
 STOCK = ROOT / "scripts" / "memory"
@@ -140,61 +143,6 @@ class Result:
     after: Reading
     pss: float
     private: float
-
-
-class IdleSocket(asyncio.Protocol):
-    """A client that opens a WebSocket, answers pings and throws away everything else."""
-
-    def __init__(self, request: bytes) -> None:
-        self.request = request
-        # Done when the worker has accepted, or failed with the reason why not.
-        self.accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.transport: asyncio.Transport | None = None
-        self.lost = False
-        self._received = bytearray()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask for the WebSocket."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101
-        self.transport = transport
-        transport.write(self.request)
-
-    def data_received(self, data: bytes) -> None:
-        """Take the answer, then frames."""
-        self._received += data
-        if not self.accepted.done():
-            head, separator, rest = bytes(self._received).partition(b"\r\n\r\n")
-            if not separator:
-                return
-            if b" 101 " not in head.splitlines()[0]:
-                self.accepted.set_exception(RuntimeError(head.splitlines()[0].decode("latin-1")))
-                return
-            self._received = bytearray(rest)
-            self.accepted.set_result(None)
-        self._read_frames()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Note that the socket is gone."""
-        self.lost = True
-        if not self.accepted.done():
-            self.accepted.set_exception(RuntimeError("the connection was closed"))
-
-    def _read_frames(self) -> None:
-        data = self._received
-        while len(data) >= 2:
-            length, start = data[1], 2
-            if length == 126:
-                length, start = int.from_bytes(data[2:4], "big"), 4
-            elif length == 127:
-                length, start = int.from_bytes(data[2:10], "big"), 10
-            if len(data) < start + length:
-                return
-            if data[0] & 0x0F == 0x9:
-                # A mask of zeros leaves the payload as it is.
-                pong = b"\x8a" + bytes([0x80 | length]) + bytes(4) + data[start : start + length]
-                assert self.transport is not None  # noqa: S101
-                self.transport.write(pong)
-            del data[: start + length]
 
 
 def main() -> int:
@@ -314,16 +262,20 @@ async def read_memory(
     return before, after
 
 
-async def open_sockets(port: int, session: str, count: int) -> list[IdleSocket]:
+async def open_sockets(port: int, session: str, count: int) -> list[RawSocket]:
     """Open sockets, a few at a time."""
     request = handshake(port, session)
     loop = asyncio.get_running_loop()
     turn = asyncio.Semaphore(AT_ONCE)
 
-    async def open_one() -> IdleSocket:
+    async def open_one() -> RawSocket:
         async with turn, asyncio.timeout(HANDSHAKE_TIMEOUT):
-            _, opened = await loop.create_connection(lambda: IdleSocket(request), "127.0.0.1", port)
-            await opened.accepted
+            _, opened = await loop.create_connection(lambda: RawSocket(request), "127.0.0.1", port)
+            if await opened.status() != HTTPStatus.SWITCHING_PROTOCOLS:
+                head = await opened.answered
+                raise RuntimeError(
+                    head[0].decode("latin-1") if head else "the connection was closed"
+                )
             return opened
 
     return await asyncio.gather(*(open_one() for _ in range(count)))

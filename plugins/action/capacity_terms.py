@@ -1,11 +1,11 @@
 """Ansible action: compare what a host has with what its roles need there.
 
 Each role says in ``meta/terms.yml`` what it needs of a host: ``term``, ``needs`` and ``has``
-(templates; ``host`` is what the module ``host_capacity_info`` read), ``unit``, ``reason``, and
-``ways``, three ways out. Numbers of the same term are added up over the roles of the host. A term
-is short if it needs more than the host has. With ``is: at_most``, it is short if the host has more;
-with ``is: one_of``, if what it has matches none of the patterns that it needs. ``for_each`` repeats
-a term, and ``when`` leaves it out.
+(templates; ``host`` is what the module ``host_capacity_info`` read, and ``ports`` are those of the
+role's ``meta/ports.yml``), ``unit``, ``reason``, and ``ways``, three ways out. Numbers of the same
+term are added up over the roles of the host. A term is short if it needs more than the host has.
+With ``is: at_most``, it is short if the host has more; with ``is: one_of``, if what it has matches
+none of the patterns that it needs. ``for_each`` repeats a term, and ``when`` leaves it out.
 
 The task does not fail where a term is short: the play reports all hosts together.
 """
@@ -18,9 +18,16 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import ansible.module_utils
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible.plugins.loader import add_all_plugin_dirs
+
+# Outside of collections, Ansible makes its own module_utils importable on hosts alone.
+_OWN_MODULE_UTILS = str(Path(__file__).parents[1] / "module_utils")
+if _OWN_MODULE_UTILS not in ansible.module_utils.__path__:
+    ansible.module_utils.__path__.append(_OWN_MODULE_UTILS)
+
+from ansible.module_utils.role_files import load, ports_of, templar_of
 
 Term = dict[str, Any]
 
@@ -37,8 +44,12 @@ class ActionModule(ActionBase):
         task_vars = task_vars or {}
         result: dict[str, Any] = super().run(tmp, task_vars)
         roles: list[str] = self._task.args["roles"]
-        templars = {name: self._templar_of(name, task_vars) for name in roles}
-        told = {name: self._load(ROLES / name / "meta/terms.yml") or {} for name in roles}
+        told = {name: load(self._loader, ROLES / name / "meta/terms.yml") or {} for name in roles}
+        templars = {}
+        for name in roles:
+            own = templar_of(self._templar, self._loader, ROLES / name, task_vars)
+            ports = ports_of(own, self._loader, ROLES / name)
+            templars[name] = with_variables(own, ports=ports)
 
         reads: dict[str, list[str]] = {"sysctls": [], "paths": []}
         for name in roles:
@@ -67,23 +78,6 @@ class ActionModule(ActionBase):
             "short": [in_words(term) for term in terms.values() if is_short(term)],
         }
 
-    def _load(self, path: Path) -> Any:
-        if not path.exists():
-            return None
-        return self._loader.load_from_file(str(path), trusted_as_template=True)
-
-    def _templar_of(self, role: str, task_vars: Mapping[str, Any]) -> Any:
-        """Return what evaluates expressions as the role itself would."""
-        add_all_plugin_dirs(str(ROLES / role))
-        variables: dict[str, Any] = {}
-        for part in ("defaults", "vars"):
-            if part == "vars":
-                variables |= task_vars
-            for name in ("cluster", role):
-                variables |= self._load(ROLES / name / part / "main.yml") or {}
-        variables["role_path"] = str(ROLES / role)
-        return self._templar.copy_with_new_env(available_variables=variables)
-
 
 def evaluated(entries: list[Term], templar: Any, host: Mapping[str, Any]) -> Iterator[Term]:
     """Yield the terms of a role with their values.
@@ -94,9 +88,7 @@ def evaluated(entries: list[Term], templar: Any, host: Mapping[str, Any]) -> Ite
     for entry in entries:
         items = templar.template(entry["for_each"]) if "for_each" in entry else [None]
         for item in items:
-            own = templar.copy_with_new_env(
-                available_variables={**templar.available_variables, "host": host, "item": item}
-            )
+            own = with_variables(templar, host=host, item=item)
             if "when" in entry and not own.evaluate_conditional(entry["when"]):
                 continue
             try:
@@ -110,6 +102,11 @@ def evaluated(entries: list[Term], templar: Any, host: Mapping[str, Any]) -> Ite
                 }
             except AnsibleError as error:
                 raise AnsibleError(f"The term {entry['term']}: {error.message}") from error
+
+
+def with_variables(templar: Any, **more: Any) -> Any:
+    """Return what evaluates expressions with more variables."""
+    return templar.copy_with_new_env(available_variables={**templar.available_variables, **more})
 
 
 def add(terms: dict[str, Term], term: Term) -> None:

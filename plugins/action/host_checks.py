@@ -17,7 +17,6 @@ from typing import Any
 import ansible.module_utils
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible.plugins.loader import add_all_plugin_dirs
 
 # Outside of collections, Ansible makes its own module_utils importable on hosts alone.
 _OWN_MODULE_UTILS = str(Path(__file__).parents[1] / "module_utils")
@@ -26,6 +25,7 @@ if _OWN_MODULE_UTILS not in ansible.module_utils.__path__:
 
 from ansible.module_utils.host_checks import evaluate, mistakes
 from ansible.module_utils.host_processes import told_of
+from ansible.module_utils.role_files import load, templar_of
 
 # Evaluated with the variables of the role, each time that a check is repeated.
 TEMPLATED = ("subjects", "expected", "term", "used", "limit", "advice", "message")
@@ -50,10 +50,10 @@ class ActionModule(ActionBase):
         verdicts: list[dict[str, Any]] = []
         arguments: dict[str, Any] = {"salt": salt}
         checks: list[dict[str, Any]] = []
-        sets = self._load(directory / "cluster/meta/verify.yml")["sets"]
+        sets = load(self._loader, directory / "cluster/meta/verify.yml")["sets"]
         for name in names:
-            told = self._load(directory / name / "meta/verify.yml") or {}
-            templar = self._templar_of(directory / name, directory / "cluster", task_vars)
+            told = load(self._loader, directory / name / "meta/verify.yml") or {}
+            templar = templar_of(self._templar, self._loader, directory / name, task_vars)
             for key, value in (told.get("read") or {}).items():
                 try:
                     _merge(arguments, key, templar.template(value))
@@ -87,25 +87,6 @@ class ActionModule(ActionBase):
             verdicts += evaluate(check, given + read["readings"], host)
         moments = [before, after, read["clock"]]
         return {**result, "changed": False, "checks": verdicts, "clock": moments}
-
-    def _load(self, path: Path) -> Any:
-        if not path.exists():
-            return None
-        return self._loader.load_from_file(str(path), trusted_as_template=True)
-
-    def _templar_of(self, role: Path, cluster: Path, task_vars: Mapping[str, Any]) -> Any:
-        """Return what evaluates expressions as the role itself would."""
-        add_all_plugin_dirs(str(role))
-        variables = {
-            **(self._load(cluster / "defaults/main.yml") or {}),
-            **(self._load(role / "defaults/main.yml") or {}),
-            **task_vars,
-            **(self._load(cluster / "vars/main.yml") or {}),
-            **(self._load(role / "vars/main.yml") or {}),
-            "role_path": str(role),
-            "ansible_search_path": [str(role)],
-        }
-        return self._templar.copy_with_new_env(available_variables=variables)
 
     def _in_sets(
         self, entry: Mapping[str, Any], sets: Mapping[str, Any], templar: Any
