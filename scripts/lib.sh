@@ -161,6 +161,8 @@ beside() {
         # Not where this shell reports the end of its jobs.
         set +m
         trap 'tail -n 1 "$beside_log"' EXIT
+        # The last line of an interrupted phase is no result.
+        trap 'trap - EXIT; exit 130' INT
         phase "$@" >"$beside_log" 2>&1
     ) </dev/null &
     set +m
