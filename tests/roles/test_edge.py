@@ -32,6 +32,8 @@ pytestmark = pytest.mark.skipif(
 RATE = 4
 BURST = 4
 STORM = 20
+# A state of /proc/net/tcp.
+LISTENS = "0A"
 TAKES = ["takes"] * len(WORKER_PORTS)
 OTHERS = len(WORKER_PORTS) - 1
 RETRY_AFTER = str(defaults("nginx")["nginx_retry_after"])
@@ -342,3 +344,14 @@ async def test_a_socket_outlives_a_reload_up_to_a_bound(ample: str) -> None:
             writer.write(b"hello")
             assert await reader.readexactly(5) == b"hello"
             assert await reader.read() == b"", "cut when the time is up"
+
+
+async def test_the_kernel_shares_connections_among_the_processes(ample: str) -> None:
+    content = ample.replace("worker_processes auto", "worker_processes 3")
+    async with running(content, TAKES) as edge:
+        assert (await ask(edge.port)).status == 200
+        # Each process has a queue of its own, and the kernel chooses the queue by the client's port.
+        local = f":{edge.port:04X}"
+        sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+        queues = [words for words in sockets if words[1].endswith(local) and words[3] == LISTENS]
+        assert len(queues) == 3
