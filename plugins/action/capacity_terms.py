@@ -27,7 +27,7 @@ _OWN_MODULE_UTILS = str(Path(__file__).parents[1] / "module_utils")
 if _OWN_MODULE_UTILS not in ansible.module_utils.__path__:
     ansible.module_utils.__path__.append(_OWN_MODULE_UTILS)
 
-from ansible.module_utils.role_files import load, ports_of, templar_of
+from ansible.module_utils.role_files import load, ports_of, templars_of
 
 Term = dict[str, Any]
 
@@ -45,9 +45,8 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         roles: list[str] = self._task.args["roles"]
         told = {name: load(self._loader, ROLES / name / "meta/terms.yml") or {} for name in roles}
-        templars = {}
-        for name in roles:
-            own = templar_of(self._templar, self._loader, ROLES / name, task_vars)
+        templars = templars_of(self._templar, self._loader, ROLES, roles, task_vars)
+        for name, own in templars.items():
             ports = ports_of(own, self._loader, ROLES / name)
             templars[name] = with_variables(own, ports=ports)
 

@@ -25,7 +25,7 @@ if _OWN_MODULE_UTILS not in ansible.module_utils.__path__:
 
 from ansible.module_utils.host_checks import evaluate, mistakes
 from ansible.module_utils.host_processes import told_of
-from ansible.module_utils.role_files import load, templar_of
+from ansible.module_utils.role_files import load, templars_of
 
 # Evaluated with the variables of the role, each time that a check is repeated.
 TEMPLATED = ("subjects", "expected", "term", "used", "limit", "advice", "message")
@@ -51,9 +51,9 @@ class ActionModule(ActionBase):
         arguments: dict[str, Any] = {"salt": salt}
         checks: list[dict[str, Any]] = []
         sets = load(self._loader, directory / "cluster/meta/verify.yml")["sets"]
-        for name in names:
+        templars = templars_of(self._templar, self._loader, directory, names, task_vars)
+        for name, templar in templars.items():
             told = load(self._loader, directory / name / "meta/verify.yml") or {}
-            templar = templar_of(self._templar, self._loader, directory / name, task_vars)
             for key, value in (told.get("read") or {}).items():
                 try:
                     _merge(arguments, key, templar.template(value))

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ansible.errors import AnsibleError
 from ansible.plugins.loader import add_all_plugin_dirs
+
+# Variables of the cluster that many expressions use: they are evaluated once, in this order. Each
+# use would read the inventory of all hosts again.
+SETTLED = (
+    "cluster_app_addresses",
+    "cluster_edge_addresses",
+    "cluster_web_workers",
+    "cluster_capacity",
+)
 
 
 def load(loader: Any, path: Path) -> Any:
@@ -16,8 +27,34 @@ def load(loader: Any, path: Path) -> Any:
     return loader.load_from_file(str(path), trusted_as_template=True)
 
 
-def templar_of(templar: Any, loader: Any, role: Path, task_vars: Mapping[str, Any]) -> Any:
-    """Return what evaluates expressions on a host as the role in a directory itself would."""
+def templars_of(
+    templar: Any, loader: Any, roles: Path, names: Sequence[str], task_vars: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what evaluates expressions on a host as each role of a directory itself would."""
+    found = {name: _templar_of(templar, loader, roles / name, task_vars) for name in names}
+    known = _settled(next(iter(found.values()))) if found else {}
+    return {
+        name: own.copy_with_new_env(available_variables={**own.available_variables, **known})
+        for name, own in found.items()
+    }
+
+
+def _settled(templar: Any) -> dict[str, Any]:
+    """Return the values of the variables in SETTLED, but for those that cannot be evaluated.
+
+    These are reported where they are used.
+    """
+    found: dict[str, Any] = {}
+    for name in SETTLED:
+        own = templar.copy_with_new_env(
+            available_variables={**templar.available_variables, **found}
+        )
+        with suppress(AnsibleError, KeyError):
+            found[name] = own.template(own.available_variables[name])
+    return found
+
+
+def _templar_of(templar: Any, loader: Any, role: Path, task_vars: Mapping[str, Any]) -> Any:
     add_all_plugin_dirs(str(role))
     cluster = role.parent / "cluster"
     variables = {
