@@ -12,7 +12,7 @@ from pathlib import Path
 
 from channels_kit.probe.address import Site, UsageError, check_base
 from channels_kit.probe.checks import Checks
-from channels_kit.probe.edge import MAX_IDLE, examine_edges, summed_up
+from channels_kit.probe.edge import MAX_IDLE, examine_application, examine_edges, summed_up
 from channels_kit.probe.edge import as_json as edge_as_json
 from channels_kit.probe.matrix import Target, prove
 from channels_kit.probe.progress import progress_on
@@ -106,16 +106,21 @@ def run_edge(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
         raise UsageError("nothing to look at: name an edge")
     if not 0 <= options.idle <= MAX_IDLE:
         raise UsageError(f"--idle must be 0 to {MAX_IDLE:g} seconds")
-    found = asyncio.run(
-        examine_edges(
+    checks = read_checks(options)
+    if options.without_probe:
+        if not checks.sockets:
+            raise UsageError("nothing to look at: name a socket of the application")
+        look = examine_application(options.edge, checks, seconds=options.timeout, idle=options.idle)
+    else:
+        look = examine_edges(
             options.edge,
             {target.worker: target.url for target in options.worker},
             token=read_token(options.token_file),
-            checks=read_checks(options),
+            checks=checks,
             seconds=options.timeout,
             idle=options.idle,
         )
-    )
+    found = asyncio.run(look)
     print("\n".join(summed_up(found)), file=options.report_to)
     ok = all(each.status != "failed" for each in found)
     return ok, {"ok": ok, "behaviour": edge_as_json(found)}
@@ -129,6 +134,11 @@ def add_edge_arguments(edge: argparse.ArgumentParser) -> None:
         default=0.0,
         metavar="SECONDS",
         help="hold silent sockets through every edge (default: 0, none)",
+    )
+    edge.add_argument(
+        "--without-probe",
+        action="store_true",
+        help="the servers have no probe: look at the application's own sockets alone",
     )
     _add_places(edge)
     # Those that channels-prove gives to every verb: releases take no part here.

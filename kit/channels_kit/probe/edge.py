@@ -4,7 +4,7 @@ Each look is one connection. Nothing here changes the cluster, and no look waits
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from http import HTTPStatus
 from secrets import token_hex, token_urlsafe
@@ -91,14 +91,45 @@ async def examine_edges(
         *(_with_wrong_token(place, seconds) for place in [*wires, *direct]),
         *(_wrong_host(place, seconds) for place in at_edges),
         *(_page(place, path, seconds) for place in at_edges for path in (LIVE, READY, METRICS)),
-        *(
-            _wrong_origin(place, check, seconds)
-            for place in at_edges
-            for check in checks.sockets
-            if check.status is None
-        ),
+        *_wrong_origins(at_edges, checks, seconds),
     ]
     return list(await asyncio.gather(*looks))
+
+
+async def examine_application(
+    edges: Sequence[str], checks: Checks, *, seconds: float = 10.0, idle: float = 0.0
+) -> list[Behaviour]:
+    """Look at edges of an application without the probe: what it names of itself alone.
+
+    Args:
+        edges: the base URLs of the edges.
+        checks: sockets of the application; and the site.
+        seconds: how long each look may take.
+        idle: how long a socket of each kind is silent through each edge; 0: none is held.
+    """
+    places = [Place.of_edge(url, url, checks.site) for url in edges]
+    looks = [
+        *(_socket(place, check, seconds, 0.0) for place in places for check in checks.sockets),
+        *(
+            _socket(place, check, seconds, idle)
+            for place in places
+            for check in checks.sockets
+            if idle and not check.expected
+        ),
+        *_wrong_origins(places, checks, seconds),
+    ]
+    return list(await asyncio.gather(*looks))
+
+
+async def _socket(place: Place, check: SocketCheck, seconds: float, hold: float) -> Behaviour:
+    """Open a socket of the application, and hold it without a word."""
+    begun = monotonic()
+    found = await check_socket(place, check, seconds=seconds, hold=hold)
+    name = f"{check.path} idle for {hold:g} s" if hold else f"socket {check.path}"
+    wanted = check.expected or ("stays open" if hold else "opened")
+    if found.failure is not None:
+        return _failed(name, place, begun, wanted, found.failure)
+    return Behaviour(name, place.label, "ok", _since(begun), wanted, wanted)
 
 
 def summed_up(found: Sequence[Behaviour]) -> Iterator[str]:
@@ -205,6 +236,16 @@ async def _asked(
     return _judged(name, place, begun, str(wanted), status, status == wanted)
 
 
+def _wrong_origins(
+    places: Sequence[Place], checks: Checks, seconds: float
+) -> Iterator[Coroutine[None, None, Behaviour]]:
+    for place in places:
+        for check in checks.sockets:
+            # One that is refused anyway shows nothing.
+            if check.status is None:
+                yield _wrong_origin(place, check, seconds)
+
+
 async def _wrong_origin(place: Place, check: SocketCheck, seconds: float) -> Behaviour:
     """Open a socket of the application as a page of another site would."""
     begun = monotonic()
@@ -218,6 +259,9 @@ async def _wrong_origin(place: Place, check: SocketCheck, seconds: float) -> Beh
     )
     name = f"{found.path} refuses the Origin of another site"
     wanted = "refused"
+    if not found.answered:
+        # Nothing was refused where nobody answers.
+        return _failed(name, place, begun, wanted, str(found.failure))
     if found.failure is not None:
         return Behaviour(name, place.label, "ok", _since(begun), wanted, found.failure)
     message = (

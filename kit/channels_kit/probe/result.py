@@ -185,11 +185,13 @@ class SocketResult(Asked):
         expected: how it was to be refused, in words; empty: it was to stay open.
         seconds: how long it had to stay open; 0 where it only had to open.
         failure: what else became of it; None where it was as expected.
+        answered: whether the server answered the handshake at all.
     """
 
     expected: str
     seconds: float
     failure: str | None
+    answered: bool = True
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ async def check_socket(
             between.
     """
     failure: str | None = None
+    answered = True
     try:
         refused = await _refusal(place, check, seconds, origin, token)
         if isinstance(refused, ClientConnection):
@@ -49,7 +50,7 @@ async def check_socket(
         elif refused != check.status:
             failure = f"answered {refused}{_wanted(check)}"
     except SocketError as error:
-        failure = str(error)
+        failure, answered = str(error), False
     return SocketResult(
         check.path,
         place.label,
@@ -58,6 +59,7 @@ async def check_socket(
         check.expected,
         0.0 if check.expected else hold,
         failure,
+        answered,
     )
 
 
