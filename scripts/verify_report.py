@@ -1,7 +1,7 @@
-"""Show a report of `make verify` as text and as a page; keep the last ones.
+"""Show a report of `make verify` as text and as a page.
 
 The page is one HTML file beside the report. It needs nothing else: open it in a browser, send it,
-print it. The reports of earlier runs in the same directory are its history; the oldest are removed.
+print it. The reports of earlier runs in the same directory are its history.
 
 usage: scripts/verify_report.py .verify/ENV/20261128T211500Z.json
        scripts/verify_report.py .verify/ENV        the newest report in it
@@ -25,16 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     parser = argparse.ArgumentParser(description="Show a report of make verify.")
     parser.add_argument("report", type=Path, help="the file, or the directory of its reports")
-    parser.add_argument(
-        "--keep",
-        type=int,
-        default=history.KEEP,
-        metavar="NUMBER",
-        help="reports to keep in the directory (default: %(default)s)",
-    )
     options = parser.parse_args(arguments)
-    if options.keep < 1:
-        parser.error("--keep must be at least 1")
     try:
         file = newest(options.report)
         report = read(file)
@@ -47,9 +38,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         runs = [*history.earlier(file), history.run_of(file.stem, report, page=True)]
         history.write(shown, page.render(report, runs))
-        # Whoever looks at an old report has not made a new one.
-        if file.name == history.reports(file.parent)[-1].name:
-            history.prune(file.parent, options.keep)
     except OSError as error:
         print(f"The page was not written. {error.filename}: {error.strerror}", file=sys.stderr)
         return 2

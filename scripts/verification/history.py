@@ -12,10 +12,6 @@ from pathlib import Path
 
 from verification.report import FAILED, UNREADABLE, Report, ReportError, read
 
-KEEP = 30
-"""Reports of an environment that are kept: a month of daily runs. One of 100 workers takes 2 MB
-with its page."""
-
 NAME = re.compile(r"\d{8}T\d{6}Z\.json")
 """What a report is called: when its run began."""
 
@@ -68,22 +64,14 @@ def reports(directory: Path) -> list[Path]:
 
 def earlier(file: Path) -> Iterator[Run]:
     """Return the runs before the one of a file, the oldest first."""
-    before = [path for path in reports(file.parent) if path.name < file.name]
-    for path in before[-(KEEP - 1) :]:
+    for path in reports(file.parent):
+        if path.name >= file.name:
+            return
         try:
             yield run_of(path.stem, read(path), path.with_suffix(".html").exists())
         except ReportError as error:
             # The history of a run must not depend on a disk that was full a week ago.
             yield Run(path.stem, problem=str(error))
-
-
-def prune(directory: Path, keep: int = KEEP) -> list[str]:
-    """Remove the oldest reports with their pages; return the names of those removed."""
-    old = reports(directory)[:-keep]
-    for path in old:
-        path.with_suffix(".html").unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
-    return [path.stem for path in old]
 
 
 def write(file: Path, text: str) -> None:

@@ -192,25 +192,6 @@ def test_a_directory_means_its_newest_report(
     assert sorted(path.name for path in tmp_path.glob("*.html")) == ["20261128T211500Z.html"]
 
 
-def test_old_reports_go_and_nothing_else(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for day in range(1, 8):
-        write(tmp_path, f"202611{day:02}T040000Z.json")
-        (tmp_path / f"202611{day:02}T040000Z.html").write_text("its page")
-    mine = [tmp_path / "20261101.json", tmp_path / "20261101T040000Z.json.orig"]
-    for path in mine:
-        path.write_text("mine")
-    # To look at an old report removes none.
-    show(tmp_path / "20261103T040000Z.json", capsys, "--keep", "3")
-    assert len(history.reports(tmp_path)) == 7
-    show(tmp_path, capsys, "--keep", "3")
-    kept = [f"2026110{day}T040000Z" for day in (5, 6, 7)]
-    assert [path.stem for path in history.reports(tmp_path)] == kept
-    assert sorted(path.stem for path in tmp_path.glob("*.html")) == kept
-    assert all(path.exists() for path in mine)
-
-
 def test_the_page_is_its_owners_and_replaced_as_a_whole(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
