@@ -22,6 +22,7 @@ HOSTS ?=
 PARTS ?=
 IDLE ?=
 BACKGROUND ?=
+UNITS ?=
 SOCKETS ?=
 MESSAGES ?=
 ROOM ?=
@@ -34,7 +35,7 @@ CHECK ?=
 ADAPTER ?=
 LOGIN ?=
 
-export WITHOUT REFRESH STAGING_RELEASE PARTS IDLE BACKGROUND
+export WITHOUT REFRESH STAGING_RELEASE PARTS IDLE BACKGROUND UNITS
 
 BIN := .venv/bin
 CLUSTER := $(BIN)/python scripts/staging/cluster.py
@@ -70,7 +71,7 @@ converge: tools ## apply the inventory to the cluster (site.yml)
 check: tools ## show what converge would change; change nothing
 	@$(PLAY) site.yml --check --diff
 
-verify: tools ## compare what is in effect with the inventory, prove delivery; change nothing: [PARTS=reading] [IDLE=90] [BACKGROUND=yes]
+verify: tools ## compare what is in effect with the inventory, prove delivery; change nothing: [PARTS=reading] [IDLE=90] [BACKGROUND=yes] [UNITS=FILE]
 	@scripts/verify "$(ENV)"
 
 plan: tools ## show what the cluster needs and has, or ask for more: [SOCKETS=100000] [MESSAGES=2000] [ROOM=50] [SPARE=1] [HOST_MEMORY=8G] [HOST_CORES=4] [BACK=120]

@@ -84,12 +84,12 @@ def deploy(inventory: Path, *arguments: str) -> Run:
     return run(ROOT / "scripts" / "operate", inventory, *verb, "--", *BRIEFLY, *further)
 
 
-def run(*command: str | Path) -> Run:
-    """Run a command of the repository."""
+def run(*command: str | Path, **variables: str) -> Run:
+    """Run a command of the repository, with variables of the environment."""
     result = subprocess.run(
         command,
         cwd=ROOT,
-        env=environment(),
+        env=environment(**variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -458,3 +458,53 @@ def test_a_rehearsal_stops_its_own_host_alone(checkout: Checkout) -> None:
         result.stdout
     )
     assert not [call for call in checkout.calls() if "ffffff" in call]
+
+
+def test_verify_in_the_background_returns_at_once_and_leaves_its_verdict(
+    checkout: Checkout,
+) -> None:
+    # Ansible does not end before it is let.
+    checkout.blocked.touch()
+    result = checkout.run("scripts/verify", "staging", IDLE="086400", BACKGROUND="yes")
+    assert result.returncode == 0, result.stdout
+    directory = checkout.directory / ".verify" / "staging"
+    assert str(directory / "background.log") in result.stdout
+    (call,) = eventually(checkout.calls, "Ansible runs")
+    assert '"verify_idle": 86400' in call
+    checkout.blocked.unlink()
+    log = directory / "background.log"
+    eventually(lambda: "Verified." in log.read_text(), "the verdict")
+    # The log of a run that is made meanwhile is another one.
+    assert (directory / "background-last.log").exists()
+    assert not (directory / "last.log").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("IDLE", "86401", "0 to 86400"),
+        ("IDLE", "soon", "0 to 86400"),
+        ("PARTS", "all", "reading, behaviour"),
+        ("BACKGROUND", "no", "yes"),
+        ("UNITS", "nowhere.yml", "docs/verify.md"),
+    ],
+)
+def test_verify_refuses_what_it_does_not_know(
+    checkout: Checkout, name: str, value: str, allowed: str
+) -> None:
+    result = checkout.run("scripts/verify", "staging", **{name: value})
+    assert result.returncode == 1
+    assert value in result.stdout
+    assert allowed in result.stdout
+    assert "Nothing was verified." in result.stdout
+    assert not checkout.calls_file.exists()
+
+
+def test_verify_of_other_units_runs_their_playbook_with_both_inventories(
+    checkout: Checkout,
+) -> None:
+    checkout.write("units.yml", "all: {vars: {units_nofile: 1}}\n")
+    result = checkout.run("scripts/verify", "staging", UNITS="units.yml")
+    assert result.returncode == 0, result.stdout
+    (call,) = checkout.calls_file.read_text().splitlines()
+    assert "-i inventories/staging -i units.yml playbooks/verify_units.yml" in call

@@ -2,19 +2,16 @@
 
 import fnmatch
 import json
-import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from harness.ansible import ROOT, run
 from harness.cluster import Cluster
+from harness.verify import READING, Result, command, verify
 
-READING = '{"verify_parts": ["reading"]}'
 BOTH = '{"verify_hold": 0}'
 
 CONF = "/etc/nginx/nginx.conf"
@@ -273,28 +270,6 @@ SABOTAGES = {
 }
 
 
-@dataclass(frozen=True)
-class Result:
-    """What verify said."""
-
-    code: int
-    report: dict[str, Any]
-    text: str
-
-    def of(self, status: str) -> list[dict[str, Any]]:
-        """Return the verdicts with a status."""
-        checks: list[dict[str, Any]] = self.report["checks"]
-        return [check for check in checks if check["status"] == status]
-
-
-def verify(cluster: Cluster, *arguments: str) -> Result:
-    """Verify as an operator does."""
-    done = run(ROOT / "scripts" / "verify", cluster.inventory, "--", *arguments)
-    match = re.search(r"Report: (\S+\.json)", done.output)
-    assert match, done.output
-    return Result(done.rc, json.loads(Path(match[1]).read_text()), done.output)
-
-
 class Words(dict[str, str]):
     """What the commands and the verdicts of a cluster have in braces."""
 
@@ -313,11 +288,6 @@ class Words(dict[str, str]):
         for name, value in self.items():
             text = text.replace(f"{{{name}}}", value)
         return text
-
-
-def command(cluster: Cluster, host: str, text: str) -> None:
-    result = cluster.ssh(host, "sudo", "sh", "-c", text)
-    assert result.returncode == 0, f"{text}\n{result.stdout}\n{result.stderr}"
 
 
 def on_every_host(cluster: Cluster, commands: list[tuple[str, str]]) -> None:
