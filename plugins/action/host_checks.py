@@ -4,6 +4,11 @@ Each role of the host says in ``meta/verify.yml`` what to read (``read``: argume
 ``host_state_info``) and what is expected (``checks``: data, evaluated with the role's variables).
 One call of the module reads all of it. The result has a verdict for each check; the task does not
 fail.
+
+With ``file`` in place of ``roles``, it is for hosts that the kit did not set up: a file with the
+same keys; ``variables``, the argument spec of the names that an inventory may give; and ``vars``,
+which are derived from them. Another value than the spec allows, or another name with the same
+prefix, fails the task before the host is asked.
 """
 
 from __future__ import annotations
@@ -15,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import ansible.module_utils
-from ansible.errors import AnsibleError
+from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.plugins.action import ActionBase
 
 # Outside of collections, Ansible makes its own module_utils importable on hosts alone.
@@ -44,29 +50,26 @@ class ActionModule(ActionBase):
         task_vars = task_vars or {}
         result: dict[str, Any] = super().run(tmp, task_vars)
         directory = Path(self._task.args["roles_directory"])
-        names: list[str] = list(self._task.args["roles"])
         host: str = task_vars["inventory_hostname"]
         salt = secrets.token_hex(16)
         verdicts: list[dict[str, Any]] = []
         arguments: dict[str, Any] = {"salt": salt}
         checks: list[dict[str, Any]] = []
         sets = load(self._loader, directory / "cluster/meta/verify.yml")["sets"]
-        templars = templars_of(self._templar, self._loader, directory, names, task_vars)
-        for name, templar in templars.items():
-            told = load(self._loader, directory / name / "meta/verify.yml") or {}
+        for name, source, told, templar in self._sources(task_vars):
             for key, value in (told.get("read") or {}).items():
                 try:
                     _merge(arguments, key, templar.template(value))
                 except AnsibleError as error:
-                    verdicts.append(_not_derived(host, name, f"what to read of {key}", _why(error)))
+                    term = f"what to read of {key}"
+                    verdicts.append(_not_derived(host, name, source, term, _why(error)))
             for entry in told.get("checks") or []:
                 for check, own in self._in_sets(entry, sets, templar):
                     try:
                         checks += self._expected(check, own, salt)
                     except AnsibleError as error:
-                        verdicts.append(
-                            _not_derived(host, name, check.get("term", "?"), _why(error))
-                        )
+                        term = check.get("term", "?")
+                        verdicts.append(_not_derived(host, name, source, term, _why(error)))
         given = [{**GIVEN, **each} for each in arguments.pop("given", [])]
 
         before = time.time()
@@ -80,13 +83,48 @@ class ActionModule(ActionBase):
             # Part of the report: the other hosts are looked at all the same.
             said = f"{read.get('msg', '')} {read.get('module_stderr', '')}".strip()
             verdicts.append(
-                {**_not_derived(host, "", "reading", said), "kind": "host", "source": "Ansible"}
+                {**_not_derived(host, "host", "Ansible", "reading", said), "kind": "host"}
             )
             return {**result, "changed": False, "checks": verdicts, "clock": []}
         for check in checks:
             verdicts += evaluate(check, given + read["readings"], host)
         moments = [before, after, read["clock"]]
         return {**result, "changed": False, "checks": verdicts, "clock": moments}
+
+    def _sources(
+        self, task_vars: Mapping[str, Any]
+    ) -> Iterator[tuple[str, str, Mapping[str, Any], Any]]:
+        """Yield what says what to read and to check: its name, its file, what it says, its templar.
+
+        Raises:
+            AnsibleActionFail: the inventory gives it what it does not take.
+        """
+        directory = Path(self._task.args["roles_directory"])
+        names = self._task.args.get("roles") or []
+        templars = templars_of(self._templar, self._loader, directory, names, task_vars)
+        for name, templar in templars.items():
+            told = load(self._loader, directory / name / "meta/verify.yml") or {}
+            yield f"role {name}", f"roles/{name}/meta/verify.yml", told, templar
+        if self._task.args.get("file"):
+            file = Path(self._task.args["file"])
+            told = load(self._loader, file)
+            given = self._given(told["variables"], task_vars)
+            variables = {**task_vars, **given, **told["vars"]}
+            templar = self._templar.copy_with_new_env(available_variables=variables)
+            yield "inventory", file.name, told, templar
+
+    def _given(self, spec: Mapping[str, Any], task_vars: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the variables of an argument spec, by the inventory or by their defaults."""
+        prefix = f"{next(iter(spec)).partition('_')[0]}_"
+        given = {name: value for name, value in task_vars.items() if name.startswith(prefix)}
+        templar = self._templar.copy_with_new_env(available_variables=task_vars)
+        found = ArgumentSpecValidator(dict(spec)).validate(
+            {name: templar.template(value) for name, value in given.items()}
+        )
+        if found.error_messages:
+            said = "; ".join(found.error_messages)
+            raise AnsibleActionFail(f"{said}. Allowed: docs/verify.md. Nothing was read.")
+        return dict(found.validated_parameters)
 
     def _in_sets(
         self, entry: Mapping[str, Any], sets: Mapping[str, Any], templar: Any
@@ -136,16 +174,16 @@ def _merge(arguments: dict[str, Any], key: str, value: Any) -> None:
         arguments[key] = value or arguments.get(key)
 
 
-def _not_derived(host: str, role: str, term: str, message: str) -> dict[str, Any]:
+def _not_derived(host: str, subject: str, source: str, term: str, message: str) -> dict[str, Any]:
     """Return the verdict on what is expected and cannot be said."""
     return {
         "host": host,
         "kind": "inventory",
-        "subject": f"role {role}" if role else "host",
+        "subject": subject,
         "term": term,
         "expected": "",
         "effective": "",
-        "source": f"roles/{role}/meta/verify.yml",
+        "source": source,
         "status": "unreadable",
         "message": message,
     }

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+REDIS_ACCESS = ("address", "port", "user", "password", "password_file")
+
 
 def answers(units: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """Return where each worker says whether it is ready."""
@@ -19,6 +21,12 @@ def ports(units: Sequence[Mapping[str, Any]]) -> list[str]:
 def members(workers: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return the workers as an upstream of nginx names them."""
     return [str(worker["url"]).partition("://")[2] for worker in workers]
+
+
+def urls(edges: Sequence[str], sockets: Sequence[Any]) -> list[str]:
+    """Return where sockets are opened: those of ``channels_check_sockets``, at every edge."""
+    paths = [each["path"] if isinstance(each, Mapping) else str(each) for each in sockets]
+    return [f"{edge.rstrip('/')}{path}" for edge in edges for path in paths]
 
 
 def redis(
@@ -59,6 +67,35 @@ def redis_settings(
     ]
 
 
+def unit_redis(instances: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return how to ask each instance of ``units_redis``, which this kit did not set up."""
+    return [
+        {
+            "subject": each["unit"],
+            **{key: each[key] for key in REDIS_ACCESS if each.get(key) is not None},
+            "settings": ["maxclients", "maxmemory", *each["settings"]],
+        }
+        for each in instances
+    ]
+
+
+def unit_redis_settings(instances: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return every setting that is stated of an instance: subject, name and value."""
+    return [
+        {"subject": each["unit"], "name": name, "value": value}
+        for each in instances
+        for name, value in each["settings"].items()
+    ]
+
+
+def unit_postgres(servers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return how to ask each server of ``units_postgres``."""
+    return [
+        {"subject": each["unit"], "port": each["port"], "sockets": each["sockets"]}
+        for each in servers
+    ]
+
+
 def unit(instance: str) -> str:
     """Return the unit of an instance of Redis."""
     return f"redis-server@{instance}.service"
@@ -95,4 +132,8 @@ class FilterModule:
             "verify_redis": redis,
             "verify_redis_settings": redis_settings,
             "verify_rules": rules,
+            "verify_unit_postgres": unit_postgres,
+            "verify_unit_redis": unit_redis,
+            "verify_unit_redis_settings": unit_redis_settings,
+            "verify_urls": urls,
         }

@@ -60,10 +60,21 @@ def read_ports(readings: Readings, root: Path = Path("/proc/sys")) -> None:
             readings.add(PORT, f"port {port}", "waiting", waiting, where)
     source = "net.ipv4.ip_local_port_range, ip_local_reserved_ports"
     with readings.reading(KERNEL, "kernel", source, "ports that outgoing connections take"):
-        bounds = (root / "net/ipv4/ip_local_port_range").read_text().split()
-        reserved = (root / "net/ipv4/ip_local_reserved_ports").read_text()
-        taken = list(subtracted((int(bounds[0]), int(bounds[1])), ranges(reserved)))
+        taken = outgoing_ranges(root)
         readings.add(KERNEL, "kernel", "ports that outgoing connections take", taken, source)
+
+
+def outgoing_ranges(root: Path = Path("/proc/sys")) -> list[str]:
+    """Return the ports that outgoing connections take, as ranges."""
+    bounds = (root / "net/ipv4/ip_local_port_range").read_text().split()
+    reserved = (root / "net/ipv4/ip_local_reserved_ports").read_text()
+    return list(subtracted((int(bounds[0]), int(bounds[1])), ranges(reserved)))
+
+
+def outgoing_ports(root: Path = Path("/proc/sys")) -> int:
+    """Return how many connections the host can open to one address and port."""
+    bounds = [tuple(map(int, each.split("-"))) for each in outgoing_ranges(root)]
+    return sum(last - first + 1 for first, last in bounds)
 
 
 def parse_listening(shown: str) -> dict[int, list[tuple[str, int, int]]]:
@@ -154,11 +165,25 @@ def read_clock(readings: Readings) -> None:
             ]
         )
         state = dict(line.split("=", 1) for line in unit.splitlines() if "=" in line)
+        if state.get("LoadState") != "loaded":
+            read_synchronised(readings)
+            return
         if state.get("ActiveState") != "active" and state.get("ConditionResult") == "no":
             raise AbsentError("the machine that this host runs on sets the clock")
         tracking = parse_tracking(output_of(["chronyc", "-n", "tracking"]))
         for key, value in tracking.items():
             readings.add(CLOCK, "clock", key, value, source)
+
+
+def read_synchronised(readings: Readings, run: Path = Path("/run")) -> None:
+    """Read whether anything sets the clock, on a host without chrony."""
+    if (run / "systemd/container").exists():
+        raise AbsentError("the machine that this host runs on sets the clock")
+    source = "timedatectl show"
+    told = output_of(["timedatectl", "show", "--property=NTPSynchronized", "--value"]).strip()
+    state = "Normal" if told == "yes" else "Not synchronised"
+    readings.add(CLOCK, "clock", "synchronised", state, source)
+    readings.absent(CLOCK, "clock", "offset in seconds", source, "without chrony, nothing says it")
 
 
 def parse_tracking(shown: str) -> dict[str, float | str]:

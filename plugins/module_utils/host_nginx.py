@@ -9,19 +9,25 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.host_kernel import outgoing_ports
 from ansible.module_utils.host_readings import EVERY, Readings, UnreadableError, output_of
 from ansible.module_utils.nginx_config import (
     ConfigurationError,
     Directive,
+    Location,
     dumped,
     in_a_handshake,
+    location_of,
     locations,
+    members_of,
     parse_dump,
     seconds,
     upstreams,
@@ -53,13 +59,20 @@ PROXIED = (
 GENERATION = re.compile(r'return 200 "(\S+) \$pid"')
 
 
-def read_nginx(readings: Readings, binary: str, generation_url: str) -> None:
+CONNECT_SECONDS = 3.0
+"""Seconds that a server behind nginx has to take a connection."""
+
+
+def read_nginx(
+    readings: Readings, binary: str, generation_url: str, urls: Sequence[str] = ()
+) -> None:
     """Read the configuration of nginx.
 
     Args:
         readings: collects what is read.
         binary: the program.
         generation_url: where nginx reports its configuration; empty: it does not.
+        urls: where sockets are opened; what holds there, and what is behind it, is read of each.
     """
     with readings.reading(NGINX, EVERY, SOURCE):
         text = output_of([binary, "-T", "-q"], either=True)
@@ -76,7 +89,11 @@ def read_nginx(readings: Readings, binary: str, generation_url: str) -> None:
         if why:
             raise UnreadableError(f"the files are not what nginx runs with: {why}")
         try:
-            read_directives(readings, parse_dump(text))
+            directives = parse_dump(text)
+            read_directives(readings, directives)
+            read_workers(readings, directives)
+            for url in urls:
+                read_url(readings, directives, url)
         except ConfigurationError as error:
             raise UnreadableError(f"the configuration cannot be read: {error}") from error
 
@@ -89,14 +106,84 @@ def read_directives(readings: Readings, directives: Sequence[Directive]) -> None
     for name, servers in upstreams(directives).items():
         readings.add(NGINX, f"upstream {name}", "members", servers, SOURCE)
     for location in locations(directives):
-        for key in PROXIED:
-            readings.add(NGINX, location.name, key, number(location.holds[key]), SOURCE)
-        for header in ("Upgrade", "Connection"):
-            # Without the directive, nginx closes the connection and passes on no Upgrade.
-            given = location.headers.get(header.lower(), "close" if header == "Connection" else "")
-            told = in_a_handshake(directives, given)
-            readings.add(NGINX, location.name, f"{header} of a handshake", told, SOURCE)
-        readings.add(NGINX, location.name, "passes to", location.passes, SOURCE)
+        read_location(readings, directives, location, location.name, SOURCE)
+
+
+def read_location(
+    readings: Readings,
+    directives: Sequence[Directive],
+    location: Location,
+    subject: str,
+    source: str,
+) -> None:
+    """Read what holds at a place that passes requests on."""
+    for key in PROXIED:
+        readings.add(NGINX, subject, key, number(location.holds[key]), source)
+    for header in ("Upgrade", "Connection"):
+        # Without the directive, nginx closes the connection and passes on no Upgrade.
+        given = location.headers.get(header.lower(), "close" if header == "Connection" else "")
+        told = in_a_handshake(directives, given).lower()
+        readings.add(NGINX, subject, f"{header} of a handshake", told, source)
+    readings.add(NGINX, subject, "passes to", location.passes, source)
+
+
+def read_workers(
+    readings: Readings, directives: Sequence[Directive], proc: Path = Path("/proc")
+) -> None:
+    """Read how many sockets the worker processes can hold, by their connections and their files."""
+    source = "/proc/PID/limits of the worker processes"
+    with readings.reading(NGINX, "nginx", source, "open files of a worker"):
+        limits = [(proc / pid / "limits").read_text() for pid, _ in workers(proc)]
+        found = [re.search(r"^Max open files +(\d+)", text, re.M) for text in limits]
+        files = min(int(each[1]) for each in found if each is not None)
+        readings.add(NGINX, "nginx", "open files of a worker", files, source)
+        told = value_of(directives, *GLOBAL["worker_connections"])
+        connections = int(told or DEFAULTS["worker_connections"])
+        # Each socket is two connections: of the client, and to the server behind.
+        carried = len(limits) * min(connections, files) // 2
+        readings.add(NGINX, "nginx", "sockets that it can hold", carried, f"{SOURCE}, {source}")
+
+
+def read_url(readings: Readings, directives: Sequence[Directive], url: str) -> None:
+    """Read what holds where sockets are opened, and whether the servers behind can be reached."""
+    with readings.reading(NGINX, url, SOURCE):
+        location = location_of(directives, url)
+        if location is None:
+            raise UnreadableError("nginx passes on nothing that is asked for there")
+        source = f"{SOURCE} ({location.name})"
+        read_location(readings, directives, location, url, source)
+        if "$" in location.passes:
+            raise UnreadableError(f"a variable says where nginx passes it to: {location.passes}")
+        members = members_of(directives, location.passes)
+        readings.add(NGINX, url, "members", members, source)
+        with ThreadPoolExecutor(16) as pool:
+            answers = dict(zip(members, pool.map(why_no_connection, members), strict=True))
+        refusing = [f"{member} ({why})" for member, why in answers.items() if why]
+        where = f"a connection to each of {len(members)}"
+        readings.add(NGINX, url, "members that take no connection", refusing, where)
+        remote = [each for each in set(members) if not each.startswith("unix:")]
+        if len(remote) == len(set(members)):
+            most = len(remote) * outgoing_ports()
+            readings.add(
+                NGINX, url, "sockets that outgoing ports allow", most, "ip_local_port_range"
+            )
+
+
+def why_no_connection(member: str) -> str:
+    """Return why a server takes no connection; nothing if it takes one."""
+    try:
+        if member.startswith("unix:"):
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.settimeout(CONNECT_SECONDS)
+                connection.connect(member.partition(":")[2])
+        else:
+            host, _, port = member.rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except TimeoutError:
+        return f"no answer within {CONNECT_SECONDS:g} s"
+    except OSError as error:
+        return str(error.strerror or error).lower()
+    return ""
 
 
 def number(text: str) -> Any:
@@ -124,10 +211,16 @@ def why_not_in_effect(files: Sequence[str], binary: str, proc: Path = Path("/pro
 
 def worker_start(proc: Path) -> float | None:
     """Return when the youngest worker process of nginx began, in seconds since 1970."""
-    boot = re.search(r"^btime (\d+)$", (proc / "stat").read_text(), re.M)
     uptime = float((proc / "uptime").read_text().split()[0])
-    ticks = os.sysconf("SC_CLK_TCK")
-    found = []
+    found = [ticks / os.sysconf("SC_CLK_TCK") for _, ticks in workers(proc)]
+    if not found:
+        return None
+    # Not btime, which has whole seconds; the clock and the time since boot are exact.
+    return time.time() - uptime + max(found)
+
+
+def workers(proc: Path) -> Iterator[tuple[str, int]]:
+    """Yield the id of each worker process that takes connections, and its start in ticks."""
     for directory in proc.iterdir():
         if not directory.name.isdigit():
             continue
@@ -138,11 +231,7 @@ def worker_start(proc: Path) -> float | None:
             stat = (directory / "stat").read_text()
         except OSError:  # it has ended
             continue
-        found.append(int(stat.rpartition(")")[2].split()[19]) / ticks)
-    if not found or boot is None:
-        return None
-    # btime has whole seconds; the clock and the time since boot are exact.
-    return time.time() - uptime + max(found)
+        yield directory.name, int(stat.rpartition(")")[2].split()[19])
 
 
 def other_generation(url: str, text: str) -> str:

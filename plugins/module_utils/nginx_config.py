@@ -10,6 +10,7 @@ import fnmatch
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 TOKEN = re.compile(
     r"""\s*(?:
@@ -189,14 +190,120 @@ def locations(directives: Sequence[Directive]) -> Iterator[Location]:
 def _below(outer: list[list[Directive]], server: str) -> Iterator[Location]:
     for each in named(outer[-1], "location"):
         blocks = [*outer, each.block or []]
-        path = " ".join(each.values)
-        target = value_of(each.block or [], "proxy_pass")
-        # proxy_pass is not inherited, except by a block "if" in its location.
-        for inner in named(each.block or [], "if"):
-            target = target or value_of(inner.block or [], "proxy_pass")
-        if target is not None:
-            yield Location(path, server, target, _holds(blocks), _headers(blocks))
+        place = _passing(blocks, each, server)
+        if place is not None:
+            yield place
         yield from _below(blocks, server)
+
+
+def _passing(blocks: list[list[Directive]], each: Directive, server: str) -> Location | None:
+    """Return a location with all that holds there; None: it passes nothing on."""
+    target = value_of(each.block or [], "proxy_pass")
+    # proxy_pass is not inherited, except by a block "if" in its location.
+    for inner in named(each.block or [], "if"):
+        target = target or value_of(inner.block or [], "proxy_pass")
+    if target is None:
+        return None
+    return Location(" ".join(each.values), server, target, _holds(blocks), _headers(blocks))
+
+
+def location_of(directives: Sequence[Directive], url: str) -> Location | None:
+    """Return where nginx passes on what is asked for at a URL; None: it passes it on nowhere."""
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme in ("https", "wss") else 80)
+    for http in named(directives, "http"):
+        server = _server_of(list(named(http.block or [], "server")), parts.hostname or "", port)
+        if server is None:
+            continue
+        name = (value_of(server.block or [], "server_name") or "_").split()[0]
+        outer = [http.block or [], server.block or []]
+        blocks = _matched(outer, parts.path or "/")
+        if blocks is None:
+            continue
+        tried = (value_of(blocks[-1].block or [], "try_files") or "").split()
+        if tried and tried[-1].startswith("@"):
+            # A file that is not there: what a socket asks for never is.
+            blocks = [each for each in named(outer[-1], "location") if each.values == tried[-1:]]
+        if blocks:
+            return _passing([*outer, *(each.block or [] for each in blocks)], blocks[-1], name)
+    return None
+
+
+def _server_of(servers: Sequence[Directive], host: str, port: int) -> Directive | None:
+    """Return the server that answers for a host on a port, as nginx chooses it.
+
+    Behind a load balancer, nginx may listen on another port than people use: then on any.
+    """
+
+    def ports(server: Directive) -> set[int]:
+        told = [each.values[0] for each in named(server.block or [], "listen")] or ["80"]
+        ends = [each.rpartition(":")[2] for each in told]
+        return {int(end) if end.isdigit() else 80 for end in ends}
+
+    def names(server: Directive) -> list[str]:
+        return [name for each in named(server.block or [], "server_name") for name in each.values]
+
+    there = [each for each in servers if port in ports(each)] or list(servers)
+    for fits in (
+        lambda name: name == host,
+        lambda name: name.startswith(("*", ".")) and fnmatch.fnmatch(f".{host}", f"*{name[1:]}"),
+        lambda name: name.startswith("~") and re.search(name[1:], host),
+    ):
+        for each in there:
+            if any(fits(name) for name in names(each)):
+                return each
+    first = [
+        each
+        for each in there
+        if any("default_server" in listen.values for listen in named(each.block or [], "listen"))
+    ]
+    return next(iter([*first, *there]), None)
+
+
+def _matched(outer: list[list[Directive]], path: str) -> list[Directive] | None:
+    """Return the location of a path, by prefix or expression; those around it come first."""
+    prefix: Directive | None = None
+    expressions = []
+    for each in named(outer[-1], "location"):
+        *modifier, pattern = each.values
+        mark = modifier[0] if modifier else ""
+        if mark == "=" and path == pattern:
+            return [each]
+        if mark in ("~", "~*"):
+            expressions.append((pattern, re.I if mark == "~*" else 0, each))
+        elif (
+            mark in ("", "^~")
+            and path.startswith(pattern)
+            and (prefix is None or len(pattern) > len(prefix.values[-1]))
+        ):
+            prefix = each
+    if prefix is not None:
+        below = _matched([*outer, prefix.block or []], path)
+        if below is not None:
+            return [prefix, *below]
+        if prefix.values[0] == "^~":
+            return [prefix]
+    for pattern, flags, each in expressions:
+        try:
+            if re.search(pattern, path, flags):
+                return [each]
+        except re.error:  # of PCRE alone
+            continue
+    return None if prefix is None else [prefix]
+
+
+def members_of(directives: Sequence[Directive], passes: str) -> list[str]:
+    """Return the servers behind the argument of a proxy_pass, each with its port or its socket."""
+    target = passes.partition("://")[2]
+    if target.startswith("unix:"):
+        return [target.rpartition(":")[0] if target.count(":") > 1 else target]
+    name = target.partition("/")[0]
+    found = upstreams(directives).get(name, [name])
+    plain = "443" if passes.startswith("https") else "80"
+    return [
+        each if each.startswith("unix:") or re.search(r":\d+$", each) else f"{each}:{plain}"
+        for each in found
+    ]
 
 
 def _holds(blocks: Sequence[Sequence[Directive]]) -> dict[str, str]:

@@ -141,13 +141,15 @@ def unproved(name: str, subject: str, result: Mapping[str, Any]) -> dict[str, An
     }
 
 
-def certificate_checks(host: str, found: Mapping[str, Any], port: Any, days: Any) -> dict[str, Any]:
+def certificate_checks(
+    host: str, found: Mapping[str, Any], place: str, days: Any
+) -> dict[str, Any]:
     """Return the verdict on the certificate of an edge, as a client has seen it."""
     problems = found.get("problems") or []
     return {
         "host": host,
         "kind": "certificate",
-        "subject": f"port {port}",
+        "subject": place,
         "term": "certificate",
         "expected": f"valid for more than {days} days",
         "effective": f"{found.get('days_left', '?')} days, until {found.get('not_after')}",
@@ -180,9 +182,7 @@ def report_of(
 def lines(report: Mapping[str, Any], path: str) -> Iterator[str]:
     """Yield a line for each verdict that is not ok, counts of those that are, and the last line."""
     for status in ("unreadable", "failed"):
-        for check in report["checks"]:
-            if check["status"] == status:
-                yield check_line(check)
+        yield from folded(check for check in report["checks"] if check["status"] == status)
         for each in report["behaviour"]:
             if each["status"] == status:
                 yield f"{status}  {each['subject']}  {each['name']}: {each['message']}"
@@ -200,16 +200,30 @@ def _all(report: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     yield from ({"kind": "behaviour", **each} for each in report["behaviour"])
 
 
+def folded(checks: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a line for each verdict; below those that share it, once, what is wrong and to do."""
+    alike: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for check in checks:
+        # What differs between units alone, such as journalctl -u UNIT, is the same advice.
+        unit = check["subject"].partition(" ")[0]
+        advice = check.get("advice", "").replace(unit, "UNIT")
+        alike.setdefault((check["message"], advice), []).append(check)
+    for (message, advice), own in alike.items():
+        yield from map(check_line, own)
+        # Of something unreadable, the message is the reason: a part of its line.
+        if own[0]["status"] != "unreadable":
+            told = own[0].get("advice", "") if len(own) == 1 else advice
+            yield f"        {message[:1].upper()}{message[1:]}. {told}".rstrip()
+
+
 def check_line(check: Mapping[str, Any]) -> str:
-    """Return a verdict as one line: who, what, both values, where it was read, what to do."""
+    """Return a verdict as one line: who, what, both values, and where it was read."""
     begin = f"{check['status']}  {check['host']}  {check['subject']}  {check['term']}"
     if check["status"] == "unreadable":
         wanted = f" Expected {check['expected']}." if check["expected"] else ""
         return f"{begin}: not read ({check['source']}): {check['message']}.{wanted}"
-    advice = f" {check['advice']}" if check.get("advice") else ""
     return (
-        f"{begin}: expected {check['expected']}, effective {check['effective']}"
-        f" ({check['source']}): {check['message']}.{advice}"
+        f"{begin}: expected {check['expected']}, effective {check['effective']} ({check['source']})"
     )
 
 

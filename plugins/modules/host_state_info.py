@@ -100,6 +100,13 @@ options:
         description: The URL.
         type: str
         default: ""
+      urls:
+        description:
+          - Where sockets are opened. Read is what holds there, and whether each server behind it
+            takes a connection.
+        type: list
+        elements: str
+        default: []
   redis:
     description: Instances of Redis.
     type: list
@@ -269,6 +276,7 @@ def main() -> None:
                 "options": {
                     "binary": {"type": "str", "default": "nginx"},
                     "generation_url": {"type": "str", "default": ""},
+                    "urls": texts,
                 },
             },
             "redis": {
@@ -314,7 +322,7 @@ def main() -> None:
         read_clock(readings)
     read_disks(readings, asked["disks"])
     for each in asked["nginx"]:
-        read_nginx(readings, each["binary"], each["generation_url"])
+        read_nginx(readings, each["binary"], each["generation_url"], each["urls"])
     for each in asked["redis"]:
         read_redis(readings, each)
     for each in asked["postgres"]:

@@ -283,12 +283,45 @@ def test_the_report_ends_with_its_verdict() -> None:
         "source": "/proc/1/limits",
         "status": "failed",
         "message": "too few",
-        "advice": "Do this.",
+        "advice": "Do this: web.",
     }
-    report = verify_report.report_of([verdict, {**verdict, "status": "ok"}], None, [])
+    other = {**verdict, "host": "app2", "term": "processes"}
+    report = verify_report.report_of(
+        [verdict, {**verdict, "status": "ok"}, {**other, "message": "too many"}], None, []
+    )
     assert list(verify_report.lines(report, "x.json")) == [
-        "failed  app1  web  open files: expected 65536, effective 1024 (/proc/1/limits): too few."
-        " Do this.",
+        "failed  app1  web  open files: expected 65536, effective 1024 (/proc/1/limits)",
+        "        Too few. Do this: web.",
+        "failed  app2  web  processes: expected 65536, effective 1024 (/proc/1/limits)",
+        "        Too many. Do this: web.",
         "ok: 1 process",
-        "NOT verified: 1 of 2 checks failed. Report: x.json",
+        "NOT verified: 2 of 3 checks failed. Report: x.json",
     ]
+
+
+def test_the_same_advice_is_given_once_and_each_finding_stays() -> None:
+    units = ("web@1.service", "web@2.service")
+    checks = [
+        {
+            "host": host,
+            "kind": "unit",
+            "subject": unit,
+            "term": "state",
+            "expected": "active",
+            "effective": "inactive",
+            "source": "systemctl show",
+            "status": "failed",
+            "message": "the unit does not run",
+            "advice": f"Read journalctl -u {unit}.",
+        }
+        for host in ("app1", "app2")
+        for unit in units
+    ]
+    told = list(verify_report.lines(verify_report.report_of(checks, None, []), "x.json"))
+    assert [line for line in told if line.startswith("failed")] == [
+        f"failed  {host}  {unit}  state: expected active, effective inactive (systemctl show)"
+        for host in ("app1", "app2")
+        for unit in units
+    ]
+    assert told.count("        The unit does not run. Read journalctl -u UNIT.") == 1
+    assert len(told) == 4 + 1 + 2
