@@ -44,10 +44,10 @@ class ActionModule(ActionBase):
         task_vars = task_vars or {}
         result: dict[str, Any] = super().run(tmp, task_vars)
         roles: list[str] = self._task.args["roles"]
-        told = {name: load(self._loader, ROLES / name / "meta/terms.yml") or {} for name in roles}
-        templars = templars_of(self._templar, self._loader, ROLES, roles, task_vars)
+        told = {name: load(ROLES / name / "meta/terms.yml") or {} for name in roles}
+        templars = templars_of(self._templar, ROLES, roles, task_vars)
         for name, own in templars.items():
-            ports = ports_of(own, self._loader, ROLES / name)
+            ports = ports_of(own, ROLES / name)
             templars[name] = with_variables(own, ports=ports)
 
         reads: dict[str, list[str]] = {"sysctls": [], "paths": []}

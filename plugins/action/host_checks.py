@@ -55,7 +55,7 @@ class ActionModule(ActionBase):
         verdicts: list[dict[str, Any]] = []
         arguments: dict[str, Any] = {"salt": salt}
         checks: list[dict[str, Any]] = []
-        sets = load(self._loader, directory / "cluster/meta/verify.yml")["sets"]
+        sets = load(directory / "cluster/meta/verify.yml")["sets"]
         for name, source, told, templar in self._sources(task_vars):
             for key, value in (told.get("read") or {}).items():
                 try:
@@ -101,13 +101,13 @@ class ActionModule(ActionBase):
         """
         directory = Path(self._task.args["roles_directory"])
         names = self._task.args.get("roles") or []
-        templars = templars_of(self._templar, self._loader, directory, names, task_vars)
+        templars = templars_of(self._templar, directory, names, task_vars)
         for name, templar in templars.items():
-            told = load(self._loader, directory / name / "meta/verify.yml") or {}
+            told = load(directory / name / "meta/verify.yml") or {}
             yield f"role {name}", f"roles/{name}/meta/verify.yml", told, templar
         if self._task.args.get("file"):
             file = Path(self._task.args["file"])
-            told = load(self._loader, file)
+            told = load(file)
             given = self._given(told["variables"], task_vars)
             variables = {**task_vars, **given, **told["vars"]}
             templar = self._templar.copy_with_new_env(available_variables=variables)

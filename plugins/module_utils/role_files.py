@@ -7,8 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import yaml
 from ansible.errors import AnsibleError
 from ansible.plugins.loader import add_all_plugin_dirs
+from ansible.template import trust_as_template
 
 # Variables of the cluster that many expressions use: they are evaluated once, in this order. Each
 # use would read the inventory of all hosts again.
@@ -20,18 +22,29 @@ SETTLED = (
 )
 
 
-def load(loader: Any, path: Path) -> Any:
-    """Return the content of a YAML file, whose expressions are not evaluated; None without one."""
-    if not path.exists():
-        return None
-    return loader.load_from_file(str(path), trusted_as_template=True)
+def load(path: Path) -> Any:
+    """Return the content of a YAML file, whose expressions are not evaluated; None without one.
+
+    Ansible's own loader warns of each key that an entry has in place of a merged one (``<<``).
+    """
+    return _trusted(yaml.safe_load(path.read_text())) if path.exists() else None
+
+
+def _trusted(value: Any) -> Any:
+    if isinstance(value, str):
+        return trust_as_template(value)
+    if isinstance(value, list):
+        return [_trusted(each) for each in value]
+    if isinstance(value, dict):
+        return {name: _trusted(each) for name, each in value.items()}
+    return value
 
 
 def templars_of(
-    templar: Any, loader: Any, roles: Path, names: Sequence[str], task_vars: Mapping[str, Any]
+    templar: Any, roles: Path, names: Sequence[str], task_vars: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return what evaluates expressions on a host as each role of a directory itself would."""
-    found = {name: _templar_of(templar, loader, roles / name, task_vars) for name in names}
+    found = {name: _templar_of(templar, roles / name, task_vars) for name in names}
     known = _settled(next(iter(found.values()))) if found else {}
     return {
         name: own.copy_with_new_env(available_variables={**own.available_variables, **known})
@@ -54,22 +67,22 @@ def _settled(templar: Any) -> dict[str, Any]:
     return found
 
 
-def _templar_of(templar: Any, loader: Any, role: Path, task_vars: Mapping[str, Any]) -> Any:
+def _templar_of(templar: Any, role: Path, task_vars: Mapping[str, Any]) -> Any:
     add_all_plugin_dirs(str(role))
     cluster = role.parent / "cluster"
     variables = {
-        **(load(loader, cluster / "defaults/main.yml") or {}),
-        **(load(loader, role / "defaults/main.yml") or {}),
+        **(load(cluster / "defaults/main.yml") or {}),
+        **(load(role / "defaults/main.yml") or {}),
         **task_vars,
-        **(load(loader, cluster / "vars/main.yml") or {}),
-        **(load(loader, role / "vars/main.yml") or {}),
+        **(load(cluster / "vars/main.yml") or {}),
+        **(load(role / "vars/main.yml") or {}),
         "role_path": str(role),
         "ansible_search_path": [str(role)],
     }
     return templar.copy_with_new_env(available_variables=variables)
 
 
-def ports_of(templar: Any, loader: Any, role: Path) -> list[int]:
+def ports_of(templar: Any, role: Path) -> list[int]:
     """Return the ports that a role's services listen on, as ``meta/ports.yml`` has them."""
-    entries = load(loader, role / "meta/ports.yml") or []
+    entries = load(role / "meta/ports.yml") or []
     return [int(port) for entry in entries for port in templar.template(entry["ports"])]

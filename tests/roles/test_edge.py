@@ -346,12 +346,15 @@ async def test_a_socket_outlives_a_reload_up_to_a_bound(ample: str) -> None:
             assert await reader.read() == b"", "cut when the time is up"
 
 
+def queues_of(port: int) -> int:
+    """Return how many sockets listen on a port of IPv4."""
+    sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    return sum(words[1].endswith(f":{port:04X}") and words[3] == LISTENS for words in sockets)
+
+
 async def test_the_kernel_shares_connections_among_the_processes(ample: str) -> None:
     content = ample.replace("worker_processes auto", "worker_processes 3")
     async with running(content, TAKES) as edge:
         assert (await ask(edge.port)).status == 200
-        # Each process has a queue of its own, and the kernel chooses the queue by the client's port.
-        local = f":{edge.port:04X}"
-        sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
-        queues = [words for words in sockets if words[1].endswith(local) and words[3] == LISTENS]
-        assert len(queues) == 3
+        # Each process has a queue of its own; the kernel chooses one by the client's port.
+        assert queues_of(edge.port) == 3
