@@ -26,6 +26,14 @@ TIMEOUT = 600
 """Seconds after which an examination is given up; each start of the application has its own."""
 
 
+def unpack(archive: Path, directory: Path) -> None:
+    """Unpack an archive of the kit's own."""
+    with tarfile.open(archive) as packed:
+        # Python before 3.11.4, as Debian 12 has it, knows no filter and ignores this.
+        packed.extraction_filter = getattr(tarfile, "tar_filter", None)
+        packed.extractall(directory)  # noqa: S202  packed by the kit
+
+
 def unpack_environment(archive: Path, python: str, version: str) -> Path:
     """Return a virtual environment with the packages of an archive, made once."""
     home = archive.parent / "examined"
@@ -38,8 +46,7 @@ def unpack_environment(archive: Path, python: str, version: str) -> Path:
             shutil.rmtree(target, ignore_errors=True)
             packages = target / "lib" / f"python{version}" / "site-packages"
             packages.mkdir(parents=True)
-            with tarfile.open(archive) as packed:
-                packed.extractall(packages, filter="tar")
+            unpack(archive, packages)
             (target / "bin").mkdir()
             (target / "bin" / "python").symlink_to(python)
             (target / "pyvenv.cfg").write_text(f"home = {Path(python).parent}\n")
@@ -55,8 +62,7 @@ def examine(archive: Path, environment: Path, root: str, request: bytes) -> int:
     """Unpack a release and examine it; the answer goes to standard output."""
     with tempfile.TemporaryDirectory(prefix="channels-examined-") as name:
         release = Path(name)
-        with tarfile.open(archive) as packed:
-            packed.extractall(release, filter="tar")
+        unpack(archive, release)
         result = subprocess.run(
             [
                 *(environment / "bin" / "python", "-m", "channels_kit.examine"),
