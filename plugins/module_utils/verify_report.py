@@ -206,7 +206,10 @@ def folded(checks: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     for check in checks:
         # What differs between units alone, such as journalctl -u UNIT, is the same advice.
         unit = check["subject"].partition(" ")[0]
-        advice = check.get("advice", "").replace(unit, "UNIT")
+        advice = check.get("advice", "")
+        # Other subjects, such as nginx, are words of the advice.
+        if unit.endswith(".service"):
+            advice = advice.replace(unit, "UNIT")
         alike.setdefault((check["message"], advice), []).append(check)
     for (message, advice), own in alike.items():
         yield from map(check_line, own)

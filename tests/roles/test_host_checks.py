@@ -325,3 +325,19 @@ def test_the_same_advice_is_given_once_and_each_finding_stays() -> None:
     ]
     assert told.count("        The unit does not run. Read journalctl -u UNIT.") == 1
     assert len(told) == 4 + 1 + 2
+
+
+def test_shared_advice_keeps_the_name_of_a_subject_that_is_no_unit() -> None:
+    check = {
+        "kind": "nginx",
+        "subject": "nginx",
+        "term": "configuration",
+        "expected": "in effect",
+        "effective": "changed",
+        "source": "nginx -T",
+        "status": "failed",
+        "message": "other files",
+        "advice": "Run nginx -t.",
+    }
+    told = list(verify_report.folded([{**check, "host": "lb1"}, {**check, "host": "lb2"}]))
+    assert told[-1] == "        Other files. Run nginx -t."
