@@ -71,14 +71,14 @@ converge: tools ## apply the inventory to the cluster (site.yml)
 check: tools ## show what converge would change; change nothing
 	@$(PLAY) site.yml --check --diff
 
-verify: tools ## compare what is in effect with the inventory, prove delivery; change nothing: [PARTS=reading] [IDLE=90] [BACKGROUND=yes] [UNITS=FILE]
+verify: tools ## compare what is in effect with the inventory, prove delivery; change nothing: [PARTS=reading] [IDLE=90] [BACKGROUND=yes] [UNITS=FILE names the units of hosts that this kit did not set up]
 	@scripts/verify "$(ENV)"
 
-plan: tools ## show what the cluster needs and has, or ask for more: [SOCKETS=100000] [MESSAGES=2000] [ROOM=50] [SPARE=1] [HOST_MEMORY=8G] [HOST_CORES=4] [BACK=120]
+plan: tools ## show what the cluster needs and has, or how many hosts another load needs: [SOCKETS=100000] [MESSAGES=2000] [ROOM=50] [SPARE=1] [HOST_MEMORY=8G] [HOST_CORES=4] [BACK=120]
 	@$(BIN)/python scripts/plan.py --sockets="$(SOCKETS)" --messages="$(MESSAGES)" --room="$(ROOM)" --spare="$(SPARE)" \
 	    --host-memory="$(HOST_MEMORY)" --host-cores="$(HOST_CORES)" --back="$(BACK)" -- "$(ENV)"
 
-calibrate: tools ## measure what sockets and messages cost on the hosts; restarts one worker: [FORCE=yes] [CHECK=yes compares with the figures] [ADAPTER=MODULE:CLASS LOGIN=URL ROOM=lobby]
+calibrate: tools ## measure what sockets and messages cost on the hosts; restarts one worker: [FORCE=yes] [CHECK=yes compares with the figures; writes nothing] [ADAPTER=MODULE:CLASS LOGIN=URL ROOM=lobby]
 	@$(BIN)/python scripts/calibrate.py --force="$(FORCE)" --check="$(CHECK)" --adapter="$(ADAPTER)" --login="$(LOGIN)" --room="$(or $(ROOM),lobby)" -- "$(ENV)"
 
 drain: tools ## drain a host and stop its units: HOST=app1
@@ -130,7 +130,7 @@ rehearse: tools ## run every operation under the load of 500 clients, on hosts o
 	@scripts/bootstrap engine
 	@$(BIN)/python scripts/rehearse.py $(STEPS)
 
-carry: tools ## open as many sockets as are stated, with one app host stopped, on hosts of its own: [SOCKETS=12000]
+carry: tools ## prove that a cluster carries SOCKETS with one app host stopped, and refuses more; on hosts of its own: [SOCKETS=12000]
 	@scripts/bootstrap engine
 	@$(BIN)/python scripts/carry.py --sockets $(or $(SOCKETS),12000)
 

@@ -112,15 +112,15 @@ async def look(cluster: Cluster, force: bool) -> tuple[dict[str, Any], int]:
     ]
     if silent:
         raise CalibrationError(
-            f"These workers do not answer or drain: {', '.join(silent)}. Nothing was measured.\n"
+            f"Workers that drain or do not answer: {', '.join(silent)}. Nothing was measured.\n"
             "Start them (make undrain, make converge), then retry."
         )
     present = sum(state["sockets"] for state in states)
     if present and not force:
         raise CalibrationError(
             f"{present} clients are connected. Nothing was measured.\n"
-            "Measure while nobody is connected, or say FORCE=yes: clients then notice the load, and"
-            " the figures contain theirs."
+            "Measure while nobody is connected, or set FORCE=yes. Clients then notice the load, and"
+            " the figures include the load of the clients."
         )
     machines = {name: await host.ask("host") for name, host in cluster.hosts.items()}
     return machines, max(state["sockets"] for state in states)
@@ -321,8 +321,8 @@ async def calibrate(options: argparse.Namespace) -> None:
     say(f"\nCalibrated in {time.monotonic() - began:.0f} s: {file}")
     if shape["hosts_on_machine"] > 1:
         say(
-            "Several hosts share this machine: rates are lower and vary more than on hosts of their"
-            " own."
+            "Several hosts share this machine: rates are lower and vary more than on a machine for"
+            " each host."
         )
 
 
@@ -358,7 +358,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nInterrupted. The sockets are closed; the file is as it was.", file=sys.stderr)
+        print("\nInterrupted. The sockets are closed; the file did not change.", file=sys.stderr)
         return 130
     return 0
 

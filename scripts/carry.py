@@ -249,7 +249,7 @@ def main() -> int:
             commands.ignore_signals()
             if not options.keep:
                 remove()
-    print("Carried: every socket, and no more." if ok else "NOT carried. See above.")
+    print("Carried: all stated sockets; more were refused." if ok else "NOT carried. See above.")
     return 0 if ok else 1
 
 

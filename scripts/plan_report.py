@@ -90,8 +90,8 @@ class Report:
         if self.asked:
             yield f"{question}: {times(cluster.app_hosts, 'app host')}"
             yield from (
-                f"Raise {term.variable} in the inventory: {term.name} need"
-                f" {grouped(term.needs)}, and have {grouped(term.has)}."
+                f"Raise {term.variable} in the inventory. {term.name}:"
+                f" needs {grouped(term.needs)}, has {grouped(term.has)}."
                 for term in plan.terms
                 if not term.fits
             )
@@ -178,7 +178,7 @@ class Report:
                     why(term),
                 )
             )
-        yield "What runs out, with the spare hosts lost (needs: unfavourable end of each figure)"
+        yield "What runs out, with the spare hosts lost (needs: worse end of each figure)"
         yield from columns(rows, right={1, 2, 3})
 
     def time_lines(self) -> Iterator[str]:
@@ -233,7 +233,7 @@ class Report:
         """Yield what the figures are of, and where the plan goes beyond them."""
         content = self.figures.content
         shape = content.get("host") or {}
-        kind = "measured for this inventory" if self.calibrated else "DEFAULTS, not of your hosts"
+        kind = "measured for this inventory" if self.calibrated else "DEFAULTS, not from your hosts"
         yield (
             f"Figures: {kind}; {content.get('date', 'no date')},"
             f" {content.get('machine') or 'unknown machine'}"

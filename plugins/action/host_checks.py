@@ -123,7 +123,7 @@ class ActionModule(ActionBase):
         )
         if found.error_messages:
             said = "; ".join(found.error_messages)
-            raise AnsibleActionFail(f"{said}. Allowed: docs/verify.md. Nothing was read.")
+            raise AnsibleActionFail(f"{said}. See docs/verify.md. Nothing was read.")
         return dict(found.validated_parameters)
 
     def _in_sets(
@@ -190,4 +190,4 @@ def _not_derived(host: str, subject: str, source: str, term: str, message: str) 
 
 
 def _why(error: AnsibleError) -> str:
-    return f"what is expected cannot be derived: {error.message}"
+    return f"the expected value cannot be calculated: {error.message}"

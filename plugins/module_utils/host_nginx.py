@@ -149,11 +149,11 @@ def read_url(readings: Readings, directives: Sequence[Directive], url: str) -> N
     with readings.reading(NGINX, url, SOURCE):
         location = location_of(directives, url)
         if location is None:
-            raise UnreadableError("nginx passes on nothing that is asked for there")
+            raise UnreadableError("nginx has no location that proxies this URL")
         source = f"{SOURCE} ({location.name})"
         read_location(readings, directives, location, url, source)
         if "$" in location.passes:
-            raise UnreadableError(f"a variable says where nginx passes it to: {location.passes}")
+            raise UnreadableError(f"nginx passes it to a variable: {location.passes}")
         members = members_of(directives, location.passes)
         readings.add(NGINX, url, "members", members, source)
         with ThreadPoolExecutor(16) as pool:

@@ -213,7 +213,7 @@ class Measuring:
         """
         target = self.cluster.target
         if self.present:
-            self.say("memory: the worker has had sockets before; what they left counts as used")
+            self.say("memory: no restart, clients are connected; memory of closed sockets counts")
         else:
             self.say(f"restart: {target['name']}")
             await self.cluster.hosts[target["host"]].ask(
@@ -279,7 +279,7 @@ class Measuring:
         """Measure memory and processor time of sockets through the edge."""
         cluster = self.cluster
         if not cluster.edge_host:
-            self.say("edge: none of this inventory; its figures are the defaults")
+            self.say("edge: this inventory has none; the former figures or the defaults stay")
             return
         url = cluster.edge_tls or cluster.edge
         prefix = "edge_tls_" if cluster.edge_tls else "edge_"
@@ -300,8 +300,8 @@ class Measuring:
         kib = slope_figure(points[len(points) // 3 :])
         if kib.value < LEAST_EDGE_KIB:
             self.say(
-                f"  nginx grew by {kib.value:.1f} KiB a socket: it has memory of earlier sockets to"
-                " use, so the former figure stays"
+                f"  nginx grew by {kib.value:.1f} KiB a socket: it used memory of earlier"
+                " sockets again. The former figure stays"
             )
         else:
             self.figures[f"{prefix}socket_kib"] = kib

@@ -49,7 +49,7 @@ class Traffic(Measuring):
         target = self.cluster.target
         others = [worker for worker in workers if worker is not target]
         if not others:
-            self.say("deliveries: one worker alone tells less; the figures are the defaults")
+            self.say("deliveries: not measured with one worker; former figures or defaults stay")
             return
         self.say(
             f"deliveries: {REPETITIONS} x {SAY_SECONDS:g} s to groups of {SMALL * len(workers)},"

@@ -204,7 +204,7 @@ def test_what_no_inventory_may_give_is_refused(tmp_path: Path, names: Tree, said
     code, output, report = verified(tmp_path, **names)
     assert code == 2, output
     assert said in output
-    assert "Allowed: docs/verify.md. Nothing was read." in output
+    assert "See docs/verify.md. Nothing was read." in output
     assert report == {}
 
 

@@ -186,7 +186,7 @@ def test_the_plan_says_what_its_figures_are(
     asked: Asked, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = printed(capsys, "--host-cores=8", "--host-memory=16G")
-    assert "Figures: DEFAULTS, not of your hosts" in text
+    assert "Figures: DEFAULTS, not from your hosts" in text
     assert "Run make calibrate" in text
     assert "another machine: 8 cores and 16.0 GiB instead of" in text
     assert "measured up to" in text
