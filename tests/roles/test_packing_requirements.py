@@ -214,6 +214,29 @@ def test_what_is_resolved_avoids_known_faults_unless_it_is_asked_for(ask: Ask) -
     assert "redis==8.0" in versions(asked)
 
 
+def test_what_makes_others_faster_is_added_and_changes_none_of_them(
+    ask: Ask, index: Path
+) -> None:
+    for version in ("0.22", "0.23"):
+        wheel(index, "uvloop", version, [])
+    wheel(index, "hiredis", "3.3", [])
+    wheel(index, "redis", "7.1", ["hiredis>=3.2 ; extra == 'hiredis'"])
+    found = versions(ask({"requirements.txt": "redis==7.1\nuvloop==0.22\n"}))
+    assert found == ["click==8.0", "hiredis==3.3", "redis==7.1", "uvicorn==0.61.0", "uvloop==0.22"]
+    # Without redis there is nothing for hiredis to do.
+    assert "uvloop==0.23" in versions(ask({"requirements.txt": "sqlparse==0.6\n"}))
+    assert versions(ask(server="daphne")) == ["daphne==4.2.2", "sqlparse==0.6"]
+
+
+def test_what_makes_others_faster_is_left_out_where_a_host_cannot_have_it(
+    ask: Ask, index: Path
+) -> None:
+    wheel(index, "uvloop", "0.23", [], tag="cp399-cp399-manylinux2014_x86_64")
+    wheel(index, "httptools", "0.9", ["click<8"])
+    found = versions(ask({"requirements.txt": "click==8.0\n"}))
+    assert found == ["click==8.0", "uvicorn==0.61.0"]
+
+
 def test_hashes_of_the_list_are_the_only_ones_allowed(ask: Ask, index: Path) -> None:
     right = wheel(index, "django", "5.2", ["sqlparse"])
     wheel(index, "django", "5.2", ["sqlparse"], tag="py2.py3-none-any")

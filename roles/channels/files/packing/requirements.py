@@ -20,13 +20,13 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from packing import PackError, archive, elsewhere, faults, locks, tree
+from packing import PackError, archive, elsewhere, faster, faults, locks, tree
 from packing.packages import Package, applies, logical_lines, parse, text_of
 from packing.uv import Target, Uv
 from packing.wheels import Builder
 
 # Raised where the same inputs are to give another result.
-FORMAT = 1
+FORMAT = 2
 # The release carries it; it is no package of an environment.
 KIT = "channels-kit"
 # The newest that the kit is tested with.
@@ -310,9 +310,6 @@ class Requirements:
 
     def _completed(self, question: Question, file: Path, packages: list[Package]) -> list[Package]:
         """Add what a cluster needs and the application does not bring, with what that needs."""
-        wanted = missing(question, packages)
-        if not wanted:
-            return packages
         limit = self._written("pins.in", pins_of(packages))
         text = ""
         if question.preferred and question.preferred.is_file():
@@ -320,19 +317,24 @@ class Requirements:
             text = "".join(
                 f"{each['name']}=={each['version']}\n" for each in locked if "version" in each
             )
+        if wanted := missing(question, packages):
+            try:
+                told = self.uv.compile(
+                    *(file.parent, ["-"], question.targets, f"--constraints={limit}"),
+                    text="".join(f"{each}\n" for each in wanted),
+                    preferred=self._written("preferred.txt", text),
+                )
+            except PackError as error:
+                raise PackError(
+                    f"No allowed version of {' and '.join(wanted)} is compatible with {file}. Lock"
+                    f" one with the application, or set another channels_server.\n{error}"
+                ) from error
+            packages = added_to(packages, parse(told, file.parent))
+        limit = self._written("pins.in", pins_of(packages))
         preferred = self._written("preferred.txt", text)
-        try:
-            told = self.uv.compile(
-                *(file.parent, ["-"], question.targets, f"--constraints={limit}"),
-                text="".join(f"{each}\n" for each in wanted),
-                preferred=preferred,
-            )
-        except PackError as error:
-            raise PackError(
-                f"No allowed version of {' and '.join(wanted)} is compatible with {file}. Lock one"
-                f" with the application, or set another channels_server.\n{error}"
-            ) from error
-        return added_to(packages, parse(told, file.parent))
+        return packages + faster.additions(
+            self.uv, packages, file.parent, question.targets, [f"--constraints={limit}"], preferred
+        )
 
     def _written(self, name: str, text: str) -> Path:
         file = self.cache.resolve() / "requirements" / name
