@@ -18,11 +18,11 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any
 
 from prometheus_client import Histogram
 
@@ -33,8 +33,6 @@ from channels_kit.serving.settings import ServingSettings
 from channels_kit.serving.types import ASGIApplication, Message, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 # https://www.rfc-editor.org/rfc/rfc6455#section-7.4.1 and the registry it founds
 NO_STATUS = 1005
@@ -260,6 +258,8 @@ class _Socket:
     __slots__ = (
         "answer_by",
         "calls",
+        "counts",
+        "cut",
         "deadline",
         "decided",
         "generation",
@@ -280,6 +280,7 @@ class _Socket:
         generation: Generation | None,
     ) -> None:
         self.sockets = sockets
+        self.counts = sockets.counts
         self.places = places
         # Of the edge that it came through.
         self.generation = generation
@@ -294,12 +295,15 @@ class _Socket:
         self.is_open = False
         # Until when its client has to answer the close of a drain; None: no drain has closed it.
         self.answer_by: float | None = None
-        # What is under way at the server; each ends at that time.
-        self.calls: set[asyncio.Timeout] = set()
+        # The tasks that wait for the server. What is under way when a drain closes the socket ends
+        # at that time.
+        self.calls: set[asyncio.Task[Any] | None] = set()
+        # Those of them that were cancelled then, each with how often others had done so before.
+        self.cut: dict[asyncio.Task[Any], int] = {}
 
     async def run(self, application: ASGIApplication, scope: Scope) -> None:
         """Run the application, with a deadline for its handshake."""
-        counts = self.sockets.counts
+        counts = self.counts
         self.places.begin(monotonic())
         try:
             async with self.deadline:
@@ -326,14 +330,24 @@ class _Socket:
 
     async def receive(self) -> Message:
         """Return the next event of the client."""
-        ended: Message = {"type": "websocket.disconnect", "code": SERVICE_RESTART}
-        message = await self._call(self.server_receive(), otherwise=ended)
+        if self.answer_by is not None:
+            return await self._after_close()
+        task = asyncio.current_task()
+        self.calls.add(task)
+        try:
+            message = await self.server_receive()
+        except asyncio.CancelledError:
+            if not self._was_cut(task):
+                raise
+            return restarted()
+        finally:
+            self.calls.discard(task)
         if message["type"] == "websocket.receive":
-            self.sockets.counts.received += 1
+            self.counts.received += 1
         elif message["type"] == "websocket.disconnect":
             if self.answer_by is not None:
                 # The same on every server, whatever the client made of the close.
-                return ended
+                return restarted()
             self._ended(min(message.get("code", NO_STATUS), FIRST_OF_APPLICATIONS))
         return message
 
@@ -347,9 +361,17 @@ class _Socket:
             self._ended(message.get("code", 1000))
         if not self.decided and kind in _DECISIONS:
             self._decide(accepted=kind == "websocket.accept")
-        await self._call(self.server_send(message), otherwise=None)
+        task = asyncio.current_task()
+        self.calls.add(task)
+        try:
+            await self.server_send(message)
+        except asyncio.CancelledError:
+            if not self._was_cut(task):
+                raise
+        finally:
+            self.calls.discard(task)
         if kind == "websocket.send":
-            self.sockets.counts.sent += 1
+            self.counts.sent += 1
         elif kind == "websocket.accept":
             # Not before the server has it: the drain may close it at once.
             self.is_open = True
@@ -360,27 +382,44 @@ class _Socket:
         if not self.is_open:
             return
         self._ended(SERVICE_RESTART)
-        self.answer_by = asyncio.get_running_loop().time() + CLOSE_TIMEOUT
-        for call in self.calls:
-            call.reschedule(self.answer_by)
+        loop = asyncio.get_running_loop()
+        self.answer_by = loop.time() + CLOSE_TIMEOUT
+        if self.calls:
+            loop.call_at(self.answer_by, self._cut, self.calls.copy())
         message = {"type": "websocket.close", "code": SERVICE_RESTART, "reason": reason}
-        # Whatever a server raises where the client has gone this moment.
+        # Whatever a server raises where the client has gone this moment, or does not read.
         with suppress(Exception):
-            await self._call(self.server_send(message), otherwise=None)
+            async with asyncio.timeout_at(self.answer_by):
+                await self.server_send(message)
 
-    async def _call(self, step: Awaitable[T], otherwise: T) -> T:
-        """Await the server; `otherwise` where the client's time to answer a drain ends first."""
+    async def _after_close(self) -> Message:
+        """Return the next event of a client that a drain has closed, which ends in time."""
         timeout = asyncio.timeout_at(self.answer_by)
-        self.calls.add(timeout)
         try:
             async with timeout:
-                return await step
+                message = await self.server_receive()
         except TimeoutError:
             if not timeout.expired():
                 raise
-            return otherwise
-        finally:
-            self.calls.discard(timeout)
+            return restarted()
+        return restarted() if message["type"] == "websocket.disconnect" else message
+
+    def _cut(self, calls: set[asyncio.Task[Any] | None]) -> None:
+        """End those calls of the server's that were under way at the drain's close and still are.
+
+        A time limit for each call, whether there is a drain or not, would cost more than the rest
+        of the wrapper.
+        """
+        for task in calls & self.calls:
+            if task is not None:
+                self.cut[task] = task.cancelling()
+                task.cancel()
+
+    def _was_cut(self, task: "asyncio.Task[Any] | None") -> bool:
+        """Return whether it was the drain that cancelled a task, and nobody else did as well."""
+        if task is None or task not in self.cut:
+            return False
+        return task.uncancel() <= self.cut.pop(task)
 
     def _decide(self, accepted: bool) -> None:
         self.decided = True
@@ -389,9 +428,14 @@ class _Socket:
         if not self.deadline.expired():
             self.deadline.reschedule(None)
         if not accepted:
-            self.sockets.counts.refused["application"] += 1
+            self.counts.refused["application"] += 1
 
     def _ended(self, code: int) -> None:
         if self.is_open:
             self.is_open = False
-            self.sockets.counts.closed[code] += 1
+            self.counts.closed[code] += 1
+
+
+def restarted() -> Message:
+    """Return what the application is told of a socket that the drain has closed."""
+    return {"type": "websocket.disconnect", "code": SERVICE_RESTART}

@@ -6,6 +6,7 @@ error for each handshake that is refused with a status, of which a worker that d
 `channels_kit.serving.uvicorn` runs it.
 """
 
+from collections.abc import Coroutine
 from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -14,8 +15,12 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     """Lets go of the handshake once it is over."""
 
-    async def send(self, message: Any) -> None:
+    def send(self, message: Any) -> Coroutine[Any, Any, None]:
         """Send an event of the application."""
+        # Without a coroutine of its own around each message.
+        return super().send(message) if message["type"] == "websocket.send" else self._send(message)
+
+    async def _send(self, message: Any) -> None:
         await super().send(message)
         if message["type"] == "websocket.accept":
             self.request.headers.clear()
