@@ -1,0 +1,506 @@
+"""A layer in one event loop: its mailboxes, its groups, and what it hears of every Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from secrets import token_bytes, token_hex
+from typing import Any
+
+from channels.exceptions import ChannelFull  # type: ignore[import-untyped]
+
+from channels_kit.layer import codec, scripts
+from channels_kit.layer.codec import Cipher, CodecError, Entry
+from channels_kit.layer.errors import LayerUnavailableError
+from channels_kit.layer.mailbox import Letter, Mailbox
+from channels_kit.layer.options import Options
+from channels_kit.layer.shard import Shard
+from channels_kit.layer.statistics import Statistics
+from channels_kit.layer.topic import State, Topic
+
+IDLE_TURNS = 4
+"""Turns of the event loop in which no receiver takes anything, after which reading goes on."""
+
+SWEEP_SECONDS = 5.0
+"""Seconds between two looks for channels that nobody receives from, and memberships that expire."""
+
+
+@dataclass(eq=False)
+class Group:
+    """A group with members in this event loop.
+
+    Attributes:
+        name: its name.
+        topic: what is known of it.
+        members: their mailboxes.
+    """
+
+    name: str
+    topic: Topic
+    members: set[Mailbox] = field(default_factory=set)
+
+
+class Hub:
+    """All that one event loop has of a layer.
+
+    Args:
+        options: of the layer.
+        cipher: of the layer.
+        capacity: returns the capacity of a channel.
+        statistics: of the process.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        cipher: Cipher,
+        capacity: Callable[[str], int],
+        statistics: Statistics,
+    ) -> None:
+        self.options = options
+        self.cipher = cipher
+        self.capacity = capacity
+        self.statistics = statistics
+        self.loop = asyncio.get_running_loop()
+        identity = token_bytes(8)
+        self.name = identity.hex()
+        self.mailboxes: dict[str, Mailbox] = {}
+        self.groups: dict[str, Group] = {}
+        self.shards = [
+            Shard(host, options, identity, self._deliver, self._woken, self._turn, statistics)
+            for host in options.hosts
+        ]
+        # Messages in all mailboxes, and those that were taken out of them: whether that goes on.
+        self._waiting = 0
+        self._taken = 0
+        # Its own topic, for messages to single channels; None before the first one.
+        self._inbox: Topic | None = None
+        # Named channels that are received from here.
+        self._queues: dict[str, _Queue] = {}
+        # What another event loop has been asked for and has not confirmed.
+        self._asked: dict[str, asyncio.Future[None]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def close(self) -> None:
+        """Close all connections and forget all channels."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for shard in self.shards:
+            await shard.close()
+        self.mailboxes.clear()
+        self.groups.clear()
+
+    async def delete_everything(self) -> None:
+        """Delete what Redis has of the layer, but its epoch."""
+        for shard in self.shards:
+            await shard.delete_keys(f"{self.options.prefix}:fanout:")
+
+    # Channels
+
+    def new_channel(self, prefix: str) -> str:
+        """Return the name of a channel that is received from here."""
+        self._open_inbox()
+        name = f"{prefix}.{self.name}!{token_hex(12)}"
+        self._mailbox(name)
+        return name
+
+    async def send(self, channel: str, message: Any) -> None:
+        """Send to one channel.
+
+        Raises:
+            ChannelFull: it is full, as far as this process knows.
+            LayerUnavailableError: Redis is away for too long.
+        """
+        packed = codec.pack(message)
+        owner = owner_of(channel)
+        if owner is None:
+            await self._push(channel, packed)
+        elif owner == self.name:
+            box = self._mailbox(channel)
+            if len(box.letters) >= box.capacity:
+                raise ChannelFull(channel)
+            self._put(box, Letter(packed, self.loop.time() + self.options.expiry))
+        else:
+            await self._tell(owner, [channel, packed])
+
+    async def receive(self, channel: str) -> Any:
+        """Return the next message of a channel; wait for it.
+
+        Raises:
+            ConsumerOverflowError: the channel was full and is closed.
+            ValueError: it is received from in another event loop.
+        """
+        owner = owner_of(channel)
+        if owner is None:
+            return await self._pull(channel)
+        if owner != self.name:
+            raise ValueError(f"{channel} is a channel of another process or event loop")
+        box = self._mailbox(channel)
+        box.abandoned_at = None
+        while True:
+            try:
+                letter = box.take()
+                if letter is None:
+                    await box.wait()
+                    continue
+            except asyncio.CancelledError:
+                self._abandon(box)
+                raise
+            except Exception:
+                self._forget(box)
+                raise
+            self._taken += 1
+            self._waiting -= 1
+            if letter.ends < self.loop.time():
+                self.statistics.drop("expired", channel)
+                continue
+            try:
+                return codec.unpack(letter.packed)
+            except CodecError:
+                self.statistics.drop("unreadable", channel)
+
+    def report_gaps(self, channel: str) -> None:
+        """Have a channel get an event when messages to it may be lost."""
+        self._mailbox(channel).reports_gaps = True
+
+    # Groups
+
+    async def group_add(self, group: str, channel: str) -> None:
+        """Make a channel a member; it gets what is sent from now on.
+
+        Raises:
+            LayerUnavailableError: Redis is away for too long. The channel is no member then.
+        """
+        owner = owner_of(channel)
+        if owner is None:
+            shard, key = self._shard(group), self._members_key(group)
+            expiry = int(self.options.group_expiry)
+            await shard.sender.call(
+                scripts.ENROL, (key,), lambda _: (channel, int(time.time()), expiry)
+            )
+        elif owner != self.name:
+            await self._ask(owner, "add", group, channel)
+        else:
+            await self._join(group, channel)
+
+    async def group_discard(self, group: str, channel: str) -> None:
+        """Make a channel a member no more.
+
+        Raises:
+            LayerUnavailableError: it is none of this event loop's, and Redis is away.
+        """
+        owner = owner_of(channel)
+        if owner is None:
+            key = self._members_key(group)
+            await self._shard(group).sender.call(scripts.DISMISS, (key,), lambda _: (channel,))
+        elif owner != self.name:
+            await self._ask(owner, "discard", group, channel)
+        elif box := self.mailboxes.get(channel):
+            self._part(group, box)
+
+    async def group_send(self, group: str, message: Any) -> None:
+        """Send to all members of a group.
+
+        Raises:
+            LayerUnavailableError: Redis is away for too long.
+        """
+        packed = codec.pack(message)
+        name = self._topic_name(group)
+        for member in await self._shard(group).publish(name, self.cipher.seal(packed)):
+            try:
+                await self._push(member.decode(), packed)
+            except ChannelFull:
+                self.statistics.drop("queue full", member.decode())
+
+    async def _join(self, name: str, channel: str) -> None:
+        shard, box = self._shard(name), self._mailbox(channel)
+        group = self.groups.get(name)
+        if group is None:
+            group = self.groups[name] = Group(name, Topic(self._topic_name(name)))
+            shard.open(group.topic)
+        is_new = box not in group.members
+        group.members.add(box)
+        box.groups[name] = self.loop.time()
+        if not is_new or group.topic.state is State.LIVE:
+            return
+        try:
+            async with asyncio.timeout(self.options.send_timeout):
+                await shard.joined(group.topic)
+        except BaseException as error:
+            self._part(name, box)
+            if not isinstance(error, TimeoutError):
+                raise
+            seconds = f"{self.options.send_timeout:g} s"
+            raise LayerUnavailableError(f"no subscription to {name} in {seconds}") from None
+
+    def _part(self, name: str, box: Mailbox) -> None:
+        box.groups.pop(name, None)
+        group = self.groups.get(name)
+        if group is None or box not in group.members:
+            return
+        group.members.remove(box)
+        if not group.members:
+            del self.groups[name]
+            self._shard(name).leave(group.topic)
+
+    # What comes from Redis
+
+    def _deliver(self, topic: Topic, entries: list[Entry], gap: bool) -> None:
+        if topic is self._inbox:
+            if gap:
+                self._report_gap(list(self.mailboxes.values()), None)
+            for entry in entries:
+                self._take_in(entry)
+            return
+        group = self.groups.get(topic.name.removeprefix(self._topic_name("")))
+        if group is None:
+            return
+        if gap:
+            self._report_gap(list(group.members), group.name)
+        ends = self.loop.time() + self.options.expiry
+        for entry in entries:
+            try:
+                letter = Letter(self.cipher.open(entry.payload), ends)
+            except CodecError:
+                self.statistics.drop("unreadable", group.name)
+                continue
+            # A member that is closed leaves meanwhile.
+            for box in tuple(group.members):
+                self._put(box, letter)
+
+    def _take_in(self, entry: Entry) -> None:
+        """Deliver a message to one channel, or do what another event loop asks for."""
+        try:
+            channel, content = codec.unpack(self.cipher.open(entry.payload))
+        except (CodecError, TypeError, ValueError):
+            self.statistics.drop("unreadable", self.name)
+            return
+        if not channel:
+            self._keep(self._do(**content))
+        elif box := self.mailboxes.get(channel):
+            self._put(box, Letter(content, self.loop.time() + self.options.expiry))
+        else:
+            self.statistics.dropped["no receiver"] += 1
+
+    def _put(self, box: Mailbox, letter: Letter) -> None:
+        before = len(box.letters)
+        reason = box.put(letter)
+        self._waiting += len(box.letters) - before
+        if reason is None:
+            self.statistics.delivered += 1
+        else:
+            self.statistics.drop(reason, box.channel)
+            if box.closed:
+                self._leave_all(box)
+
+    def _report_gap(self, boxes: list[Mailbox], group: str | None) -> None:
+        packed = codec.pack({"type": "layer.gap", "group": group})
+        for box in boxes:
+            if box.reports_gaps:
+                self._waiting += box.put_gap(packed)
+
+    async def _turn(self) -> None:
+        """Let receivers take what there is, as long as they do.
+
+        What Redis sends in one piece would else fill their mailboxes, and be dropped, before they
+        have had a chance. One that takes nothing does not hold up the others.
+        """
+        idle = 0
+        while idle < IDLE_TURNS and self._waiting > len(self.mailboxes):
+            taken = self._taken
+            await asyncio.sleep(0)
+            idle = idle + 1 if taken == self._taken else 0
+
+    # Mailboxes
+
+    def _mailbox(self, channel: str) -> Mailbox:
+        box = self.mailboxes.get(channel)
+        if box is None:
+            capacity = self.capacity(channel)
+            box = self.mailboxes[channel] = Mailbox(channel, capacity, self.options.overflow)
+            if self._inbox is None:
+                self._open_inbox()
+        return box
+
+    def _open_inbox(self) -> None:
+        if self._inbox is None:
+            self._inbox = Topic(self._inbox_name(self.name), from_start=True)
+            self._shard(self.name).open(self._inbox)
+            self._keep(self._sweep())
+
+    def _abandon(self, box: Mailbox) -> None:
+        """Note that nobody receives from a channel: most likely, its consumer has ended."""
+        if box.receivers:
+            return
+        if box.groups or box.letters:
+            box.abandoned_at = self.loop.time()
+        else:
+            self._forget(box)
+
+    def _forget(self, box: Mailbox) -> None:
+        self._leave_all(box)
+        self._waiting -= len(box.letters)
+        box.letters.clear()
+        self.mailboxes.pop(box.channel, None)
+
+    def _leave_all(self, box: Mailbox) -> None:
+        for name in list(box.groups):
+            self._part(name, box)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            now = self.loop.time()
+            for box in list(self.mailboxes.values()):
+                for name, since in list(box.groups.items()):
+                    if since + self.options.group_expiry < now:
+                        self._part(name, box)
+                at = box.abandoned_at
+                if at is not None and at + self.options.expiry < now:
+                    self._forget(box)
+
+    # Other event loops
+
+    async def _tell(self, owner: str, content: list[Any]) -> None:
+        payload = self.cipher.seal(codec.pack(content))
+        await self._shard(owner).publish(self._inbox_name(owner), payload)
+
+    async def _ask(self, owner: str, verb: str, group: str, channel: str) -> None:
+        """Have another event loop do something, and wait until it has."""
+        self._open_inbox()
+        token = token_hex(8)
+        done = self._asked[token] = self.loop.create_future()
+        step = {"verb": verb, "group": group, "channel": channel}
+        try:
+            async with asyncio.timeout(self.options.send_timeout):
+                await self._tell(owner, ["", {**step, "answer_to": self.name, "token": token}])
+                await done
+        except TimeoutError:
+            raise LayerUnavailableError(f"the process of {channel} does not answer") from None
+        finally:
+            del self._asked[token]
+
+    async def _do(self, verb: str, token: str, **step: str) -> None:
+        if verb == "done":
+            if (done := self._asked.get(token)) and not done.done():
+                done.set_result(None)
+            return
+        channel, group = step["channel"], step["group"]
+        try:
+            if channel not in self.mailboxes:
+                return
+            if verb == "add":
+                await self._join(group, channel)
+            else:
+                self._part(group, self.mailboxes[channel])
+            await self._tell(step["answer_to"], ["", {"verb": "done", "token": token}])
+        except LayerUnavailableError:
+            # The other one stops waiting, too.
+            self.statistics.warn("unanswered", "could not answer for %s", channel)
+
+    # Named channels
+
+    async def _push(self, channel: str, packed: bytes) -> None:
+        shard = self._shard(channel)
+        name = self._queue_name(channel)
+        payload = self.cipher.seal(packed)
+        capacity, milliseconds = self.capacity(channel), int(self.options.expiry * 1000)
+        taken = await shard.sender.call(
+            scripts.PUSH,
+            (name, f"{name}:{self.name}:number"),
+            lambda number: (name, number, capacity, milliseconds, payload),
+            len(payload),
+        )
+        if not taken:
+            raise ChannelFull(channel)
+
+    async def _pull(self, channel: str) -> Any:
+        name = self._queue_name(channel)
+        shard = self._shard(channel)
+        queue = self._queues.setdefault(name, _Queue())
+        shard.listen(name)
+        while True:
+            queue.woken.clear()
+            payload = await self._take(shard, name, queue)
+            if payload is None:
+                await queue.woken.wait()
+                continue
+            try:
+                return codec.unpack(self.cipher.open(payload))
+            except CodecError:
+                self.statistics.drop("unreadable", channel)
+
+    async def _take(self, shard: Shard, name: str, queue: _Queue) -> bytes | None:
+        """Return an item of a queue, None if there is none."""
+        # One at a time: Redis keeps the last item that was taken, for a sender that asks again.
+        async with queue.lock:
+            if queue.taking is None:
+                milliseconds = int(self.options.expiry * 1000)
+                keys = (name, f"{name}:{self.name}:taken")
+                command = shard.sender.post(
+                    scripts.TAKE, keys, lambda number: (number, milliseconds)
+                )
+                queue.taking = command.answer
+            try:
+                answer: bytes | None = await asyncio.shield(queue.taking)
+            except asyncio.CancelledError:
+                # What Redis gives out is the next receiver's.
+                raise
+            except Exception:
+                queue.taking = None
+                raise
+            queue.taking = None
+            return answer
+
+    def _woken(self, name: str) -> None:
+        if queue := self._queues.get(name):
+            queue.woken.set()
+
+    # Names
+
+    def _shard(self, name: str) -> Shard:
+        if len(self.shards) == 1:
+            return self.shards[0]
+        # As channels_redis spreads them.
+        value = binascii.crc32(name.encode()) & 0xFFF
+        return self.shards[value * len(self.shards) // 4096]
+
+    def _topic_name(self, group: str) -> str:
+        return f"{self.options.prefix}:fanout:group:{group}"
+
+    def _members_key(self, group: str) -> str:
+        return f"{self._topic_name(group)}:members"
+
+    def _inbox_name(self, hub: str) -> str:
+        return f"{self.options.prefix}:fanout:inbox:{hub}"
+
+    def _queue_name(self, channel: str) -> str:
+        return f"{self.options.prefix}:fanout:queue:{channel}"
+
+    def _keep(self, coroutine: Any) -> None:
+        # asyncio itself keeps no task from being collected.
+        task = self.loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class _Queue:
+    """A named channel that is received from in this event loop."""
+
+    def __init__(self) -> None:
+        # Whether there may be something in it.
+        self.woken = asyncio.Event()
+        self.lock = asyncio.Lock()
+        # What Redis has been asked for; a receiver that gives up leaves it to the next one.
+        self.taking: asyncio.Future[Any] | None = None
+
+
+def owner_of(channel: str) -> str | None:
+    """Return the hub that a channel is received from; None for a named channel."""
+    local, mark, _ = channel.partition("!")
+    return local.rpartition(".")[2] if mark else None

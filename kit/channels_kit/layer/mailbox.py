@@ -1,0 +1,129 @@
+"""What waits for one channel in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from enum import StrEnum
+from typing import NamedTuple
+
+from channels_kit.layer.errors import ConsumerOverflowError
+
+
+class Overflow(StrEnum):
+    """What happens to a message for a channel whose mailbox is full."""
+
+    DROP_OLDEST = "drop_oldest"
+    DROP_NEWEST = "drop_newest"
+    CLOSE = "close"
+
+
+class Letter(NamedTuple):
+    """One message.
+
+    Attributes:
+        packed: as msgpack; shared by all that get it.
+        ends: when it is of no use any more, by the event loop's clock.
+    """
+
+    packed: bytes
+    ends: float
+
+
+class Mailbox:
+    """The messages of one channel that nobody has received yet.
+
+    Args:
+        channel: its name.
+        capacity: messages it has room for.
+        overflow: what happens to more.
+    """
+
+    __slots__ = (
+        "abandoned_at",
+        "capacity",
+        "channel",
+        "closed",
+        "groups",
+        "letters",
+        "overflow",
+        "receivers",
+        "reports_gaps",
+    )
+
+    def __init__(self, channel: str, capacity: int, overflow: Overflow) -> None:
+        self.channel = channel
+        self.capacity = capacity
+        self.overflow = overflow
+        self.letters: deque[Letter] = deque()
+        # Those that wait for one.
+        self.receivers: deque[asyncio.Future[None]] = deque()
+        # The groups that it is a member of, each with the time of its last group_add.
+        self.groups: dict[str, float] = {}
+        # Whether its consumer handles gaps.
+        self.reports_gaps = False
+        # Whether it has been full with the policy to close it.
+        self.closed = False
+        # When a `receive` was given up and none has come since; None: one has.
+        self.abandoned_at: float | None = None
+
+    def put(self, letter: Letter) -> str | None:
+        """Take in a message; return why one is dropped for it, or it itself."""
+        dropped = None
+        if len(self.letters) >= self.capacity:
+            dropped = f"overflow, {self.overflow}"
+            if self.overflow is Overflow.DROP_OLDEST:
+                self.letters.popleft()
+            elif self.overflow is Overflow.DROP_NEWEST:
+                return dropped
+            else:
+                self.closed = True
+                self.letters.clear()
+                self._wake()
+                return dropped
+        self.letters.append(letter)
+        self._wake()
+        return dropped
+
+    def put_gap(self, packed: bytes) -> bool:
+        """Take in a gap, whatever there is, for it is small; return whether it is a new one."""
+        if self.letters and self.letters[-1].packed == packed:
+            return False
+        self.letters.append(Letter(packed, math.inf))
+        self._wake()
+        return True
+
+    def take(self) -> Letter | None:
+        """Return the next message; None if there is none.
+
+        Raises:
+            ConsumerOverflowError: it was full, and is closed.
+        """
+        if self.closed:
+            raise ConsumerOverflowError(
+                f"{self.channel} did not receive {self.capacity} messages in time"
+            )
+        return self.letters.popleft() if self.letters else None
+
+    async def wait(self) -> None:
+        """Wait until there may be a message."""
+        receiver = asyncio.get_running_loop().create_future()
+        self.receivers.append(receiver)
+        try:
+            await receiver
+        except asyncio.CancelledError:
+            if receiver.done() and not receiver.cancelled():
+                # It was its turn: it is another one's now.
+                self._wake()
+            raise
+        finally:
+            if receiver in self.receivers:
+                self.receivers.remove(receiver)
+
+    def _wake(self) -> None:
+        while self.receivers:
+            receiver = self.receivers.popleft()
+            if not receiver.done():
+                receiver.set_result(None)
+                return

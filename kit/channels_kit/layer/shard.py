@@ -1,0 +1,212 @@
+"""One Redis, as one event loop uses it: topics that are published to, heard and recovered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from secrets import token_hex
+from typing import Any
+
+from channels_kit.layer import scripts
+from channels_kit.layer.codec import CodecError, Entry, body_of
+from channels_kit.layer.connection import CONNECTION_ERRORS, ask, opened
+from channels_kit.layer.errors import LayerUnavailableError
+from channels_kit.layer.options import Host, Options, pool
+from channels_kit.layer.sender import Sender
+from channels_kit.layer.statistics import Statistics
+from channels_kit.layer.subscriber import Subscriber
+from channels_kit.layer.topic import Position, Question, State, Topic
+
+Deliver = Callable[[Topic, list[Entry], bool], None]
+"""Takes what has come to a topic, and whether there is a gap before it."""
+
+
+class Shard:
+    """One of the `hosts`.
+
+    Args:
+        host: where it is.
+        options: of the layer.
+        sender_id: of the event loop.
+        deliver: takes what comes.
+        woken: is called when something is in a queue, with the queue's channel.
+        turn: is awaited after each message.
+        statistics: of the process.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        options: Options,
+        sender_id: bytes,
+        deliver: Deliver,
+        woken: Callable[[str], None],
+        turn: Callable[[], Awaitable[None]],
+        statistics: Statistics,
+    ) -> None:
+        self.options = options
+        self.sender_id = sender_id
+        self.deliver = deliver
+        self.woken = woken
+        self.statistics = statistics
+        self.topics: dict[str, Topic] = {}
+        # Those that wait until Redis has confirmed a subscription, by its name.
+        self._joining: dict[str, list[asyncio.Future[None]]] = {}
+        connections = pool(host)
+        self.sender = Sender(
+            connections,
+            options.prefix,
+            options.send_timeout,
+            options.send_buffer,
+            statistics,
+        )
+        self.subscriber = Subscriber(
+            connections, self._arrived, self._subscribed, self._lost, turn, statistics
+        )
+
+    async def close(self) -> None:
+        """Close both connections."""
+        await self.subscriber.close()
+        await self.sender.close()
+        for waiting in self._joining.values():
+            for each in waiting:
+                each.cancel()
+
+    def keys(self, name: str) -> tuple[str, str, str]:
+        """Return the keys that a topic has: epoch, counter, history."""
+        return (self.sender.epoch_key, f"{name}:counter", f"{name}:history")
+
+    async def publish(self, name: str, payload: bytes) -> list[bytes]:
+        """Publish to a topic; return the queues that are members of it.
+
+        Raises:
+            LayerUnavailableError: Redis is away for too long.
+        """
+        options = self.options
+
+        def arguments(number: int) -> tuple[Any, ...]:
+            return (
+                name,
+                body_of(self.sender_id, number, payload),
+                options.history_size,
+                int(options.history_seconds * 1000),
+                int(options.group_expiry * 1000),
+                token_hex(8),
+            )
+
+        keys = (*self.keys(name), f"{name}:members")
+        members: list[bytes] = await self.sender.call(
+            scripts.PUBLISH, keys, arguments, len(payload)
+        )
+        self.statistics.published += 1
+        return members
+
+    async def delete_keys(self, prefix: str) -> None:
+        """Delete all keys that begin so, but the epoch.
+
+        Raises:
+            LayerUnavailableError: Redis is away.
+        """
+        try:
+            async with opened(self.sender.pool) as connection:
+                cursor = b"0"
+                while True:
+                    command = ("SCAN", cursor, "MATCH", f"{prefix}*", "COUNT", 1000)
+                    [[cursor, keys]] = await ask(connection, [command])
+                    keys = [key for key in keys if key != self.sender.epoch_key.encode()]
+                    if keys:
+                        await ask(connection, [("UNLINK", *keys)])
+                    if cursor == b"0":
+                        return
+        except CONNECTION_ERRORS as error:
+            raise LayerUnavailableError(f"Redis does not answer: {type(error).__name__}") from None
+
+    def open(self, topic: Topic) -> None:
+        """Begin to hear of a topic."""
+        self.topics[topic.name] = topic
+        self.subscriber.add(topic.name)
+
+    def leave(self, topic: Topic) -> None:
+        """Hear of a topic no more."""
+        del self.topics[topic.name]
+        self.subscriber.remove(topic.name)
+
+    def listen(self, name: str) -> None:
+        """Begin to hear of a queue."""
+        if name not in self.subscriber.names:
+            self.subscriber.add(name)
+
+    async def joined(self, topic: Topic) -> None:
+        """Wait until Redis has confirmed the subscription to a topic."""
+        if topic.state is not State.JOINING:
+            return
+        waiting = asyncio.get_running_loop().create_future()
+        self._joining.setdefault(topic.name, []).append(waiting)
+        await waiting
+
+    def _lost(self) -> None:
+        for topic in self.topics.values():
+            topic.lost()
+
+    def _subscribed(self, name: str) -> None:
+        topic = self.topics.get(name)
+        if topic is None:
+            # A queue: something may have been put into it meanwhile.
+            self.woken(name)
+            return
+        for waiting in self._joining.pop(name, ()):
+            if not waiting.done():
+                waiting.set_result(None)
+        self._ask(topic, topic.subscribed())
+
+    def _ask(self, topic: Topic, question: Question) -> None:
+        known = question.position
+        if question.everything:
+            asked: tuple[bytes, int] = (b"?", 0)
+        else:
+            asked = (known.epoch, known.offset) if known is not None else (b"", 0)
+        lifetime = int(self.options.group_expiry * 1000)
+        command = self.sender.post(
+            scripts.CATCH_UP,
+            self.keys(topic.name),
+            lambda number: (*asked, lifetime, token_hex(8)),
+        )
+        command.answer.add_done_callback(lambda answer: self._answered(topic, question, answer))
+
+    def _answered(self, topic: Topic, question: Question, answer: asyncio.Future[Any]) -> None:
+        if answer.cancelled() or self.topics.get(topic.name) is not topic:
+            return
+        if error := answer.exception():
+            self.statistics.warn("refused", "Redis refuses a step: %s", type(error).__name__)
+            return
+        epoch, offset, kept = answer.result()
+        missed = [entry for data in kept if (entry := self._parse(topic.name, data)) is not None]
+        found = topic.answered(question, Position(epoch, int(offset)), missed)
+        self.statistics.recovered += len(found.entries)
+        self._deliver(topic, found.entries, found.gap)
+
+    def _arrived(self, name: str, data: bytes) -> None:
+        topic = self.topics.get(name)
+        if topic is None:
+            self.woken(name)
+        elif (entry := self._parse(name, data)) is not None:
+            before = topic.duplicates
+            entries = topic.arrived(entry)
+            self.statistics.duplicates += topic.duplicates - before
+            if entries:
+                self._deliver(topic, list(entries), False)
+
+    def _deliver(self, topic: Topic, entries: list[Entry], gap: bool) -> None:
+        self.statistics.received += len(entries)
+        if gap:
+            self.statistics.gaps += 1
+            self.statistics.warn("gap", "messages may be lost, last of %s", topic.name)
+        if entries or gap:
+            self.deliver(topic, entries, gap)
+
+    def _parse(self, name: str, data: bytes) -> Entry | None:
+        try:
+            return Entry.parse(data)
+        except CodecError:
+            self.statistics.drop("unreadable", name)
+            return None
