@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import binascii
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from secrets import token_bytes, token_hex
 from typing import Any
@@ -19,7 +20,7 @@ from channels_kit.layer.mailbox import Letter, Mailbox
 from channels_kit.layer.options import Options
 from channels_kit.layer.shard import Shard
 from channels_kit.layer.statistics import Statistics
-from channels_kit.layer.topic import State, Topic
+from channels_kit.layer.topic import Topic
 
 IDLE_TURNS = 4
 """Turns of the event loop in which no receiver takes anything, after which reading goes on."""
@@ -34,12 +35,16 @@ class Group:
 
     Attributes:
         name: its name.
-        topic: what is known of it.
+        joining: opens its topic, and ends when Redis has confirmed the subscription.
+        topic: what is known of it; None until its position is.
+        confirmed: whether Redis has confirmed the first subscription.
         members: their mailboxes.
     """
 
     name: str
-    topic: Topic
+    joining: asyncio.Task[None] | None = None
+    topic: Topic | None = None
+    confirmed: asyncio.Event = field(default_factory=asyncio.Event)
     members: set[Mailbox] = field(default_factory=set)
 
 
@@ -70,7 +75,10 @@ class Hub:
         self.mailboxes: dict[str, Mailbox] = {}
         self.groups: dict[str, Group] = {}
         self.shards = [
-            Shard(host, options, identity, self._deliver, self._woken, self._turn, statistics)
+            Shard(
+                *(host, options, identity, self._deliver, self._confirmed, self._missed),
+                *(self._woken, self._turn, statistics),
+            )
             for host in options.hosts
         ]
         # Messages in all mailboxes, and those that were taken out of them: whether that goes on.
@@ -218,25 +226,34 @@ class Hub:
                 self.statistics.drop("queue full", member.decode())
 
     async def _join(self, name: str, channel: str) -> None:
-        shard, box = self._shard(name), self._mailbox(channel)
+        box = self._mailbox(channel)
         group = self.groups.get(name)
         if group is None:
-            group = self.groups[name] = Group(name, Topic(self._topic_name(name)))
-            shard.open(group.topic)
+            group = self.groups[name] = Group(name)
+            group.joining = self._keep(self._open(group))
         is_new = box not in group.members
         group.members.add(box)
         box.groups[name] = self.loop.time()
-        if not is_new or group.topic.state is State.LIVE:
+        if group.confirmed.is_set():
             return
         try:
             async with asyncio.timeout(self.options.send_timeout):
-                await shard.joined(group.topic)
+                await group.confirmed.wait()
         except BaseException as error:
-            self._part(name, box)
+            if is_new:
+                self._part(name, box)
             if not isinstance(error, TimeoutError):
                 raise
             seconds = f"{self.options.send_timeout:g} s"
             raise LayerUnavailableError(f"no subscription to {name} in {seconds}") from None
+
+    async def _open(self, group: Group) -> None:
+        """Subscribe to a group, however long Redis is away."""
+        shard, name = self._shard(group.name), self._topic_name(group.name)
+        while group.topic is None:
+            with suppress(LayerUnavailableError):
+                group.topic = Topic(name, await shard.position(name))
+        shard.open(group.topic)
 
     def _part(self, name: str, box: Mailbox) -> None:
         box.groups.pop(name, None)
@@ -244,34 +261,45 @@ class Hub:
         if group is None or box not in group.members:
             return
         group.members.remove(box)
-        if not group.members:
-            del self.groups[name]
+        if group.members:
+            return
+        del self.groups[name]
+        if group.topic is not None:
             self._shard(name).leave(group.topic)
+        elif group.joining is not None:
+            group.joining.cancel()
 
     # What comes from Redis
 
-    def _deliver(self, topic: Topic, entries: list[Entry], gap: bool) -> None:
+    def _deliver(self, topic: Topic, entry: Entry) -> None:
         if topic is self._inbox:
-            if gap:
-                self._report_gap(list(self.mailboxes.values()), None)
-            for entry in entries:
-                self._take_in(entry)
-            return
-        group = self.groups.get(topic.name.removeprefix(self._topic_name("")))
-        if group is None:
-            return
-        if gap:
-            self._report_gap(list(group.members), group.name)
-        ends = self.loop.time() + self.options.expiry
-        for entry in entries:
+            self._take_in(entry)
+        elif group := self._group(topic):
             try:
-                letter = Letter(self.cipher.open(entry.payload), ends)
+                packed = self.cipher.open(entry.payload)
             except CodecError:
                 self.statistics.drop("unreadable", group.name)
-                continue
+                return
+            letter = Letter(packed, self.loop.time() + self.options.expiry)
             # A member that is closed leaves meanwhile.
             for box in tuple(group.members):
                 self._put(box, letter)
+
+    def _confirmed(self, topic: Topic) -> None:
+        if group := self._group(topic):
+            group.confirmed.set()
+
+    def _missed(self, topic: Topic) -> None:
+        """Tell those who asked for it that messages may be lost."""
+        group = self._group(topic)
+        boxes = tuple(group.members if group is not None else self.mailboxes.values())
+        packed = codec.pack({"type": "layer.gap", "group": group and group.name})
+        for box in boxes:
+            if box.reports_gaps:
+                self._waiting += box.put_gap(packed)
+
+    def _group(self, topic: Topic) -> Group | None:
+        return self.groups.get(topic.name.removeprefix(self._topic_name("")))
 
     def _take_in(self, entry: Entry) -> None:
         """Deliver a message to one channel, or do what another event loop asks for."""
@@ -298,12 +326,6 @@ class Hub:
             if box.closed:
                 self._leave_all(box)
 
-    def _report_gap(self, boxes: list[Mailbox], group: str | None) -> None:
-        packed = codec.pack({"type": "layer.gap", "group": group})
-        for box in boxes:
-            if box.reports_gaps:
-                self._waiting += box.put_gap(packed)
-
     async def _turn(self) -> None:
         """Let receivers take what there is, as long as they do.
 
@@ -329,7 +351,8 @@ class Hub:
 
     def _open_inbox(self) -> None:
         if self._inbox is None:
-            self._inbox = Topic(self._inbox_name(self.name), from_start=True)
+            # Its name is new: all that is sent to it is for this event loop.
+            self._inbox = Topic(self._inbox_name(self.name), None)
             self._shard(self.name).open(self._inbox)
             self._keep(self._sweep())
 
@@ -482,11 +505,12 @@ class Hub:
     def _queue_name(self, channel: str) -> str:
         return f"{self.options.prefix}:fanout:queue:{channel}"
 
-    def _keep(self, coroutine: Any) -> None:
+    def _keep(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         # asyncio itself keeps no task from being collected.
         task = self.loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 class _Queue:

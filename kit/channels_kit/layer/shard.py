@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from secrets import token_hex
 from typing import Any
 
@@ -15,10 +15,7 @@ from channels_kit.layer.options import Host, Options, pool
 from channels_kit.layer.sender import Sender
 from channels_kit.layer.statistics import Statistics
 from channels_kit.layer.subscriber import Subscriber
-from channels_kit.layer.topic import Position, Question, State, Topic
-
-Deliver = Callable[[Topic, list[Entry], bool], None]
-"""Takes what has come to a topic, and whether there is a gap before it."""
+from channels_kit.layer.topic import Position, Question, Topic
 
 
 class Shard:
@@ -28,7 +25,9 @@ class Shard:
         host: where it is.
         options: of the layer.
         sender_id: of the event loop.
-        deliver: takes what comes.
+        deliver: takes a message that has come to a topic.
+        confirmed: is called when Redis has confirmed the subscription to a topic.
+        missed: is called when messages to a topic may be lost.
         woken: is called when something is in a queue, with the queue's channel.
         turn: is awaited after each message.
         statistics: of the process.
@@ -39,7 +38,9 @@ class Shard:
         host: Host,
         options: Options,
         sender_id: bytes,
-        deliver: Deliver,
+        deliver: Callable[[Topic, Entry], None],
+        confirmed: Callable[[Topic], None],
+        missed: Callable[[Topic], None],
         woken: Callable[[str], None],
         turn: Callable[[], Awaitable[None]],
         statistics: Statistics,
@@ -47,11 +48,11 @@ class Shard:
         self.options = options
         self.sender_id = sender_id
         self.deliver = deliver
+        self.confirmed = confirmed
+        self.missed = missed
         self.woken = woken
         self.statistics = statistics
         self.topics: dict[str, Topic] = {}
-        # Those that wait until Redis has confirmed a subscription, by its name.
-        self._joining: dict[str, list[asyncio.Future[None]]] = {}
         connections = pool(host)
         self.sender = Sender(
             connections,
@@ -68,9 +69,6 @@ class Shard:
         """Close both connections."""
         await self.subscriber.close()
         await self.sender.close()
-        for waiting in self._joining.values():
-            for each in waiting:
-                each.cancel()
 
     def keys(self, name: str) -> tuple[str, str, str]:
         """Return the keys that a topic has: epoch, counter, history."""
@@ -121,6 +119,16 @@ class Shard:
         except CONNECTION_ERRORS as error:
             raise LayerUnavailableError(f"Redis does not answer: {type(error).__name__}") from None
 
+    async def position(self, name: str) -> Position:
+        """Return where a topic is.
+
+        Raises:
+            LayerUnavailableError: Redis is away for too long.
+        """
+        arguments = self._catching_up(b"", 0)
+        epoch, offset, _ = await self.sender.call(scripts.CATCH_UP, self.keys(name), arguments)
+        return Position(epoch, int(offset))
+
     def open(self, topic: Topic) -> None:
         """Begin to hear of a topic."""
         self.topics[topic.name] = topic
@@ -136,14 +144,6 @@ class Shard:
         if name not in self.subscriber.names:
             self.subscriber.add(name)
 
-    async def joined(self, topic: Topic) -> None:
-        """Wait until Redis has confirmed the subscription to a topic."""
-        if topic.state is not State.JOINING:
-            return
-        waiting = asyncio.get_running_loop().create_future()
-        self._joining.setdefault(topic.name, []).append(waiting)
-        await waiting
-
     def _lost(self) -> None:
         for topic in self.topics.values():
             topic.lost()
@@ -154,24 +154,22 @@ class Shard:
             # A queue: something may have been put into it meanwhile.
             self.woken(name)
             return
-        for waiting in self._joining.pop(name, ()):
-            if not waiting.done():
-                waiting.set_result(None)
-        self._ask(topic, topic.subscribed())
+        self.confirmed(topic)
+        if question := topic.subscribed():
+            self._ask(topic, question)
 
     def _ask(self, topic: Topic, question: Question) -> None:
         known = question.position
-        if question.everything:
-            asked: tuple[bytes, int] = (b"?", 0)
-        else:
-            asked = (known.epoch, known.offset) if known is not None else (b"", 0)
-        lifetime = int(self.options.group_expiry * 1000)
+        asked = (known.epoch, known.offset) if known is not None else (b"?", 0)
         command = self.sender.post(
-            scripts.CATCH_UP,
-            self.keys(topic.name),
-            lambda number: (*asked, lifetime, token_hex(8)),
+            scripts.CATCH_UP, self.keys(topic.name), self._catching_up(*asked)
         )
         command.answer.add_done_callback(lambda answer: self._answered(topic, question, answer))
+
+    def _catching_up(self, epoch: bytes, offset: int) -> Callable[[int], tuple[Any, ...]]:
+        """Return the arguments that ask for what follows on a position."""
+        lifetime = int(self.options.group_expiry * 1000)
+        return lambda number: (epoch, offset, lifetime, token_hex(8))
 
     def _answered(self, topic: Topic, question: Question, answer: asyncio.Future[Any]) -> None:
         if answer.cancelled() or self.topics.get(topic.name) is not topic:
@@ -183,7 +181,14 @@ class Shard:
         missed = [entry for data in kept if (entry := self._parse(topic.name, data)) is not None]
         found = topic.answered(question, Position(epoch, int(offset)), missed)
         self.statistics.recovered += len(found.entries)
-        self._deliver(topic, found.entries, found.gap)
+        if found.gap is None:
+            self._deliver(topic, found.entries)
+            return
+        self._deliver(topic, found.entries[: found.gap])
+        self.statistics.gaps += 1
+        self.statistics.warn("gap", "messages may be lost, last of %s", topic.name)
+        self.missed(topic)
+        self._deliver(topic, found.entries[found.gap :])
 
     def _arrived(self, name: str, data: bytes) -> None:
         topic = self.topics.get(name)
@@ -194,15 +199,12 @@ class Shard:
             entries = topic.arrived(entry)
             self.statistics.duplicates += topic.duplicates - before
             if entries:
-                self._deliver(topic, list(entries), False)
+                self._deliver(topic, entries)
 
-    def _deliver(self, topic: Topic, entries: list[Entry], gap: bool) -> None:
+    def _deliver(self, topic: Topic, entries: Sequence[Entry]) -> None:
         self.statistics.received += len(entries)
-        if gap:
-            self.statistics.gaps += 1
-            self.statistics.warn("gap", "messages may be lost, last of %s", topic.name)
-        if entries or gap:
-            self.deliver(topic, entries, gap)
+        for entry in entries:
+            self.deliver(topic, entry)
 
     def _parse(self, name: str, data: bytes) -> Entry | None:
         try:

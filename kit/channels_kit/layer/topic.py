@@ -47,15 +47,11 @@ class Question:
 
     Attributes:
         attempt: goes with the answer; an older one is of no use any more.
-        position: what follows on it is wanted; None: it is not known.
-        everything: all there is is wanted.
-        is_first: the topic is live already, and only its position is wanted.
+        position: what follows on it is wanted; None: all there is.
     """
 
     attempt: int
-    position: Position | None = None
-    everything: bool = False
-    is_first: bool = False
+    position: Position | None
 
 
 @dataclass(slots=True)
@@ -64,11 +60,11 @@ class Found:
 
     Attributes:
         entries: in this order.
-        gap: whether something may be missing before them.
+        gap: before which of them something may be missing; None: nothing is.
     """
 
     entries: list[Entry] = field(default_factory=list)
-    gap: bool = False
+    gap: int | None = None
 
 
 class Topic:
@@ -76,17 +72,16 @@ class Topic:
 
     Args:
         name: its channel of Redis' publish and subscribe.
-        from_start: whether what was published before the first subscription is wanted, too.
+        position: where it was before the subscription; None: all there is is wanted. Read before,
+            because what is published meanwhile must not be lost with the connection.
     """
 
-    def __init__(self, name: str, *, from_start: bool = False) -> None:
+    def __init__(self, name: str, position: Position | None) -> None:
         self.name = name
         self.state = State.JOINING
-        # None before the first message or answer.
-        self.position: Position | None = None
+        self.position = position
         # Copies that came a second time and were dropped.
         self.duplicates = 0
-        self._from_start = from_start
         self._subscribed_before = False
         self._attempt = 0
         self._held: list[Entry] = []
@@ -99,15 +94,15 @@ class Topic:
         self._attempt += 1
         self._held = []
 
-    def subscribed(self) -> Question:
-        """Redis has confirmed the subscription; return what to ask it."""
+    def subscribed(self) -> Question | None:
+        """Redis has confirmed the subscription; return what to ask it, None if there is nothing."""
         self._attempt += 1
-        first, self._subscribed_before = not self._subscribed_before, True
-        if first and not self._from_start:
+        before, self._subscribed_before = self._subscribed_before, True
+        if not before and self.position is not None:
             self.state = State.LIVE
-            return Question(self._attempt, is_first=True)
+            return None
         self.state = State.CATCHING_UP
-        return Question(self._attempt, self.position, everything=self._from_start)
+        return Question(self._attempt, self.position)
 
     def arrived(self, entry: Entry) -> Sequence[Entry]:
         """A message has been published; return what to deliver."""
@@ -128,32 +123,29 @@ class Topic:
         """
         if question.attempt != self._attempt:
             return Found()
-        if question.is_first:
-            self.position = self.position or here
-            return Found()
         before, self.state = self.position, State.LIVE
         held, self._held = self._held, []
-        if question.everything:
-            gap, self._from_start = False, False
-        elif before is None:
-            # The connection was lost before anything was known of the topic.
-            gap, missed = True, ()
+        # What was published meanwhile may be in both, or pushed out of the history by now.
+        both = {each.offset: each for each in (*missed, *held) if each.epoch == here.epoch}
+        earlier: list[Entry] = []
+        if before is None:
+            gap = False
         elif before.epoch == here.epoch:
-            # What was published meanwhile may be in both, or pushed out of the history by now.
-            offsets = {each.offset for each in (*missed, *held) if each.epoch == here.epoch}
-            known = sum(before.offset < offset <= here.offset for offset in offsets)
+            known = sum(before.offset < offset <= here.offset for offset in both)
             gap = known != here.offset - before.offset
         else:
             # Of the former epoch, a replica may have kept some that did not arrive here.
-            later = [each for each in missed if each.epoch != before.epoch]
-            missed = [each for each in missed if each.epoch == before.epoch]
-            missed = [*(each for each in missed if each.offset > before.offset), *later]
+            earlier = [each for each in missed if each.epoch == before.epoch]
+            earlier = [each for each in earlier if each.offset > before.offset]
             gap = True
-        entries = self._new([*missed, *held])
+        later = [each for each in held if each.epoch != here.epoch]
+        entries = self._new(earlier)
+        at_gap = len(entries) if gap else None
+        entries += self._new([*(both[offset] for offset in sorted(both)), *later])
         at = self.position
         if at is None or at.epoch != here.epoch or at.offset < here.offset:
             self.position = here
-        return Found(entries, gap)
+        return Found(entries, at_gap)
 
     def _new(self, entries: Sequence[Entry]) -> list[Entry]:
         """Return those that have not been here, and go to the position of the last."""
