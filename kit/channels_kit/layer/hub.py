@@ -462,23 +462,28 @@ class Hub:
         """Return an item of a queue, None if there is none."""
         # One at a time: Redis keeps the last item that was taken, for a sender that asks again.
         async with queue.lock:
-            if queue.taking is None:
-                milliseconds = int(self.options.expiry * 1000)
-                keys = (name, f"{name}:{self.name}:taken")
-                command = shard.sender.post(
-                    scripts.TAKE, keys, lambda number: (number, milliseconds)
-                )
-                queue.taking = command.answer
-            try:
-                answer: bytes | None = await asyncio.shield(queue.taking)
-            except asyncio.CancelledError:
-                # What Redis gives out is the next receiver's.
-                raise
-            except Exception:
-                queue.taking = None
-                raise
+            if queue.taking is not None and (left := await self._taken_of(queue)) is not None:
+                # What was taken for a receiver that has given up. None may be out of date.
+                return left
+            milliseconds = int(self.options.expiry * 1000)
+            keys = (name, f"{name}:{self.name}:taken")
+            command = shard.sender.post(scripts.TAKE, keys, lambda number: (number, milliseconds))
+            queue.taking = command.answer
+            return await self._taken_of(queue)
+
+    @staticmethod
+    async def _taken_of(queue: _Queue) -> bytes | None:
+        assert queue.taking is not None  # noqa: S101 - its caller has looked
+        try:
+            answer: bytes | None = await asyncio.shield(queue.taking)
+        except asyncio.CancelledError:
+            # The receiver has given up; the item is the next one's.
+            raise
+        except Exception:
             queue.taking = None
-            return answer
+            raise
+        queue.taking = None
+        return answer
 
     def _woken(self, name: str) -> None:
         if queue := self._queues.get(name):

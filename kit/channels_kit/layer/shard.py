@@ -181,14 +181,11 @@ class Shard:
         missed = [entry for data in kept if (entry := self._parse(topic.name, data)) is not None]
         found = topic.answered(question, Position(epoch, int(offset)), missed)
         self.statistics.recovered += len(found.entries)
-        if found.gap is None:
-            self._deliver(topic, found.entries)
-            return
-        self._deliver(topic, found.entries[: found.gap])
-        self.statistics.gaps += 1
-        self.statistics.warn("gap", "messages may be lost, last of %s", topic.name)
-        self.missed(topic)
-        self._deliver(topic, found.entries[found.gap :])
+        if found.gap:
+            self.statistics.gaps += 1
+            self.statistics.warn("gap", "messages may be lost, last of %s", topic.name)
+            self.missed(topic)
+        self._deliver(topic, found.entries)
 
     def _arrived(self, name: str, data: bytes) -> None:
         topic = self.topics.get(name)

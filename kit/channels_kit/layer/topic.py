@@ -60,11 +60,12 @@ class Found:
 
     Attributes:
         entries: in this order.
-        gap: before which of them something may be missing; None: nothing is.
+        gap: whether something may be missing of what was published until the answer; it is told
+            before them.
     """
 
     entries: list[Entry] = field(default_factory=list)
-    gap: int | None = None
+    gap: bool = False
 
 
 class Topic:
@@ -139,13 +140,11 @@ class Topic:
             earlier = [each for each in earlier if each.offset > before.offset]
             gap = True
         later = [each for each in held if each.epoch != here.epoch]
-        entries = self._new(earlier)
-        at_gap = len(entries) if gap else None
-        entries += self._new([*(both[offset] for offset in sorted(both)), *later])
+        entries = self._new([*earlier, *(both[offset] for offset in sorted(both)), *later])
         at = self.position
         if at is None or at.epoch != here.epoch or at.offset < here.offset:
             self.position = here
-        return Found(entries, at_gap)
+        return Found(entries, gap)
 
     def _new(self, entries: Sequence[Entry]) -> list[Entry]:
         """Return those that have not been here, and go to the position of the last."""
