@@ -290,13 +290,12 @@ class Hub:
             group.confirmed.set()
 
     def _missed(self, topic: Topic) -> None:
-        """Tell those who asked for it that messages may be lost."""
-        group = self._group(topic)
-        boxes = tuple(group.members if group is not None else self.mailboxes.values())
-        packed = codec.pack({"type": "layer.gap", "group": group and group.name})
-        for box in boxes:
-            if box.reports_gaps:
-                self._waiting += box.put_gap(packed)
+        """Tell the members of a group who asked for it that messages may be lost."""
+        if group := self._group(topic):
+            packed = codec.pack({"type": "layer.gap", "group": group.name})
+            for box in group.members:
+                if box.reports_gaps:
+                    self._waiting += box.put_gap(packed)
 
     def _group(self, topic: Topic) -> Group | None:
         return self.groups.get(topic.name.removeprefix(self._topic_name("")))

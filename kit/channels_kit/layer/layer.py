@@ -119,7 +119,7 @@ class RedisFanoutLayer(BaseChannelLayer):  # type: ignore[misc]
     def report_gaps(self, channel: str) -> None:
         """Have a channel get `{"type": "layer.gap", "group": NAME}` when messages may be lost.
 
-        NAME is None where they were sent to single channels. The consumer has a method `layer_gap`.
+        Its consumer has a method `layer_gap`.
         """
         self._hub().report_gaps(channel)
 
