@@ -58,8 +58,8 @@ def test_what_was_missed_comes_before_what_has_come_meanwhile_and_once() -> None
     missed = [entry(2, 2), entry(3, 3), entry(4, 4)]
     found = topic.answered(question, Position(E1, 4), missed)
     assert (numbers(found.entries), found.gap) == ([2, 3, 4, 5], False)
-    # On its way since before the answer.
-    assert not topic.arrived(entry(4, 4))
+    # On its way since before the answer; known by its offset alone.
+    assert not topic.arrived(entry(4, 7, sender=b"another"))
     assert numbers(topic.arrived(entry(6, 6))) == [6]
 
 

@@ -1,0 +1,52 @@
+"""Races that no Redis shows when it is asked to."""
+
+import asyncio
+
+from channels_kit.layer.mailbox import Letter, Mailbox, Overflow
+from channels_kit.layer.statistics import Statistics
+from channels_kit.layer.subscriber import Subscriber
+
+
+async def nobody() -> None:
+    """Take no turn."""
+
+
+async def test_only_the_last_of_several_subscriptions_counts() -> None:
+    """Between the first one and the last, Redis ends the subscription."""
+    confirmed: list[str] = []
+    subscriber = Subscriber(
+        *(None, lambda name, data: None, confirmed.append, lambda: None, nobody, Statistics())
+    )
+    subscriber.add("a")
+    subscriber.remove("a")
+    subscriber.add("a")
+    subscriber.add("b")
+    assert subscriber._commands() == [
+        ["SUBSCRIBE", "a"],
+        ["UNSUBSCRIBE", "a"],
+        ["SUBSCRIBE", "a", "b"],
+    ]
+    subscriber._confirm("a")
+    assert confirmed == []
+    subscriber._confirm("a")
+    subscriber._confirm("b")
+    assert confirmed == ["a", "b"]
+    # Nobody wants it any more.
+    subscriber.add("c")
+    subscriber.remove("c")
+    subscriber._commands()
+    subscriber._confirm("c")
+    assert confirmed == ["a", "b"]
+    await subscriber.close()
+
+
+async def test_who_gives_up_when_it_is_its_turn_leaves_the_turn_to_the_next() -> None:
+    box = Mailbox("channel", 10, Overflow.DROP_OLDEST)
+    first, second = (asyncio.create_task(box.wait()) for _ in range(2))
+    await asyncio.sleep(0)
+    box.put(Letter(b"", 0.0))
+    first.cancel()
+    async with asyncio.timeout(5):
+        await second
+    assert first.cancelled()
+    assert not box.receivers
