@@ -15,7 +15,7 @@ from channels.exceptions import ChannelFull  # type: ignore[import-untyped]
 
 from channels_kit.layer import codec, scripts
 from channels_kit.layer.codec import Cipher, CodecError, Entry
-from channels_kit.layer.errors import LayerUnavailableError
+from channels_kit.layer.errors import ConsumerOverflowError, LayerUnavailableError
 from channels_kit.layer.mailbox import Letter, Mailbox
 from channels_kit.layer.options import Options
 from channels_kit.layer.shard import Shard
@@ -143,27 +143,26 @@ class Hub:
             ConsumerOverflowError: the channel was full and is closed.
             ValueError: it is received from in another event loop.
         """
-        owner = owner_of(channel)
-        if owner is None:
-            return await self._pull(channel)
-        if owner != self.name:
-            raise ValueError(f"{channel} is a channel of another process or event loop")
-        box = self._mailbox(channel)
+        box = self.mailboxes.get(channel)
+        if box is None:
+            owner = owner_of(channel)
+            if owner is None:
+                return await self._pull(channel)
+            if owner != self.name:
+                raise ValueError(f"{channel} is a channel of another process or event loop")
+            box = self._mailbox(channel)
         box.abandoned_at = None
         while True:
-            try:
-                letter = box.take()
-                if letter is None:
-                    await box.wait()
-                    continue
-            except asyncio.CancelledError:
-                self._abandon(box)
-                raise
-            except Exception:
-                self._forget(box)
-                raise
-            self._taken += 1
-            self._waiting -= 1
+            letter = self._next(box)
+            if letter is None:
+                waiting = box.wait()
+                try:
+                    await waiting
+                except asyncio.CancelledError:
+                    box.give_up(waiting)
+                    self._abandon(box)
+                    raise
+                continue
             if letter.ends < self.loop.time():
                 self.statistics.drop("expired", channel)
                 continue
@@ -171,6 +170,17 @@ class Hub:
                 return codec.unpack(letter.packed)
             except CodecError:
                 self.statistics.drop("unreadable", channel)
+
+    def _next(self, box: Mailbox) -> Letter | None:
+        try:
+            letter = box.take()
+        except ConsumerOverflowError:
+            self._forget(box)
+            raise
+        if letter is not None:
+            self._taken += 1
+            self._waiting -= 1
+        return letter
 
     def report_gaps(self, channel: str) -> None:
         """Have a channel get an event when messages to it may be lost."""
@@ -281,9 +291,7 @@ class Hub:
                 self.statistics.drop("unreadable", group.name)
                 return
             letter = Letter(packed, self.loop.time() + self.options.expiry)
-            # A member that is closed leaves meanwhile.
-            for box in tuple(group.members):
-                self._put(box, letter)
+            self._put_all(group.members, letter)
 
     def _confirmed(self, topic: Topic) -> None:
         if group := self._group(topic):
@@ -313,6 +321,22 @@ class Hub:
             self._put(box, Letter(content, self.loop.time() + self.options.expiry))
         else:
             self.statistics.dropped["no receiver"] += 1
+
+    def _put_all(self, boxes: set[Mailbox], letter: Letter) -> None:
+        """Put a message into many mailboxes: without a call for each that has room."""
+        full = []
+        for box in boxes:
+            if len(box.letters) < box.capacity and not box.closed:
+                box.letters.append(letter)
+                if box.receivers:
+                    box.wake()
+            else:
+                full.append(box)
+        number = len(boxes) - len(full)
+        self._waiting += number
+        self.statistics.delivered += number
+        for box in full:
+            self._put(box, letter)
 
     def _put(self, box: Mailbox, letter: Letter) -> None:
         before = len(box.letters)

@@ -79,8 +79,10 @@ class RedisFanoutLayer(BaseChannelLayer):  # type: ignore[misc]
             ConsumerOverflowError: the channel was full and is closed.
             ValueError: it is a channel of another process or event loop.
         """
-        self._check(channel)
-        return await self._hub().receive(channel)
+        hub = self._hub()
+        if channel not in hub.mailboxes:
+            self._check(channel)
+        return await hub.receive(channel)
 
     async def new_channel(self, prefix: str = "specific") -> str:
         """Return the name of a channel that this event loop receives from."""

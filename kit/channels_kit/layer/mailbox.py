@@ -80,10 +80,10 @@ class Mailbox:
             else:
                 self.closed = True
                 self.letters.clear()
-                self._wake()
+                self.wake()
                 return dropped
         self.letters.append(letter)
-        self._wake()
+        self.wake()
         return dropped
 
     def put_gap(self, packed: bytes) -> bool:
@@ -91,7 +91,7 @@ class Mailbox:
         if self.letters and self.letters[-1].packed == packed:
             return False
         self.letters.append(Letter(packed, math.inf))
-        self._wake()
+        self.wake()
         return True
 
     def take(self) -> Letter | None:
@@ -106,22 +106,21 @@ class Mailbox:
             )
         return self.letters.popleft() if self.letters else None
 
-    async def wait(self) -> None:
-        """Wait until there may be a message."""
-        receiver = asyncio.get_running_loop().create_future()
+    def wait(self) -> asyncio.Future[None]:
+        """Return what is done when there may be a message."""
+        receiver: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.receivers.append(receiver)
-        try:
-            await receiver
-        except asyncio.CancelledError:
-            if receiver.done() and not receiver.cancelled():
-                # It was its turn: it is another one's now.
-                self._wake()
-            raise
-        finally:
-            if receiver in self.receivers:
-                self.receivers.remove(receiver)
+        return receiver
 
-    def _wake(self) -> None:
+    def give_up(self, receiver: asyncio.Future[None]) -> None:
+        """Wait no more; the turn, if it has come, is the next one's."""
+        if receiver in self.receivers:
+            self.receivers.remove(receiver)
+        elif not receiver.cancelled():
+            self.wake()
+
+    def wake(self) -> None:
+        """Let one that waits look for a message."""
         while self.receivers:
             receiver = self.receivers.popleft()
             if not receiver.done():
