@@ -1,6 +1,6 @@
 """Who opens a socket: the user of a session's cookie, or of a token."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from importlib import import_module
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
@@ -12,13 +12,15 @@ from django.contrib.auth import (
     HASH_SESSION_KEY,
     SESSION_KEY,
     get_user_model,
-    load_backend,
 )
+from django.contrib.sessions.backends.db import SessionStore as DatabaseSessions
 from django.http import parse_cookie
+from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 
 from chat import tokens
 from chat.authenticated import Credential
+from chat.gathered import Gathered
 from chat.people import Person
 
 Scope = MutableMapping[str, Any]
@@ -60,7 +62,7 @@ class SocketAuthentication:
         if token is not None:
             found = await database_sync_to_async(_of_token)(token)
         else:
-            found = await database_sync_to_async(_of_session)(cookies)
+            found = await of_session(cookies.get(settings.SESSION_COOKIE_NAME, ""))
         scope["user"], scope["credential"] = found
         del cookies, query, token
         await self._application(scope, receive, send)
@@ -81,29 +83,37 @@ def _of_token(token: str) -> Found:
     return _person(user), Credential.of(user, expires_at=expires_at)
 
 
-def _of_session(cookies: dict[str, str]) -> Found:
-    """Return whose session it is, as ``django.contrib.auth.get_user`` finds out."""
-    session = import_module(settings.SESSION_ENGINE).SessionStore(
-        cookies.get(settings.SESSION_COOKIE_NAME)
-    )
-    try:
-        user_id = get_user_model()._meta.pk.to_python(session[SESSION_KEY])
-        backend_path = session[BACKEND_SESSION_KEY]
-    except KeyError:
-        return NOBODY
-    if backend_path not in settings.AUTHENTICATION_BACKENDS:
-        return NOBODY
-    # Returns no user who is not active.
-    user = load_backend(backend_path).get_user(user_id)
-    if user is None:
-        return NOBODY
-    # The hash of the user's password, by which a new password ends the sessions of the old one.
-    session_hash = session.get(HASH_SESSION_KEY, "")
-    valid = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
-    if not any(constant_time_compare(session_hash, candidate) for candidate in valid):
-        return NOBODY
-    return _person(user), Credential.of(user, session_key=session.session_key)
+def _of_sessions(keys: Collection[str]) -> dict[str, Found]:
+    """Return whose sessions they are, as ``django.contrib.auth.get_user`` finds out."""
+    store = import_module(settings.SESSION_ENGINE).SessionStore
+    sessions = {key: store(key) for key in keys}
+    if issubclass(store, DatabaseSessions):
+        kept = store.get_model_class()._default_manager
+        kept = kept.filter(session_key__in=keys, expire_date__gt=timezone.now())
+        data = dict(kept.values_list("session_key", "session_data"))
+        contents = {key: sessions[key].decode(data[key]) for key in data}
+    else:
+        contents = {key: dict(session.items()) for key, session in sessions.items()}
+    users = get_user_model()._default_manager
+    known = users.in_bulk({content.get(SESSION_KEY) for content in contents.values()} - {None})
+    found: dict[str, Found] = {}
+    for key, content in contents.items():
+        if content.get(BACKEND_SESSION_KEY) not in settings.AUTHENTICATION_BACKENDS:
+            continue
+        user = known.get(get_user_model()._meta.pk.to_python(content[SESSION_KEY]))
+        if user is None or not user.is_active:
+            continue
+        # The hash of the user's password, by which a new password ends the sessions of the old one.
+        session_hash = content.get(HASH_SESSION_KEY, "")
+        valid = [user.get_session_auth_hash(), *user.get_session_auth_fallback_hash()]
+        if any(constant_time_compare(session_hash, candidate) for candidate in valid):
+            found[key] = (_person(user), Credential.of(user, session_key=key))
+    return found
 
 
 def _person(user: Any) -> Person:
     return Person(user.pk, user.get_username())
+
+
+of_session = Gathered(_of_sessions, NOBODY)
+"""Returns whose session a key is."""

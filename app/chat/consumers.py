@@ -12,7 +12,7 @@ from channels.generic.websocket import (  # type: ignore[import-untyped]
 )
 from django.conf import settings
 
-from chat import images, layer, post, protocol, reading
+from chat import images, layer, opening, post, protocol, reading
 from chat.authenticated import AuthenticatedSocketMixin
 from chat.local_rooms import LocalRooms
 from chat.models import Room
@@ -153,11 +153,11 @@ class RoomConsumer(PersonConsumer):
     async def enter(self) -> None:
         """Let a person into the room and tell what was said and who is there."""
         name = self.scope["url_route"]["kwargs"]["room"]
-        rooms = Room.objects.open_to(self.person.id).only("name")
-        room = await database_sync_to_async(rooms.filter(name=name).first)()
+        room = await opening.room((name, self.person.id))
         if room is None:
             await self._end(CloseCode.UNKNOWN_ROOM, "There is no such room, or it is private.")
-        self.room: Room = room
+            return
+        self.room = room
         self.room_id: int = room.pk
         self.group = layer.room_group(name)
         # Joined before the history is read: a message in between arrives twice, by both ways, and
@@ -260,18 +260,12 @@ class RoomConsumer(PersonConsumer):
             await self._send_frame(error.frame())
             known = None
         while True:
-            page: reading.Page = await database_sync_to_async(reading.page)(self.room_id, known)
-            await self._send_frame(
-                {
-                    "type": "history",
-                    "messages": post.message_bodies(page.messages, self.room.name),
-                    "sequence": page.known,
-                    "worker": settings.CHANNELS_KIT_WORKER,
-                }
-            )
-            if page.is_last:
-                return page.known
-            known = page.known
+            frame = await opening.frame((self.room_id, self.room.name, known))
+            assert frame is not None  # noqa: S101 - each question has an answer
+            await self.send(text_data=frame.text)
+            if frame.is_last:
+                return frame.known
+            known = frame.known
 
     async def _send_range(self, first: int, last: int) -> None:
         messages, newest = await database_sync_to_async(reading.between)(self.room_id, first, last)

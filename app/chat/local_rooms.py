@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from secrets import token_hex
@@ -15,6 +15,7 @@ from channels.db import database_sync_to_async  # type: ignore[import-untyped]
 from django.conf import settings
 
 from chat import layer, presence
+from chat.gathered import Gathered
 from chat.people import Person
 
 logger = logging.getLogger(__name__)
@@ -78,6 +79,8 @@ class LocalRooms:
         self._beating: asyncio.Task[None] | None = None
         # When all sockets join their groups again, by the monotonic clock.
         self._rejoin_at = 0.0
+        # Tells of a room and a user whether no worker had them there before.
+        self._enter = Gathered(self._enter_all, False)
 
     @cached_property
     def instance(self) -> str:
@@ -98,13 +101,14 @@ class LocalRooms:
         if self._beating is None:
             self._rejoin_at = time.monotonic() + REJOIN_SECONDS
             self._beating = asyncio.create_task(self._beat_forever())
-        joined = socket.person.id not in others and await database_sync_to_async(presence.enter)(
-            self.instance, socket.room_id, socket.person.id
+        joined = socket.person.id not in others and await self._enter(
+            (socket.room_id, socket.person.id)
         )
-        people = await database_sync_to_async(presence.people)(socket.room_id)
         if room.told is None:
-            room.told = set(people)
-        await socket.send(text_data=_presence_frame(people))
+            people = await database_sync_to_async(presence.people)(socket.room_id)
+            room.told = room.told or set(people)
+        # The others are told below.
+        await socket.send(text_data=_presence_frame(sorted({*room.told, socket.person.name})))
         if joined:
             await layer.tell(socket.group, _person_event("joined", socket.person.name))
 
@@ -162,6 +166,9 @@ class LocalRooms:
         )
         if await self._rejoin(forgotten) and all_again:
             self._rejoin_at = time.monotonic() + REJOIN_SECONDS
+
+    def _enter_all(self, arrivals: Collection[tuple[int, int]]) -> dict[tuple[int, int], bool]:
+        return presence.enter(self.instance, arrivals)
 
     def _has(self, socket: RoomSocket) -> bool:
         room = self._rooms.get(socket.room_id)

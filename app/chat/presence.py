@@ -5,7 +5,7 @@ through one worker process. A process that goes away without a word leaves its r
 others find them by its heartbeat, which has stopped.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -50,20 +50,41 @@ class Beat:
     people: dict[int, list[str]]
 
 
-def enter(instance: str, room_id: int, user_id: int) -> bool:
-    """Note that a person has come into a room; return whether no worker had them there before."""
+def enter(instance: str, arrivals: Collection[tuple[int, int]]) -> dict[tuple[int, int], bool]:
+    """Note that people have come into rooms; return whom no worker had there before.
+
+    Args:
+        instance: the name of the process.
+        arrivals: rooms and users by their primary keys. A user who is deleted is left out.
+    """
     with transaction.atomic():
-        WorkerInstance.objects.update_or_create(name=instance, defaults={"beat_at": Now()})
-        _lock(user_id)
-        first = not Presence.objects.filter(room_id=room_id, user_id=user_id).exists()
-        Presence.objects.get_or_create(instance_id=instance, room_id=room_id, user_id=user_id)
-        return first
+        WorkerInstance.objects.bulk_create(
+            [WorkerInstance(name=instance, beat_at=Now())],
+            update_conflicts=True,
+            unique_fields=["name"],
+            update_fields=["beat_at"],
+        )
+        known = _lock({user_id for _, user_id in arrivals})
+        there = set(
+            Presence.objects.filter(
+                room__in={room_id for room_id, _ in arrivals}, user__in=known
+            ).values_list("room", "user")
+        )
+        come = [pair for pair in arrivals if pair[1] in known]
+        Presence.objects.bulk_create(
+            [
+                Presence(instance_id=instance, room_id=room_id, user_id=user_id)
+                for room_id, user_id in come
+            ],
+            ignore_conflicts=True,
+        )
+        return {pair: pair not in there for pair in come}
 
 
 def leave(instance: str, room_id: int, user_id: int) -> bool:
     """Note that a person has left a room; return whether no worker has them there any more."""
     with transaction.atomic():
-        _lock(user_id)
+        _lock({user_id})
         there = Presence.objects.filter(room_id=room_id, user_id=user_id)
         deleted, _ = there.filter(instance_id=instance).delete()
         return deleted > 0 and not there.exists()
@@ -91,10 +112,16 @@ def beat(instance: str, here: Mapping[int, set[int]]) -> Beat:
         return Beat(gone, rooms, _people(list(here)))
 
 
-def _lock(user_id: int) -> None:
-    """Let only one worker at a time see a person come or go: else two could be the first."""
-    # Without the key: messages of the same person, which refer to the row, are not held up.
-    list(User.objects.select_for_update(no_key=True).filter(pk=user_id).values("pk"))
+def _lock(user_ids: Collection[int]) -> set[int]:
+    """Let only one worker at a time see people come or go: else two could be the first.
+
+    Returns:
+        those who are not deleted.
+    """
+    # Without the key: messages of the same person, which refer to the row, are not held up. In one
+    # order: two workers wait for each other never.
+    locked = User.objects.select_for_update(no_key=True).filter(pk__in=user_ids).order_by("pk")
+    return set(locked.values_list("pk", flat=True))
 
 
 def _align(instance: str, here: Mapping[int, set[int]]) -> None:

@@ -286,6 +286,6 @@ async def test_one_who_comes_just_now_is_told_once(
     """The database knows of a person before the room has been told: a heartbeat in between."""
     worker = Worker()
     socket, _ = await sockets.join(ada, worker=worker)
-    await database_sync_to_async(presence.enter)("elsewhere", lobby.pk, bob.pk)
+    await database_sync_to_async(presence.enter)("elsewhere", [(lobby.pk, bob.pk)])
     await worker.rooms.beat()
     assert await next_frames(socket) == []
