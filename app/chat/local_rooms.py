@@ -81,6 +81,7 @@ class LocalRooms:
         self._rejoin_at = 0.0
         # Tells of a room and a user whether no worker had them there before.
         self._enter = Gathered(self._enter_all, False)
+        self._people: Gathered[int, list[str]] = Gathered(presence.people, [])
 
     @cached_property
     def instance(self) -> str:
@@ -105,7 +106,7 @@ class LocalRooms:
             (socket.room_id, socket.person.id)
         )
         if room.told is None:
-            people = await database_sync_to_async(presence.people)(socket.room_id)
+            people = await self._people(socket.room_id)
             room.told = room.told or set(people)
         # The others are told below.
         await socket.send(text_data=_presence_frame(sorted({*room.told, socket.person.name})))

@@ -90,9 +90,13 @@ def leave(instance: str, room_id: int, user_id: int) -> bool:
         return deleted > 0 and not there.exists()
 
 
-def people(room_id: int) -> list[str]:
-    """Return the sorted names of those who are in a room."""
-    return _people([room_id])[room_id]
+def people(room_ids: Collection[int]) -> dict[int, list[str]]:
+    """Return the sorted names of those who are in some rooms."""
+    rows = Presence.objects.filter(room__in=room_ids).values_list("room", "user__username")
+    people: dict[int, list[str]] = {room_id: [] for room_id in room_ids}
+    for room_id, name in sorted(set(rows)):
+        people[room_id].append(name)
+    return people
 
 
 def beat(instance: str, here: Mapping[int, set[int]]) -> Beat:
@@ -109,7 +113,7 @@ def beat(instance: str, here: Mapping[int, set[int]]) -> Beat:
         rooms = dict(Room.objects.filter(pk__in=here).values_list("pk", "last_sequence"))
         _align(instance, {room_id: here[room_id] for room_id in rooms})
         gone = _sweep()
-        return Beat(gone, rooms, _people(list(here)))
+        return Beat(gone, rooms, people(list(here)))
 
 
 def _lock(user_ids: Collection[int]) -> set[int]:
@@ -165,11 +169,3 @@ def _sweep() -> list[Gone]:
         ).values_list("room", "user")
     )
     return [Gone(room, user) for *key, room, user in sorted(swept) if tuple(key) not in there]
-
-
-def _people(room_ids: list[int]) -> dict[int, list[str]]:
-    rows = Presence.objects.filter(room__in=room_ids).values_list("room", "user__username")
-    people: dict[int, list[str]] = {room_id: [] for room_id in room_ids}
-    for room_id, name in sorted(set(rows)):
-        people[room_id].append(name)
-    return people

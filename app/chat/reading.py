@@ -34,8 +34,6 @@ def page(room_id: int, known: int | None) -> Page:
     history = MessageHistory(room_id)
     # Before the messages: one that is stored in between is not claimed to be known.
     position = history.position()
-    if known is not None and known >= position:
-        return Page([], position, is_last=True)
     if known is None:
         messages = history.latest(protocol.HISTORY_ON_CONNECT)
         is_last = True
