@@ -1,5 +1,7 @@
 """Races that no Redis shows when it is asked to."""
 
+import subprocess
+import sys
 
 from channels_kit.layer.mailbox import Letter, Mailbox, Overflow
 from channels_kit.layer.statistics import Statistics
@@ -50,3 +52,16 @@ async def test_who_gives_up_when_it_is_its_turn_leaves_the_turn_to_the_next() ->
     box.give_up(third)
     assert not box.receivers
     assert not third.done()
+
+
+def test_it_is_of_use_without_the_rest_of_the_kit_and_without_channels_redis() -> None:
+    program = "import sys, channels_kit.layer; print(*sys.modules, sep='\\n')"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, check=True, text=True
+    )
+    names = [name for name in done.stdout.split() if name.startswith("channels_")]
+    assert "channels_kit.layer.hub" in names
+    assert {".".join(name.split(".")[:2]) for name in names} == {
+        "channels_kit",
+        "channels_kit.layer",
+    }
