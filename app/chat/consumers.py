@@ -12,6 +12,7 @@ from channels.generic.websocket import (  # type: ignore[import-untyped]
 )
 from django.conf import settings
 
+from channels_kit.layer import RedisFanoutLayer
 from chat import images, layer, opening, post, protocol, reading
 from chat.authenticated import AuthenticatedSocketMixin
 from chat.local_rooms import LocalRooms
@@ -163,7 +164,14 @@ class RoomConsumer(PersonConsumer):
         # Joined before the history is read: a message in between arrives twice, by both ways, and
         # the client drops one; the other way round it would be lost.
         await self.join_group()
-        position = await self._send_history()
+        if isinstance(self.channel_layer, RedisFanoutLayer):
+            self.channel_layer.report_gaps(self.channel_name)
+        known = None
+        try:
+            known = self._known()
+        except ProtocolError as error:
+            await self._send_frame(error.frame())
+        position = await self._send_history(known)
         await self.rooms.join(self, position)
 
     async def act(self, text: str | None, content: bytes | None) -> None:
@@ -180,6 +188,10 @@ class RoomConsumer(PersonConsumer):
         """Pass on what is for everyone in the room."""
         self.heard = max(self.heard, event["sequence"])
         await self.send(text_data=event["frame"])
+
+    async def layer_gap(self, event: dict[str, Any]) -> None:
+        """Send what the layer has lost: its Redis has gone with it."""
+        self.heard = max(self.heard, await self._send_history(self.heard))
 
     async def room_typing(self, event: dict[str, Any]) -> None:
         """Pass on that somebody else types."""
@@ -248,17 +260,16 @@ class RoomConsumer(PersonConsumer):
             logger.exception("could not note that somebody has left")
         await super().leave()
 
-    async def _send_history(self) -> int:
-        """Send what the client does not know; return the number up to which it knows everything.
+    def _known(self) -> int | None:
+        """Return the number up to which the client says that it knows everything."""
+        query = parse_qs(self.scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        return protocol.parse_after(query.get("after", [None])[-1])
+
+    async def _send_history(self, known: int | None) -> int:
+        """Send what follows; return the number up to which the client then knows everything.
 
         A page at a time, so that memory stays bounded.
         """
-        query = parse_qs(self.scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        try:
-            known = protocol.parse_after(query.get("after", [None])[-1])
-        except ProtocolError as error:
-            await self._send_frame(error.frame())
-            known = None
         while True:
             frame = await opening.frame((self.room_id, self.room.name, known))
             assert frame is not None  # noqa: S101 - each question has an answer

@@ -49,6 +49,15 @@ Not socket_timeout of redis-py 7.4: with it, a task that waits for a message can
 CancelledError that is to end it.
 """
 
+LAYER_KIND = "CHANNEL_LAYER_KIND"
+
+LAYERS = {
+    "core": "channels_redis.core.RedisChannelLayer",
+    "pubsub": "channels_redis.pubsub.RedisPubSubChannelLayer",
+    "fanout": "channels_kit.layer.RedisFanoutLayer",
+}
+"""The channel layers that CHANNEL_LAYER_KIND names."""
+
 LAYER_LIMITS = {
     "capacity": ("CHANNEL_LAYER_CAPACITY", 2000),
     "expiry": ("CHANNEL_LAYER_EXPIRY", 60),
@@ -184,10 +193,15 @@ class Environment:
     def channel_layer(self, name: str) -> dict[str, Any]:
         """Return Django's settings of a channel layer from its URL, of one in memory without."""
         url = self._redis(name)
+        kind = self.text(LAYER_KIND, "core")
+        if kind not in LAYERS:
+            raise ImproperlyConfigured(
+                f"{LAYER_KIND}={kind!r} is not allowed; allowed are {', '.join(LAYERS)}."
+            )
         if not url:
             return {"BACKEND": "channels.layers.InMemoryChannelLayer"}
         return {
-            "BACKEND": "channels_redis.core.RedisChannelLayer",
+            "BACKEND": LAYERS[kind],
             "CONFIG": {
                 "hosts": [
                     {

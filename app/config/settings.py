@@ -13,6 +13,7 @@
 | DATABASE_URL | postgres://user:password@host:port/name | SQLite, app/db.sqlite3 |
 | DATABASE_POOL_SIZE | connections of one process to PostgreSQL, 1 to 100 | 4 |
 | CHANNEL_LAYER_URL | redis://user:password@host:port/0 | in memory: one process only |
+| CHANNEL_LAYER_KIND | core, pubsub or fanout: which layer that is | core |
 | BROKER_URL | redis://user:password@host:port/0, for Celery | tasks run at once, in the process |
 | CHANNELS_KIT_WORKER | the name messages carry of the worker that took them | hostname:pid |
 | SECURE_COOKIES | 1 where the edge speaks TLS | 0 |

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 DATABASE_URL = "CHANNELS_KIT_DATABASE_URL"
 LAYER_URL = "CHANNELS_KIT_LAYER_URL"
+LAYER_KIND = "CHANNELS_KIT_LAYER_KIND"
 LAYER_LIMITS = {
     "capacity": "CHANNELS_KIT_LAYER_CAPACITY",
     "expiry": "CHANNELS_KIT_LAYER_EXPIRY",
@@ -39,6 +40,17 @@ _ELSEWHERE = {"service", "passfile", "host", "hostaddr", "port", "dbname", "user
 
 CORE_LAYER = "channels_redis.core.RedisChannelLayer"
 MEMORY_LAYER = "channels.layers.InMemoryChannelLayer"
+LAYERS = {
+    "core": CORE_LAYER,
+    "pubsub": "channels_redis.pubsub.RedisPubSubChannelLayer",
+    "fanout": "channels_kit.layer.RedisFanoutLayer",
+}
+LAYER_OPTIONS = {
+    *("hosts", "prefix", "expiry", "group_expiry", "capacity", "channel_capacity"),
+    "symmetric_encryption_keys",
+}
+"""Options that all of them have."""
+
 
 # What says where a Redis is, in the form of a dict that channels_redis has for a host.
 _ADDRESS = {
@@ -171,7 +183,10 @@ class _Overlay:
         self.set("DATABASES", databases, "" if kept or not engine else "its ENGINE was replaced")
 
     def own_layer(self) -> None:
-        """Own where the default channel layer is; what it is and how stays the project's."""
+        """Own where the default channel layer is; how it is stays the project's.
+
+        What it is, too, unless the inventory names another one.
+        """
         url = self.environment.get(LAYER_URL)
         if not url:
             return
@@ -189,14 +204,21 @@ class _Overlay:
                 )
             note = "processes do not share a layer in memory" if backend else ""
             own["BACKEND"] = backend = CORE_LAYER
+        if kind := self.environment.get(LAYER_KIND):
+            if kind not in LAYERS:
+                raise OverlayError(f"{LAYER_KIND} is {kind!r}; allowed: {', '.join(LAYERS)}")
+            if backend != LAYERS[kind]:
+                note = f"channels_layer is {kind}"
+                own["BACKEND"] = backend = LAYERS[kind]
+                config = {key: value for key, value in config.items() if key in LAYER_OPTIONS}
         if "postgres" in backend:
             if self.environment.get(DATABASE_URL):
                 config |= parse_database_url(self.environment[DATABASE_URL])
                 # Django gives every one of DATABASES this; the layer has a database of its own.
                 config.setdefault("TIME_ZONE", None)
-        elif "hosts" in config or re.search("redis|valkey", backend):
+        elif "hosts" in config or re.search("redis|valkey", backend, re.IGNORECASE):
             config["hosts"] = _hosts(config.get("hosts"), url.split())
-            if backend.startswith("channels_redis."):
+            if backend in LAYERS.values():
                 for option, variable in LAYER_LIMITS.items():
                     if limit := self.environment.get(variable):
                         config.setdefault(option, int(limit))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
 
 from config.environment import Environment
 from config.logs import WithoutQueryStrings
@@ -87,6 +88,10 @@ def test_channel_layer() -> None:
             "group_expiry": 86400,
         },
     }
+    fanout = Environment({"V": url, "CHANNEL_LAYER_KIND": "fanout"}).channel_layer("V")
+    assert import_string(fanout["BACKEND"])(**fanout["CONFIG"]).get_capacity("any") == 2000
+    with pytest.raises(ImproperlyConfigured, match=r"'fast' is not allowed.*core, pubsub, fanout"):
+        Environment({"V": url, "CHANNEL_LAYER_KIND": "fast"}).channel_layer("V")
     assert Environment({}).channel_layer("V") == {"BACKEND": "channels.layers.InMemoryChannelLayer"}
     limits = {
         "CHANNEL_LAYER_CAPACITY": "500",

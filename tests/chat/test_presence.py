@@ -176,6 +176,21 @@ async def test_while_the_layer_is_away_nothing_is_lost(
     assert (await first.receive())["messages"][0]["message"] == "can you hear me?"
 
 
+async def test_what_the_layer_says_it_has_lost_is_sent_from_the_history(
+    sockets: Sockets, ada: User, say: Callable[[str], int]
+) -> None:
+    socket, _ = await sockets.join(ada)
+    for text in ("one", "two"):
+        await database_sync_to_async(say)(text)
+    for _ in range(2):
+        event = {"type": "layer.gap", "group": "chat.room.lobby"}
+        await get_channel_layer().group_send("chat.room.lobby", event)
+    frame = await socket.receive_until("history")
+    assert [each["message"] for each in frame["messages"]] == ["one", "two"]
+    # And once.
+    assert (await socket.receive_until("history"))["messages"] == []
+
+
 @pytest.mark.usefixtures("in_memory")
 async def test_a_socket_that_the_layer_has_forgotten_joins_its_group_again(
     sockets: Sockets, ada: User, bob: User

@@ -118,8 +118,8 @@ async def test_nothing_falls_between_joining_and_history(
     first, _ = await sockets.join(ada)
     send_history = RoomConsumer._send_history
 
-    async def meanwhile(consumer: RoomConsumer) -> int:
-        position = await send_history(consumer)
+    async def meanwhile(consumer: RoomConsumer, known: int | None) -> int:
+        position = await send_history(consumer, known)
         await first.say("meanwhile")
         await first.receive_until("message")
         return position

@@ -1,10 +1,12 @@
 from typing import Any
 
 import pytest
+from django.utils.module_loading import import_string
 
 from channels_kit import cluster_settings
 from channels_kit.cluster_settings import (
     CORE_LAYER,
+    LAYERS,
     MEMORY_LAYER,
     REDIS_CACHE,
     OverlayError,
@@ -136,6 +138,27 @@ def test_a_database_url_that_is_none_is_not_shown(url: str) -> None:
     with pytest.raises(OverlayError, match="CHANNELS_KIT_DATABASE_URL") as caught:
         parse_database_url(url)
     assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("kind", "backend"), LAYERS.items())
+def test_the_inventory_may_name_another_layer(
+    kind: str, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ENVIRONMENT, "CHANNELS_KIT_LAYER_KIND", kind)
+    monkeypatch.setitem(ENVIRONMENT, "CHANNELS_KIT_LAYER_EXPIRY", "30")
+    config = {"hosts": ["redis://localhost"], "capacity": 5, "prefix": "mine"}
+    former = "channels_valkey.core.ValkeyChannelLayer"
+    layers = {"default": {"BACKEND": former, "CONFIG": {**config, "of_its_own": 1}}}
+    own = owned(CHANNEL_LAYERS=layers)["CHANNEL_LAYERS"]["default"]
+    assert own == {"BACKEND": backend, "CONFIG": {**config, "hosts": [LAYER_URL], "expiry": 30}}
+    assert f"channels_layer is {kind}" in shown(CHANNEL_LAYERS=layers)
+    assert import_string(backend)(**own["CONFIG"])
+
+
+def test_a_layer_that_the_kit_does_not_know_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENVIRONMENT, "CHANNELS_KIT_LAYER_KIND", "fast")
+    with pytest.raises(OverlayError, match="'fast'; allowed: core, pubsub, fanout"):
+        owned()
 
 
 @pytest.mark.parametrize("backend", [CORE_LAYER, "channels_redis.pubsub.RedisPubSubChannelLayer"])

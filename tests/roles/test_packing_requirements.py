@@ -214,9 +214,7 @@ def test_what_is_resolved_avoids_known_faults_unless_it_is_asked_for(ask: Ask) -
     assert "redis==8.0" in versions(asked)
 
 
-def test_what_makes_others_faster_is_added_and_changes_none_of_them(
-    ask: Ask, index: Path
-) -> None:
+def test_what_makes_others_faster_is_added_and_changes_none_of_them(ask: Ask, index: Path) -> None:
     for version in ("0.22", "0.23"):
         wheel(index, "uvloop", version, [])
     wheel(index, "hiredis", "3.3", [])

@@ -53,10 +53,13 @@ def additions(
     found = []
     for name, requirement in wanted.items():
         # Of a version without a wheel, an older one may have it.
-        binary = ("--only-binary", name)
         try:
             told = uv.compile(
-                *(directory, ["-"], targets, *options, *binary),
+                directory,
+                ["-"],
+                targets,
+                *options,
+                *("--only-binary", name),
                 text=f"{requirement}\n",
                 preferred=preferred,
             )
