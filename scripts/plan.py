@@ -41,7 +41,7 @@ def number(name: str, text: str) -> int | None:
     if not text:
         return None
     digits = re.sub(r"[ _]", "", text)
-    if not re.fullmatch(r"\d{1,12}", digits):
+    if not re.fullmatch(r"[0-9]{1,12}", digits):
         raise PlanError(f"{name} is '{text}'; allowed: a whole number, such as 100000")
     return int(digits)
 
@@ -54,7 +54,7 @@ def mebibytes(name: str, text: str) -> int | None:
     """
     if not text:
         return None
-    found = re.fullmatch(r"(\d{1,9})([MGT]?)", text)
+    found = re.fullmatch(r"([0-9]{1,9})([MGT]?)", text)
     if not found:
         raise PlanError(f"{name} is '{text}'; allowed: a size, such as 8G or 8192M")
     return int(found[1]) * UNITS[found[2]]
@@ -113,8 +113,8 @@ def plan(options: argparse.Namespace) -> list[str]:
     cores = number("HOST_CORES", options.host_cores)
     memory = mebibytes("HOST_MEMORY", options.host_memory)
     back = number("BACK", options.back)
-    if back == 0:
-        raise PlanError("BACK is 0; allowed: 1 to 10000000 seconds")
+    if back is not None and not 1 <= back <= 10_000_000:
+        raise PlanError(f"BACK is {back}; allowed: 1 to 10000000 seconds")
     # Refuses what is out of bounds, before Ansible runs.
     Shape(1 if cores is None else cores, 256 if memory is None else memory)
     inventory = find_inventory(options.environment)
@@ -125,6 +125,10 @@ def plan(options: argparse.Namespace) -> list[str]:
     app_hosts = values["groups"].get("channels") or []
     if not app_hosts:
         raise PlanError(f"{inventory} has no host in the group channels.")
+    if values["refused"]:
+        raise PlanError(
+            "\n".join(["The preflight would refuse this inventory:", *values["refused"]])
+        )
     first = values["hosts"][app_hosts[0]]
     stated = {name: int(value) for name, value in first["statement"].items()}
     figures = Figures(first["figures"])

@@ -7,7 +7,9 @@ read. ``variables`` take the place of those of the inventory. With ``counts``, a
 number of hosts, by its name: copies of the first one, with other names and addresses.
 An expression that fails is null, and the file says why. ``table`` is a variable with lines that
 have a value and, if an inventory may override it, the name of a variable: each line is evaluated on
-the first host whose roles have that variable.
+the first host whose roles have that variable. A value that the inventory gives to one of these
+variables, or to one of ``checked``, and that ``meta/preflight.yml`` of its role does not allow, is
+in ``refused``, in the words of the preflight.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,15 +90,19 @@ class ActionModule(ActionBase):
 
         variables: dict[str, Any] = {}
         content: dict[str, Any] = {"groups": groups, "hosts": {}, "errors": {}, "table": {}}
+        refused: dict[str, None] = {}
+        checked = set(arguments.get("checked") or ()) - set(arguments.get("variables") or ())
         for host in groups["all"]:
             names = [group for group in by_group if host in groups.get(group, ())]
             if not names:
                 continue
             variables = {}
             private: dict[str, Any] = {}
+            rules: list[dict[str, str]] = []
             for role in dict.fromkeys([*every, *itertools.chain(*(by_group[g] for g in names))]):
                 variables |= roles[role][0]
                 private |= roles[role][1]
+                rules += roles[role][2]
             variables |= {**given[host], **private}
             variables |= {name: task_vars[name] for name in SHARED if name in task_vars}
             variables |= {
@@ -109,18 +115,22 @@ class ActionModule(ActionBase):
             content["hosts"][host] = self.evaluate(host, variables, content["errors"])
             if table := arguments.get("table"):
                 self.read_table(host, variables, given[host], table, content)
+                checked |= {line.get("variable") for line in variables.get(table, {}).values()}
+            own = [rule for rule in rules if rule["variable"] in checked & given[host].keys()]
+            refused |= dict.fromkeys(self.refusals(own, variables))
         order = list(variables.get(arguments.get("table", ""), {})) if content["hosts"] else []
         content["table"] = {
             name: content["table"][name] for name in order if name in content["table"]
         }
+        content["refused"] = list(refused)
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         with os.fdopen(os.open(arguments["dest"], flags, 0o600), "w") as file:
             json.dump(content, file, default=str)
         result["changed"] = False
         return result
 
-    def load(self, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return the defaults of the role in a directory, and its variables."""
+    def load(self, path: Path) -> tuple[dict[str, Any], dict[str, Any], list[dict[str, str]]]:
+        """Return the defaults of the role in a directory, its variables, and its rules for them."""
         add_all_plugin_dirs(str(path))
 
         def read(part: str) -> dict[str, Any]:
@@ -129,7 +139,21 @@ class ActionModule(ActionBase):
                 found |= self._loader.load_from_file(str(file), trusted_as_template=True) or {}
             return found
 
-        return read("defaults"), read("vars")
+        file = path / "meta" / "preflight.yml"
+        rules = self._loader.load_from_file(str(file), trusted_as_template=True)
+        return read("defaults"), read("vars"), rules or []
+
+    def refusals(self, rules: list[dict[str, str]], variables: Mapping[str, Any]) -> Iterator[str]:
+        """Yield in words what the rules of a host do not allow."""
+        templar = self._templar.copy_with_new_env(available_variables=dict(variables))
+        for rule in rules:
+            try:
+                if not templar.evaluate_conditional(rule["that"]):
+                    value = templar.template(variables[rule["variable"]])
+                    yield f"{rule['variable']} is {value!r}; allowed: {rule['allowed']}"
+            except AnsibleError:
+                # It stands on a value that cannot be evaluated: that is one of the errors.
+                continue
 
     def read_table(
         self,

@@ -213,7 +213,7 @@ def edge_terms(statement: Statement, figures: Figures, cluster: Cluster) -> list
         Term(
             "memory of an edge",
             "edge",
-            "EDGE_MEMORY",
+            "HOST_MEMORY",
             SYSTEM_MIB + sockets * kib / 1024,
             cluster.edge.memory_mib,
             "MiB",
@@ -223,7 +223,7 @@ def edge_terms(statement: Statement, figures: Figures, cluster: Cluster) -> list
         Term(
             "processors of an edge",
             "edge",
-            "EDGE_CORES",
+            "HOST_CORES",
             percent,
             MOST_PERCENT * cluster.edge.cores,
             "% of a core",
@@ -232,7 +232,7 @@ def edge_terms(statement: Statement, figures: Figures, cluster: Cluster) -> list
         Term(
             "processors of an edge while clients come back",
             "edge",
-            "EDGE_CORES",
+            "HOST_CORES",
             handshakes * cpu / 10,
             100 * cluster.edge.cores,
             "% of a core",

@@ -26,19 +26,24 @@ ASKED = {
         "values_counts": {"channels": 5, "nginx": 3},
     },
     "fewer": {"values_counts": {"channels": 1}},
+    "refused": {},
+    "asked otherwise": {"values_variables": {"cluster_sockets": 160_000, "cluster_spare_hosts": 1}},
 }
+WRONG = {"cluster_sockets": "many", "cluster_spare_hosts": 2, "redis_maxmemory": "lots"}
 
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Tree:
-    """What three runs write, none of which contacts a host."""
+    """What the runs write, none of which contacts a host."""
     home = tmp_path_factory.mktemp("values")
     playbook = {"ansible.builtin.import_playbook": str(ROOT / "playbooks" / "values.yml")}
-    given = inventory(GROUPS, HOSTS, postgres_max_connections=300, cluster_sockets=20_000)
+    common = {"postgres_max_connections": 300, "cluster_sockets": 20_000}
     processes = {}
     for name, variables in ASKED.items():
         file = home / f"{name}.json"
         more = json.dumps({"values_file": str(file), "values_contact": False, **variables})
+        wrong = WRONG if name in ("refused", "asked otherwise") else {}
+        given = inventory(GROUPS, HOSTS, **{**common, **wrong})
         processes[name] = start(home / name, given, [playbook], "--extra-vars", more)
     found = {}
     for name, process in processes.items():
@@ -96,3 +101,18 @@ def test_a_host_that_is_not_planned_is_gone(told: Tree) -> None:
     assert "app2" not in fewer["hosts"]
     # Nothing to spare, so one host carries all.
     assert line(fewer, "sockets_per_worker")["value"] == 10_000
+
+
+def test_what_the_preflight_refuses_is_told_in_its_words(told: Tree) -> None:
+    assert told["as it is"]["refused"] == []
+    assert [text.split(";")[0] for text in told["refused"]["refused"]] == [
+        "cluster_sockets is 'many'",
+        "cluster_spare_hosts is 2",
+        "redis_maxmemory is 'lots'",
+    ]
+    assert "less than the number of hosts in the group channels" in told["refused"]["refused"][1]
+
+
+def test_what_is_asked_for_takes_the_place_of_a_refused_value(told: Tree) -> None:
+    (text,) = told["asked otherwise"]["refused"]
+    assert text.startswith("redis_maxmemory is 'lots'")

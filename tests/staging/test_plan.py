@@ -39,6 +39,8 @@ PLAN_OPTIONS = ("sockets", "messages", "room", "spare", "host-memory", "host-cor
         ("host-cores", "0", "HOST_CORES is 0; allowed: 1 to"),
         ("back", "soon", "BACK is 'soon'; allowed"),
         ("back", "0", "BACK is 0; allowed: 1 to"),
+        ("back", "10000001", "BACK is 10000001; allowed: 1 to"),
+        ("sockets", "١٢", "SOCKETS is '١٢'; allowed"),
     ],
 )
 def test_an_argument_that_makes_no_sense_is_refused_before_ansible_runs(
@@ -110,6 +112,7 @@ def values(app_hosts: int = 2, **changed: Any) -> dict[str, Any]:
         "hosts": dict.fromkeys([*names, "lb1"], host),
         "table": table,
         "errors": {},
+        "refused": [],
     }
 
 
@@ -140,6 +143,26 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert plan.main(["staging", *arguments]) == 0
     return capsys.readouterr().out
+
+
+def test_an_inventory_that_the_preflight_refuses_has_no_plan(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = ["cluster_spare_hosts is 2; allowed: an integer from 0"]
+    told = {**values(), "refused": refused}
+    monkeypatch.setattr(plan, "read_values", lambda *_, **__: told)
+    assert plan.main(["staging"]) == 1
+    ended = capsys.readouterr()
+    assert refused[0] in ended.err
+    assert "carries it" not in ended.out
+
+
+def test_a_refusal_names_an_argument_that_the_command_has(
+    asked: Asked, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert plan.main(["staging", "--host-memory=300M", "--host-cores=2"]) == 1
+    assert "memory of an edge" in (text := capsys.readouterr().err)
+    assert text.rstrip().endswith("Change HOST_MEMORY")
 
 
 def test_the_answer_comes_first_then_what_binds(

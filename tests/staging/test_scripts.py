@@ -484,6 +484,7 @@ def test_verify_in_the_background_returns_at_once_and_leaves_its_verdict(
     [
         ("IDLE", "86401", "0 to 86400"),
         ("IDLE", "soon", "0 to 86400"),
+        ("IDLE", "99999999999999999999", "0 to 86400"),
         ("PARTS", "all", "reading, behaviour"),
         ("BACKGROUND", "no", "yes"),
         ("UNITS", "nowhere.yml", "docs/verify.md"),
@@ -493,9 +494,11 @@ def test_verify_refuses_what_it_does_not_know(
     checkout: Checkout, name: str, value: str, allowed: str
 ) -> None:
     result = checkout.run("scripts/verify", "staging", **{name: value})
-    assert result.returncode == 1
+    # Status 1 is a verdict: something is not as stated.
+    assert result.returncode == 2
     assert value in result.stdout
     assert allowed in result.stdout
+    assert "line " not in result.stdout
     assert "Nothing was verified." in result.stdout
     assert not checkout.calls_file.exists()
 
