@@ -53,6 +53,24 @@ install_packages() {
     rm -f "$log"
 }
 
+# What is built of Go modules, and is kept for all checkouts.
+built=${XDG_CACHE_HOME:-$HOME/.cache}/channels-kit
+terraform_needed=1.7.0
+
+# terraform_program: prints the path of a Terraform or OpenTofu that is new enough, the machine's first.
+terraform_program() {
+    local program version
+    for program in terraform tofu "$built/opentofu/tofu"; do
+        program=$(command -v "$program") || continue
+        version=$("$program" version -json 2>/dev/null | awk -F '"' '$2 == "terraform_version" { print $4 }')
+        if [ -n "$version" ] && printf '%s\n' "$terraform_needed" "$version" | sort --version-sort --check 2>/dev/null; then
+            printf '%s\n' "$program"
+            return
+        fi
+    done
+    return 1
+}
+
 # service_manager_runs: whether systemctl can start something here.
 service_manager_runs() { [ -d "$SYSTEMD_DIRECTORY" ]; }
 

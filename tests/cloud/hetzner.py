@@ -165,8 +165,12 @@ class Hetzner:
                 things = [each for each in things if each.get(key) in query[key]]
         count = len(things)
         pagination = {
-            **{"page": 1, "per_page": max(count, 1), "total_entries": count, "last_page": 1},
-            **{"previous_page": None, "next_page": None},
+            "page": 1,
+            "per_page": max(count, 1),
+            "total_entries": count,
+            "last_page": 1,
+            "previous_page": None,
+            "next_page": None,
         }
         return {collection: things, "meta": {"pagination": pagination}}
 
@@ -181,8 +185,14 @@ class Hetzner:
     def action(self, command: str, finished: bool = True) -> Thing:
         """Return a new action; one that is not finished is so when it is asked for."""
         action = {
-            **{"id": self.next_id(), "command": command, "progress": 100, "started": CREATED},
-            **{"status": "success", "finished": CREATED, "error": None, "resources": []},
+            "id": self.next_id(),
+            "command": command,
+            "progress": 100,
+            "started": CREATED,
+            "status": "success",
+            "finished": CREATED,
+            "error": None,
+            "resources": [],
         }
         self.actions[action["id"]] = action
         return action if finished else {**action, "status": "running", "finished": None}
@@ -204,8 +214,11 @@ class Hetzner:
         with self.lock:
             self.refuse_taken(collection, body)
             thing = {
-                **{"id": self.next_id(), "created": CREATED, "labels": {}},
-                **{"protection": {"delete": False}, **body},
+                "id": self.next_id(),
+                "created": CREATED,
+                "labels": {},
+                "protection": {"delete": False},
+                **body,
             }
             self.things[collection][thing["id"]] = thing
         answer: Thing = {singular(collection): thing}
@@ -222,7 +235,8 @@ class Hetzner:
                 thing |= {"subnets": [], "routes": [], "servers": [], "load_balancers": []}
             case "volumes":
                 thing |= {
-                    **{"server": None, "status": "available"},
+                    "server": None,
+                    "status": "available",
                     "location": location(body["location"]),
                     "linux_device": f"/dev/disk/by-id/scsi-0HC_Volume_{thing['id']}",
                 }
@@ -230,10 +244,14 @@ class Hetzner:
                 answer |= {"action": self.action("create_volume"), "next_actions": []}
             case "load_balancers":
                 thing |= {
-                    **{"location": location(body["location"]), "private_net": []},
+                    "location": location(body["location"]),
+                    "private_net": [],
                     "load_balancer_type": load_balancer_type(),
-                    **{"services": [], "targets": []},
-                    **{"included_traffic": 0, "outgoing_traffic": 0, "ingoing_traffic": 0},
+                    "services": [],
+                    "targets": [],
+                    "included_traffic": 0,
+                    "outgoing_traffic": 0,
+                    "ingoing_traffic": 0,
                     "public_net": {
                         "enabled": True,
                         "ipv4": {"ip": "192.0.2.254", "dns_ptr": ""},
@@ -255,20 +273,32 @@ class Hetzner:
             "server_type": server_type(body["server_type"]),
             "image": next(each for each in images if each["id"] == body["image"]),
             "datacenter": {
-                **{"id": 1, "name": f"{body['location']}-dc1", "description": ""},
+                "id": 1,
+                "name": f"{body['location']}-dc1",
+                "description": "",
                 "location": location(body["location"]),
                 "server_types": {"supported": [], "available": [], "available_for_migration": []},
             },
-            **{"private_net": [], "volumes": [], "load_balancers": [], "iso": None},
-            **{"backup_window": None, "rescue_enabled": False, "locked": False},
-            **{"included_traffic": 0, "outgoing_traffic": 0, "ingoing_traffic": 0},
-            **{"protection": {"delete": False, "rebuild": False}, "primary_disk_size": 40},
+            "private_net": [],
+            "volumes": [],
+            "load_balancers": [],
+            "iso": None,
+            "backup_window": None,
+            "rescue_enabled": False,
+            "locked": False,
+            "included_traffic": 0,
+            "outgoing_traffic": 0,
+            "ingoing_traffic": 0,
+            "protection": {"delete": False, "rebuild": False},
+            "primary_disk_size": 40,
             "placement_group": self.get("placement_groups", group) if group else None,
             "public_net": {
                 "ipv4": {"id": self.next_id(), "ip": "", "blocked": False, "dns_ptr": ""},
                 "ipv6": {
-                    **{"id": self.next_id(), "ip": f"2001:db8:{server['id']:x}::/64"},
-                    **{"blocked": False, "dns_ptr": []},
+                    "id": self.next_id(),
+                    "ip": f"2001:db8:{server['id']:x}::/64",
+                    "blocked": False,
+                    "dns_ptr": [],
                 },
                 "floating_ips": [],
                 "firewalls": [
@@ -282,7 +312,8 @@ class Hetzner:
         server["public_net"]["ipv4"]["ip"] = self.machines.create(server, body.get("user_data", ""))
         # As the API: it answers before the machine has started.
         return {
-            **{"action": self.action("create_server", finished=False), "next_actions": []},
+            "action": self.action("create_server", finished=False),
+            "next_actions": [],
             "root_password": None,
         }
 
@@ -290,9 +321,13 @@ class Hetzner:
         """Refuse a name that something of this kind has, and a key that is known."""
         for other in self.things[collection].values():
             if other["name"] == body["name"]:
-                raise ApiError(409, "uniqueness_error", f"{singular(collection)} name is already used")
+                raise ApiError(
+                    409, "uniqueness_error", f"{singular(collection)} name is already used"
+                )
             if collection == "ssh_keys" and other["public_key"] == body["public_key"]:
-                raise ApiError(409, "uniqueness_error", "SSH key with the same fingerprint already exists")
+                raise ApiError(
+                    409, "uniqueness_error", "SSH key with the same fingerprint already exists"
+                )
 
     def delete(self, collection: str, thing: Thing) -> Thing:
         """Delete something, as far as it may be."""
@@ -316,7 +351,9 @@ class Hetzner:
                 self.machines.delete_volume(thing)
             case "firewalls":
                 if any(
-                    number == each["id"] for host in servers for each in host["public_net"]["firewalls"]
+                    number == each["id"]
+                    for host in servers
+                    for each in host["public_net"]["firewalls"]
                 ):
                     raise ApiError(422, "resource_in_use", "firewall is still in use")
             case "networks":
@@ -329,7 +366,11 @@ class Hetzner:
                 if any((host["placement_group"] or {}).get("id") == number for host in servers):
                     raise ApiError(422, "resource_in_use", "placement group is still in use")
         del self.things[collection][number]
-        return {"action": self.action(f"delete_{singular(collection)}")} if collection == "servers" else {}
+        return (
+            {"action": self.action(f"delete_{singular(collection)}")}
+            if collection == "servers"
+            else {}
+        )
 
     # Actions
 
@@ -350,7 +391,9 @@ class Hetzner:
                 network = self.get("networks", body["network"])
                 thing["private_net"].append(
                     {
-                        **{"network": body["network"], "ip": body["ip"], "alias_ips": []},
+                        "network": body["network"],
+                        "ip": body["ip"],
+                        "alias_ips": [],
                         "mac_address": f"86:00:00:00:{thing['id'] // 256:02x}:{thing['id'] % 256:02x}",
                     }
                 )
@@ -383,8 +426,11 @@ class Hetzner:
                 thing["private_net"] = []
             case "load_balancers", "add_service":
                 check = {
-                    **{"protocol": "tcp", "port": body["destination_port"], "interval": 15},
-                    **{"timeout": 10, "retries": 3},
+                    "protocol": "tcp",
+                    "port": body["destination_port"],
+                    "interval": 15,
+                    "timeout": 10,
+                    "retries": 3,
                 }
                 thing["services"].append({"health_check": check, **body})
             case "load_balancers", "delete_service":
@@ -416,8 +462,14 @@ def location(name: str) -> Thing:
     if name not in ZONES:
         raise ApiError(422, "invalid_input", f"location {name} not found")
     return {
-        **{"id": list(ZONES).index(name) + 1, "name": name, "network_zone": ZONES[name]},
-        **{"description": "", "country": "", "city": "", "latitude": 0, "longitude": 0},
+        "id": list(ZONES).index(name) + 1,
+        "name": name,
+        "network_zone": ZONES[name],
+        "description": "",
+        "country": "",
+        "city": "",
+        "latitude": 0,
+        "longitude": 0,
     }
 
 
@@ -426,18 +478,33 @@ def server_type(name: str) -> Thing:
     if name not in TYPES:
         raise ApiError(422, "invalid_input", f"server type {name} not found")
     return {
-        **{"id": list(TYPES).index(name) + 1, "name": name, "architecture": TYPES[name]},
-        **{"description": name, "cores": 2, "memory": 4.0, "disk": 40, "prices": []},
-        **{"storage_type": "local", "cpu_type": "shared", "deprecated": False, "deprecation": None},
+        "id": list(TYPES).index(name) + 1,
+        "name": name,
+        "architecture": TYPES[name],
+        "description": name,
+        "cores": 2,
+        "memory": 4.0,
+        "disk": 40,
+        "prices": [],
+        "storage_type": "local",
+        "cpu_type": "shared",
+        "deprecated": False,
+        "deprecation": None,
     }
 
 
 def load_balancer_type() -> Thing:
     """Return the one load balancer type that there is."""
     return {
-        **{"id": 1, "name": "lb11", "description": "LB11", "max_connections": 10000},
-        **{"max_services": 5, "max_targets": 25, "max_assigned_certificates": 10},
-        **{"prices": [], "deprecated": None},
+        "id": 1,
+        "name": "lb11",
+        "description": "LB11",
+        "max_connections": 10000,
+        "max_services": 5,
+        "max_targets": 25,
+        "max_assigned_certificates": 10,
+        "prices": [],
+        "deprecated": None,
     }
 
 
@@ -445,11 +512,24 @@ def image(name: str, architecture: str) -> Thing:
     """Return an image."""
     number = 10 * (IMAGES.index(name) + 1) + (architecture == "arm")
     return {
-        **{"id": number, "name": name, "architecture": architecture, "type": "system"},
-        **{"status": "available", "description": name, "os_flavor": "debian", "os_version": "12"},
-        **{"disk_size": 5, "image_size": None, "created": CREATED, "created_from": None},
-        **{"bound_to": None, "rapid_deploy": True, "deprecated": None, "deleted": None},
-        **{"labels": {}, "protection": {"delete": False}},
+        "id": number,
+        "name": name,
+        "architecture": architecture,
+        "type": "system",
+        "status": "available",
+        "description": name,
+        "os_flavor": "debian",
+        "os_version": "12",
+        "disk_size": 5,
+        "image_size": None,
+        "created": CREATED,
+        "created_from": None,
+        "bound_to": None,
+        "rapid_deploy": True,
+        "deprecated": None,
+        "deleted": None,
+        "labels": {},
+        "protection": {"delete": False},
     }
 
 
@@ -461,7 +541,8 @@ def pricing() -> Thing:
         return {"location": place, "price_hourly": amount, "price_monthly": amount}
 
     return {
-        **{"currency": "EUR", "vat_rate": "19.00"},
+        "currency": "EUR",
+        "vat_rate": "19.00",
         "server_types": [
             {"id": 1, "name": name, "prices": [price("7.0000000000"), price("9.00", "ash")]}
             for name in TYPES
