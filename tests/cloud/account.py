@@ -125,7 +125,9 @@ def provider_configuration() -> Path:
     return cache / "channels-kit" / "providers" / "terraform.rc"
 
 
-def write_group_variables(inventory: Path, key: Path, nofile: int, secrets: Mapping[str, Any]) -> None:
+def write_group_variables(
+    inventory: Path, key: Path, nofile: int, secrets: Mapping[str, Any]
+) -> None:
     """Write the variables of a small cluster that shares this machine with others."""
     variables = inventory / "group_vars" / "all"
     variables.mkdir(parents=True)
@@ -135,7 +137,11 @@ def write_group_variables(inventory: Path, key: Path, nofile: int, secrets: Mapp
             {
                 "ansible_become": True,
                 "ansible_ssh_private_key_file": str(key),
-                "cluster_server_names": ["chat.example.org"],
+                # The address too: clients of the tests use it.
+                "cluster_server_names": [
+                    "chat.example.org",
+                    "{{ hostvars[groups['nginx'][0]].ansible_host }}",
+                ],
                 "cluster_sockets": 1000,
                 "cluster_nofile": nofile,
                 "cluster_workers_per_host": 1,

@@ -6,9 +6,9 @@ They are made as `make up` makes them: the same image below, the same options of
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import subprocess
 import tempfile
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +43,28 @@ class Containers:
 
     def __init__(self, name: str, directory: Path) -> None:
         self.name, self.directory = name, directory
+        directory.mkdir(parents=True, exist_ok=True)
         self.label = f"{LABEL}={name}"
         self.public = f"{name}-public"
         self.image = make_image()
         self.devices: dict[int, str] = {}
-        self.lock = threading.Lock()
+        # A run that was killed has left its own.
         self.remove()
         docker("network", "create", "--label", self.label, self.public)
+
+    def free_subnet(self) -> str:
+        """Return a network that nobody on this machine has, as far as the engine knows."""
+        docker("network", "create", "--label", self.label, f"{self.name}-asked")
+        form = "{{(index .IPAM.Config 0).Subnet}}"
+        subnet = docker("network", "inspect", "--format", form, f"{self.name}-asked")
+        docker("network", "rm", f"{self.name}-asked")
+        return str(next(ipaddress.ip_network(subnet).subnets(new_prefix=24)))
+
+    def nofile(self) -> int:
+        """Return the most open files that this machine grants a process of a host."""
+        limits = docker("run", "--rm", "--entrypoint", "cat", self.image, "/proc/1/limits")
+        line = next(line for line in limits.splitlines() if line.startswith("Max open files"))
+        return min(int(line.split()[4]), 65536)
 
     def container(self, server: Thing) -> str:
         """Return the name of a server's container."""
@@ -130,7 +145,11 @@ class Containers:
         of_us = ("--filter", f"label={self.label}", "--format")
         containers = docker("ps", "--all", *of_us, "{{.Names}}").split()
         networks = docker("network", "ls", *of_us, "{{.Name}}").split()
-        return [*containers, *(name for name in networks if name != self.public), *self.devices.values()]
+        return [
+            *containers,
+            *(name for name in networks if name != self.public),
+            *self.devices.values(),
+        ]
 
     def remove(self) -> None:
         """Remove everything."""
@@ -139,6 +158,14 @@ class Containers:
             docker("rm", "--force", "--volumes", *containers)
         if networks := docker("network", "ls", *filters).split():
             docker("network", "rm", *networks)
-        for device in self.devices.values():
-            subprocess.run(["/sbin/losetup", "--detach", device], check=False)
+        for file in self.directory.glob("volume-*"):
+            found = subprocess.run(
+                ["/sbin/losetup", "--noheadings", "--output", "NAME", "--associated", str(file)],
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+            for device in found.stdout.split():
+                subprocess.run(["/sbin/losetup", "--detach", device], check=True)
+            file.unlink()
         self.devices.clear()
