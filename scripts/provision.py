@@ -1,7 +1,8 @@
 """Make, change and remove a cluster on rented machines.
 
-Used by ``make cluster ENV=prod`` and ``make destroy ENV=prod``. A file ``inventories/ENV/CLOUD.tfvars``
-has the variables of the folder ``terraform/CLOUD``. Nothing here knows a cloud: docs/terraform.md.
+Used by ``make cluster ENV=prod`` and ``make destroy ENV=prod``. A file
+``inventories/ENV/CLOUD.tfvars`` has the variables of the folder ``terraform/CLOUD``. Nothing here
+knows a cloud: docs/terraform.md.
 """
 
 from __future__ import annotations
@@ -178,8 +179,8 @@ class Environment:
             stop(
                 f"{directory} has {has} for Terraform; allowed: one file, named after a cloud:"
                 f" {', '.join(f'{folder}.tfvars' for folder in folders)}.",
-                f"Copy terraform/{folders[0]}/example.tfvars, and set its values: docs/terraform.md."
-                " Nothing changed.",
+                f"Copy terraform/{folders[0]}/example.tfvars, and set its values:"
+                " docs/terraform.md. Nothing changed.",
             )
         self.terraform = Terraform(clouds / found[0].stem, self.name, found[0])
 
@@ -225,10 +226,9 @@ class Environment:
         """Refuse a plan after which no app host would serve while it is applied."""
         if plan.leaving and not plan.staying:
             stop(
-                f"The plan deletes or replaces every app host that serves: {', '.join(plan.leaving)}."
-                " Nobody could connect meanwhile. Nothing changed.",
-                "Change them one after the other: add hosts first, or use"
-                " terraform apply -replace=ADDRESS for one.",
+                "The plan deletes or replaces every app host that serves:"
+                f" {', '.join(plan.leaving)}. Nobody could connect meanwhile. Nothing changed.",
+                "Add app hosts first, then remove the old ones: docs/terraform.md.",
             )
 
     def confirm(self, plan: Plan) -> None:
@@ -274,8 +274,8 @@ class Environment:
         """Run a program of the repository; end as it does if it fails."""
         if status := stream(*command):
             print(
-                f"\nThe machines of {self.name} are there, and {self.hosts} names them. Fix the cause,"
-                " then run the same command again.",
+                f"\nThe machines of {self.name} are there, and {self.hosts} names them. Fix the"
+                " cause, then run the same command again.",
                 file=sys.stderr,
             )
             sys.exit(status)

@@ -109,8 +109,8 @@ def pin_hosts(
     if changed:
         raise PinError(
             "\n".join(["Hosts have another SSH key than the pinned one:", *changed])
-            + "\nThe machines are the same, by the cloud's id. Somebody may be between you and them."
-            f"\nIf you made the host again yourself, remove its line from {file} and retry."
+            + "\nThe machines are the same, by the cloud's id. Somebody may be between you and"
+            f" them.\nIf you installed the host anew yourself, remove its line from {file} and retry."
         )
 
 

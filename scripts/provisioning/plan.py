@@ -115,4 +115,4 @@ def costs_in_words(costs: Mapping[str, Any], before: Mapping[str, Any] | None = 
 
 
 def _sum(lines: Sequence[Mapping[str, Any]]) -> float:
-    return sum(line["count"] * (line["price"] or 0) for line in lines)
+    return sum((line["count"] * float(line["price"] or 0) for line in lines), 0.0)

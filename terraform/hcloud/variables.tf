@@ -51,7 +51,6 @@ variable "ssh_keys" {
       for key in values(var.ssh_keys) :
       can(regex("^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp[0-9]+|sk-[a-z0-9@.-]+) [A-Za-z0-9+/]+=*( [^\n]*)?$", trimspace(key)))
     ])
-    # Without the value: it may be a private key.
     error_message = "ssh_keys: ${join(", ", [for name, key in var.ssh_keys : name if !can(regex("^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp[0-9]+|sk-[a-z0-9@.-]+) [A-Za-z0-9+/]+=*( [^\n]*)?$", trimspace(key)))])} is not a public key; allowed: the content of a file such as ~/.ssh/id_ed25519.pub."
   }
 

@@ -22,7 +22,6 @@ PROVISION = ROOT / "scripts" / "provision.py"
 TERRAFORM = ROOT / "scripts" / "terraform"
 STAGING = ROOT / "inventories" / "staging" / "group_vars" / "all"
 TOKEN = "0123456789abcdef" * 4
-NAME = "prod"
 
 
 @dataclass
@@ -59,7 +58,7 @@ class Account:
     def terraform(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run Terraform in the folder of the cloud, as make cluster does."""
         folder = self.clouds / "hcloud"
-        data = {"TF_DATA_DIR": str(folder / ".terraform" / NAME)}
+        data = {"TF_DATA_DIR": str(folder / ".terraform" / self.inventory.name)}
         return self.run([TERRAFORM, f"-chdir={folder}", *arguments], **data)
 
     def run(
@@ -87,18 +86,19 @@ class Account:
 
 
 @contextmanager
-def opened(directory: Path, machines: Machines) -> Iterator[Account]:
+def opened(directory: Path, machines: Machines, name: str) -> Iterator[Account]:
     """Open an account; its environment has everything but the secrets and users of the cluster.
 
     Args:
         directory: an empty one.
         machines: makes its machines.
+        name: the environment's.
     """
     hetzner = Hetzner(machines, TOKEN)
     clouds = directory / "terraform"
     leave = shutil.ignore_patterns(".terraform*", "terraform.tfstate*")
     shutil.copytree(ROOT / "terraform", clouds, ignore=leave)
-    inventory = directory / NAME
+    inventory = directory / name
     inventory.mkdir()
     with serve(hetzner) as endpoint:
         environment = {
@@ -121,8 +121,11 @@ def opened(directory: Path, machines: Machines) -> Iterator[Account]:
 
 def provider_configuration() -> Path:
     """Return Terraform's configuration that names the provider's mirror."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "channels-kit" / "providers" / "terraform.rc"
+    script = ". scripts/lib.sh; built_of tests/cloud/provider"
+    built = subprocess.run(
+        ["bash", "-c", script], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    return Path(built.stdout.strip()) / "terraform.rc"
 
 
 def write_group_variables(

@@ -394,7 +394,9 @@ class Hetzner:
                         "network": body["network"],
                         "ip": body["ip"],
                         "alias_ips": [],
-                        "mac_address": f"86:00:00:00:{thing['id'] // 256:02x}:{thing['id'] % 256:02x}",
+                        "mac_address": "86:00:00:00:{:02x}:{:02x}".format(
+                            *divmod(thing["id"], 256)
+                        ),
                     }
                 )
                 self.machines.connect(thing, network, body["ip"])

@@ -141,7 +141,7 @@ class Containers:
         (self.directory / f"volume-{volume['id']}").unlink()
 
     def left(self) -> list[str]:
-        """Return what there is of the account: containers, networks beside the public one, volumes."""
+        """Return what is left: containers, networks other than the public one, volumes."""
         of_us = ("--filter", f"label={self.label}", "--format")
         containers = docker("ps", "--all", *of_us, "{{.Names}}").split()
         networks = docker("network", "ls", *of_us, "{{.Name}}").split()

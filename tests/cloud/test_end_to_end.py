@@ -1,7 +1,7 @@
 """A cluster from an empty account to nothing left, by make cluster and make destroy.
 
-The API is a stand-in; Terraform, its provider, cloud-init, SSH, the roles and the proof are real. The
-tests are steps: each begins where the one before ended.
+The API is a stand-in; Terraform, its provider, cloud-init, SSH, the roles and the proof are real.
+The tests are steps: each begins where the one before ended.
 """
 
 from __future__ import annotations
@@ -24,9 +24,10 @@ import yaml
 
 import commands
 from staging.cluster import APPLICATION_SECRETS, SECRETS, STATE, docker
-from tests.cloud.account import NAME, ROOT, TOKEN, Account, opened, write_group_variables
+from tests.cloud.account import ROOT, TOKEN, Account, opened, write_group_variables
 from tests.cloud.machines import Containers
 
+NAME = "stand-in"
 USERS = {user: secrets.token_hex(8) for user in ("alice", "bob")}
 MADE_UP = {name: secrets.token_hex(24) for name in (*SECRETS, *APPLICATION_SECRETS)}
 
@@ -45,7 +46,7 @@ def account(machines: Containers, tmp_path_factory: pytest.TempPathFactory) -> I
     directory = tmp_path_factory.mktemp("account")
     key = directory / "id_ed25519"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
-    with opened(directory, machines) as found:
+    with opened(directory, machines, NAME) as found:
         write_group_variables(
             found.inventory, key, machines.nofile(), MADE_UP | {"sample_users": USERS}
         )

@@ -1,0 +1,46 @@
+"""The folder of a cloud by Terraform's own tests, and against the stand-in without machines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cloud.account import TERRAFORM, Account, opened
+from tests.cloud.hetzner import NoMachines
+
+NAME = "shape"
+
+
+@pytest.fixture
+def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
+    with opened(tmp_path_factory.mktemp("account"), NoMachines(), NAME) as found:
+        yield found
+        assert found.hetzner.unknown == []
+
+
+def terraform(account: Account, verb: str, *further: str) -> str:
+    """Run a command of Terraform with the variables of the environment; return what it printed."""
+    variables = (f"-var=name={NAME}", f"-var-file={account.inventory / 'hcloud.tfvars'}")
+    run = account.terraform(verb, *further, *variables)
+    assert run.returncode == 0, run.stdout
+    return run.stdout
+
+
+def test_the_shape_is_what_terraform_tests_say(account: Account) -> None:
+    for verb in ("init", "validate", "test"):
+        run = account.run([TERRAFORM, f"-chdir={account.clouds / 'hcloud'}", verb])
+        assert run.returncode == 0, run.stdout
+    assert ", 0 failed." in run.stdout
+
+
+def test_two_edges_and_back_by_the_real_provider(account: Account) -> None:
+    account.terraform("init")
+    for edges, balancers in ((1, []), (2, [f"{NAME}-edge"]), (1, [])):
+        account.write_variables(servers={"edge": {"count": edges}})
+        terraform(account, "apply", "-auto-approve")
+        assert account.names("load_balancers") == balancers
+        # 0: a plan after it changes nothing.
+        terraform(account, "plan", "-detailed-exitcode")
+    terraform(account, "destroy", "-auto-approve")
+    assert not any(account.names(kind) for kind in account.hetzner.things)
