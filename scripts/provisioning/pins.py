@@ -110,7 +110,8 @@ def pin_hosts(
         raise PinError(
             "\n".join(["Hosts have another SSH key than the pinned one:", *changed])
             + "\nThe machines are the same, by the cloud's id. Somebody may be between you and"
-            f" them.\nIf you installed the host anew yourself, remove its line from {file} and retry."
+            " them.\nIf you installed the host anew yourself, remove its line from"
+            f" {file} and retry."
         )
 
 

@@ -1,4 +1,4 @@
-"""Write prices.yml from Hetzner's price list: HCLOUD_TOKEN=... python terraform/hcloud/prices.py."""
+"""Write prices.yml from Hetzner's price list. Needs HCLOUD_TOKEN in the environment."""
 
 from __future__ import annotations
 

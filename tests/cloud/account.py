@@ -52,7 +52,7 @@ class Account:
 
     def make(self, verb: str, answer: str = "yes") -> subprocess.CompletedProcess[str]:
         """Run make cluster or make destroy, and answer its question."""
-        command = [sys.executable, PROVISION, verb, self.inventory, f"--clouds={self.clouds}"]
+        command = (sys.executable, PROVISION, verb, self.inventory, f"--clouds={self.clouds}")
         return self.run(command, f"{answer}\n")
 
     def terraform(self, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -184,7 +184,7 @@ class Hetzner:
 
     def action(self, command: str, finished: bool = True) -> Thing:
         """Return a new action; one that is not finished is so when it is asked for."""
-        action = {
+        action: Thing = {
             "id": self.next_id(),
             "command": command,
             "progress": 100,
@@ -380,8 +380,8 @@ class Hetzner:
             case _, "change_protection":
                 thing["protection"] |= body
             case "networks", "add_subnet":
-                network = ipaddress.ip_network(body["ip_range"])
-                thing["subnets"].append({**body, "gateway": str(network[1])})
+                gateway = str(ipaddress.ip_network(body["ip_range"])[1])
+                thing["subnets"].append({**body, "gateway": gateway})
                 self.machines.create_subnet(thing, body["ip_range"])
             case "networks", "delete_subnet":
                 thing["subnets"] = [
@@ -414,7 +414,7 @@ class Hetzner:
                 thing["rules"] = body["rules"]
                 return {"actions": [self.action(command)]}
             case "firewalls", "apply_to_resources" | "remove_from_resources":
-                for resource in body.get("apply_to", body.get("remove_from", [])):
+                for resource in body.get("apply_to") or body["remove_from"]:
                     public = self.get("servers", resource["server"]["id"])["public_net"]
                     left = [each for each in public["firewalls"] if each["id"] != thing["id"]]
                     new = [{"id": thing["id"], "status": "applied"}] if "apply_to" in body else []

@@ -192,7 +192,7 @@ def talking(account: Account, directory: Path) -> Iterator[Path]:
             stderr=subprocess.STDOUT,
         )
     try:
-        while "phase: sending" not in log.read_text() and clients.poll() is None:
+        while " sending: " not in log.read_text() and clients.poll() is None:
             time.sleep(0.2)
         yield report
     finally:
