@@ -17,6 +17,7 @@ import yaml
 ENDPOINT = "https://api.hetzner.cloud/v1"
 TABLE = Path(__file__).with_name("prices.yml")
 HEADER = """\
+---
 # What one costs a month, without VAT. terraform/hcloud/prices.py writes this file from Hetzner's
 # own price list; it needs HCLOUD_TOKEN.
 """

@@ -1559,7 +1559,15 @@ def test_fstab_has_the_mounts_that_pass(house: House, tmp_path: Path) -> None:
         table.write_text(
             "".join(f"{device} {path} ext4 defaults 0 0\n" for path, device in value.items())
         )
-        command = ["findmnt", "--tab-file", table, "--json", "--list", "--output", "TARGET,SOURCE"]
+        command = [
+            "findmnt",
+            "--tab-file",
+            str(table),
+            "--json",
+            "--list",
+            "--output",
+            "TARGET,SOURCE",
+        ]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         found = json.loads(result.stdout or '{"filesystems": []}')["filesystems"]
         assert {each["target"]: each["source"] for each in found} == value

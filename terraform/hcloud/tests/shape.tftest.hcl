@@ -136,13 +136,10 @@ run "the_output_is_what_the_inventory_needs" {
     condition = jsonencode(output.inventory) == jsonencode({
       user = "deploy"
       hosts = {
-        for name, address in { app1 = "10.10.0.30", app2 = "10.10.0.31", data1 = "10.10.0.20", edge1 = "10.10.0.10" } : name => {
-          id              = "4"
-          groups          = startswith(name, "app") ? ["channels"] : name == "data1" ? ["postgres", "redis"] : ["nginx"]
-          address         = "192.0.2.4"
-          private_address = address
-          mounts          = { for device in ["/dev/disk/by-id/scsi-0HC_Volume_5"] : "/var/lib/postgresql" => device if name == "data1" }
-        }
+        app1  = { id = "4", groups = ["channels"], address = "192.0.2.4", private_address = "10.10.0.30", mounts = {} }
+        app2  = { id = "4", groups = ["channels"], address = "192.0.2.4", private_address = "10.10.0.31", mounts = {} }
+        data1 = { id = "4", groups = ["postgres", "redis"], address = "192.0.2.4", private_address = "10.10.0.20", mounts = { "/var/lib/postgresql" = "/dev/disk/by-id/scsi-0HC_Volume_5" } }
+        edge1 = { id = "4", groups = ["nginx"], address = "192.0.2.4", private_address = "10.10.0.10", mounts = {} }
       }
       proxies        = []
       proxy_protocol = false
