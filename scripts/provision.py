@@ -228,7 +228,8 @@ class Environment:
             stop(
                 "The plan deletes or replaces every app host that serves:"
                 f" {', '.join(plan.leaving)}. Nobody could connect meanwhile. Nothing changed.",
-                "Add app hosts first, then remove the old ones: docs/terraform.md.",
+                "Replace hosts one after the other, or make another environment beside this one:"
+                " docs/terraform.md.",
             )
 
     def confirm(self, plan: Plan) -> None:
