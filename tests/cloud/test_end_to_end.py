@@ -98,6 +98,18 @@ def test_postgresql_keeps_its_data_on_the_volume(account: Account, machines: Con
     assert found.split() == [volume["linux_device"], "ext4"]
 
 
+def test_a_volume_that_would_hide_files_is_refused(account: Account) -> None:
+    run = account.run(
+        [
+            *(ROOT / "scripts" / "ansible-playbook", "-i", account.inventory, "site.yml"),
+            *("--limit", "edge1", "--tags", "install"),
+            *("-e", json.dumps({"base_mounts": {"/etc/nginx": "/dev/sdb"}})),
+        ]
+    )
+    assert run.returncode != 0
+    assert "/etc/nginx is not empty, and the volume /dev/sdb would hide" in run.stdout
+
+
 def test_hosts_come_back_and_are_added(account: Account) -> None:
     before = pins(account)
     by_name = {server["name"]: server for server in account.hetzner.things["servers"].values()}
