@@ -64,6 +64,15 @@ logs: tools ## follow the journal of a host: HOST=app1 [UNIT='channels-web@*']
 new: tools ## write the inventory of a new cluster: ENV=prod SOURCE=DIRECTORY-or-URL DOMAIN=chat.example.org [HOSTS=10.0.0.11]
 	@$(BIN)/python scripts/new.py --hosts="$(HOSTS)" -- "$(ENV)" "$(SOURCE)" "$(DOMAIN)"
 
+##@ Machines from a cloud by Terraform: docs/terraform.md
+cluster: tools ## make or change the machines of ENV, set them up, prove delivery: ENV=prod
+	@scripts/bootstrap terraform
+	@$(BIN)/python scripts/provision.py cluster "$(ENV)"
+
+destroy: tools ## delete the machines of ENV and all that was made with them: ENV=prod
+	@scripts/bootstrap terraform
+	@$(BIN)/python scripts/provision.py destroy "$(ENV)"
+
 ##@ Any cluster: [ENV=staging], a directory of inventories/
 converge: tools ## apply the inventory to the cluster (site.yml)
 	@scripts/operate "$(ENV)" converge
@@ -153,4 +162,4 @@ tools:
 ready:
 	@scripts/bootstrap tools engine
 
-.PHONY: up down status credentials ssh logs new converge check deploy rollback restart upgrade releases manage settings unlock drain undrain verify plan calibrate dev test test-fast lint rehearse carry bench-converge role-readmes help tools ready
+.PHONY: up down status credentials ssh logs new cluster destroy converge check deploy rollback restart upgrade releases manage settings unlock drain undrain verify plan calibrate dev test test-fast lint rehearse carry bench-converge role-readmes help tools ready

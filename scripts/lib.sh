@@ -53,6 +53,31 @@ install_packages() {
     rm -f "$log"
 }
 
+# built_of FOLDER: prints the directory of what is built of a folder with a Go module. It is kept for all
+# checkouts, by a hash of what it is built of.
+built_of() {
+    local hash
+    hash=$(cat "$1/go.mod" "$1/go.sum" | sha256sum | cut -c1-12)
+    printf '%s\n' "${XDG_CACHE_HOME:-$HOME/.cache}/channels-kit/$(basename "$1")-$hash"
+}
+
+opentofu_module=scripts/modules/opentofu
+terraform_needed=1.7.0
+
+# terraform_program: prints the path of a Terraform or OpenTofu that is new enough, the machine's first.
+terraform_program() {
+    local program version
+    for program in terraform tofu "$(built_of "$opentofu_module")/tofu"; do
+        program=$(command -v "$program") || continue
+        version=$("$program" version -json 2>/dev/null | awk -F '"' '$2 == "terraform_version" { print $4 }')
+        if [ -n "$version" ] && printf '%s\n' "$terraform_needed" "$version" | sort --version-sort --check 2>/dev/null; then
+            printf '%s\n' "$program"
+            return
+        fi
+    done
+    return 1
+}
+
 # service_manager_runs: whether systemctl can start something here.
 service_manager_runs() { [ -d "$SYSTEMD_DIRECTORY" ]; }
 

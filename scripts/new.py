@@ -280,6 +280,8 @@ def report(
         print(f"SSH connects to {', '.join(names)} by these names. If they do not resolve, set")
         print("  ansible_host beside each cluster_address in hosts.yml.")
     print("Lines for your application go into cluster.yml: docs/recipes.md")
+    if not given:
+        print(f"To rent machines: make cluster ENV={name} (docs/terraform.md).")
     first = "" if given else f"set your hosts in {target / 'hosts.yml'}, then "
     print(f"Next: {first}make check ENV={name}, then make converge ENV={name}")
 

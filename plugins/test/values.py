@@ -25,6 +25,9 @@ _SERVER_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 _PACKAGE = re.compile(r"[a-z0-9*?][a-z0-9+.*?-]*(:[a-z0-9-]+)?([=/][A-Za-z0-9.+~:*-]+)?")
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# fstab(5) separates fields by white space. No directory above another one: ".".
+_MOUNT_PATH = re.compile(r"(/(?!\.{1,2}(/|\Z))[A-Za-z0-9._-]{1,200}){1,20}")
+_DEVICE = re.compile(r"/dev(/(?!\.{1,2}(/|\Z))[A-Za-z0-9._:-]{1,200}){1,20}")
 _SYSCTL_NAME = re.compile(r"[a-z0-9_][a-z0-9_-]*([./][A-Za-z0-9_:@-]+)+")
 _REDIS_INSTANCE = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _REDIS_SETTING = re.compile(r"[a-z][a-z0-9-]*")
@@ -301,6 +304,17 @@ def kernel_settings(value: Any) -> bool:
         and str(setting).strip() != ""
         and not _CONTROL.search(str(setting).replace("\t", " "))
         for name, setting in value.items()
+    )
+
+
+def mounts(value: Any) -> bool:
+    """Return whether volumes can be mounted: devices by directory."""
+    return isinstance(value, Mapping) and all(
+        isinstance(path, str)
+        and bool(_MOUNT_PATH.fullmatch(path))
+        and isinstance(device, str)
+        and bool(_DEVICE.fullmatch(device))
+        for path, device in value.items()
     )
 
 
@@ -636,6 +650,7 @@ class TestModule:
             "cluster_ip_address": ip_address,
             "cluster_journal_size": journal_size,
             "cluster_kernel_settings": kernel_settings,
+            "cluster_mounts": mounts,
             "cluster_nginx_size": nginx_size,
             "cluster_proxy_network": proxy_network,
             "cluster_package_files": package_files,

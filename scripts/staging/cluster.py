@@ -45,6 +45,16 @@ EDGE_HOST_TLS_PORT = 443
 # Where a Debian host looks for certificate authorities of its own.
 TRUSTED = "/usr/local/share/ca-certificates/channels-kit-staging.crt"
 
+# What a container needs to be a place where systemd is at home.
+SYSTEMD = (
+    *("--cgroupns", "private", "--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN"),
+    # Without it systemd cannot see a process behind ProtectProc=invisible, and gives it no
+    # PrivateUsers= either: redis-server@.service asks for both and would not start.
+    *("--cap-add", "SYS_PTRACE"),
+    *("--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"),
+    *("--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp"),  # noqa: S108
+)
+
 # Variables of the roles that have no default: made up once for this cluster.
 SECRETS = (
     "channels_probe_token",
@@ -317,13 +327,7 @@ class Cluster:
         # The engine's own pools all begin with .0; .1 is the machine.
         prefix = subnet.split("/")[0].rsplit(".", 1)[0]
         common = (
-            *("--network", self.name, "--restart", "unless-stopped", "--cgroupns", "private"),
-            *("--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN"),
-            # Without it systemd cannot see a process behind ProtectProc=invisible, and gives it no
-            # PrivateUsers= either: redis-server@.service asks for both and would not start.
-            *("--cap-add", "SYS_PTRACE"),
-            *("--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"),
-            *("--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp"),  # noqa: S108
+            *("--network", self.name, "--restart", "unless-stopped", *SYSTEMD),
             *("--env", f"STAGING_AUTHORIZED_KEY={key}", "--label", f"{LABEL}={self.name}"),
         )
         publish = (

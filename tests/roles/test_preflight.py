@@ -41,6 +41,7 @@ GOOD = {
 # For every rule of every meta/preflight.yml: two values that it must refuse.
 BAD: dict[str, list[Any]] = {
     "base_journal_max_use": ["500 MB", "99999999999T"],
+    "base_mounts": [{"data": "/dev/sdb"}, {"/data": "sdb"}],
     "base_packages": [["--purge"], ["two words"]],
     "base_sysctl": [{"net.*": 1}, {"net.ipv4.ip_forward": True}],
     "channels_allow_known_faults": [["Redis 8"], ["a b"]],

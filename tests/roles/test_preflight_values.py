@@ -448,6 +448,10 @@ made_processes = st.one_of(
 MADE: dict[str, st.SearchStrategy[Any]] = {
     "base_firewall_enabled": st.booleans() | st.sampled_from(["yes", 1, None]),
     "base_journal_max_use": sizes("", "K", "M", "G", "T", "P", "E", "k", "MB"),
+    "base_mounts": mappings(
+        st.sampled_from(["/data", "/var/lib/postgresql", "data", "/a b", "/..", "/"]) | texts,
+        st.sampled_from(["/dev/sdb", "/dev/disk/by-id/x", "sdb", "/dev/../x", None, 1]) | texts,
+    ),
     "base_packages": packages,
     "base_sysctl": mappings(
         st.sampled_from(["net.core.somaxconn", "net/ipv4/ip_forward", "kernel", "-a.b", "a.*"])
@@ -1547,6 +1551,26 @@ def test_a_directory_that_passes_can_be_made(house: House, tmp_path: Path) -> No
         with pytest.raises(OSError, match=r"Not a directory|too long"):
             Path(value).mkdir(parents=True, exist_ok=True)
     assert house.problems("app1", "channels_archive_directory", channels_archive_directory="here")
+
+
+def test_fstab_has_the_mounts_that_pass(house: House, tmp_path: Path) -> None:
+    table = tmp_path / "fstab"
+    for value in each(judged(house, "base_mounts").passed):
+        table.write_text(
+            "".join(f"{device} {path} ext4 defaults 0 0\n" for path, device in value.items())
+        )
+        command = [
+            "findmnt",
+            "--tab-file",
+            str(table),
+            "--json",
+            "--list",
+            "--output",
+            "TARGET,SOURCE",
+        ]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        found = json.loads(result.stdout or '{"filesystems": []}')["filesystems"]
+        assert {each["target"]: each["source"] for each in found} == value
 
 
 def test_patterns_that_pass_are_read_one_by_one(house: House) -> None:

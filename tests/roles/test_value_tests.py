@@ -18,6 +18,7 @@ from plugins.test.values import (
     host_address,
     journal_size,
     kernel_settings,
+    mounts,
     nginx_size,
     paths,
     postgres_settings,
@@ -55,6 +56,7 @@ TAKEN: list[tuple[Any, list[Any]]] = [
     (redis_instances, [instances(settings={"save": "900 1 300 10", "hz": 10, "maxmemory": "1gb"})]),
     (postgres_settings, [{"work_mem": "4MB", "a.b": "it's", "fsync": False, "x": 1}]),
     (kernel_settings, [{"net.core.somaxconn": 1, "net/ipv4/ip_forward": "1"}]),
+    (mounts, [{}, {"/var/lib/postgresql": "/dev/disk/by-id/scsi-0HC_Volume_1"}]),
     (source, ["/", "https://git.example.org/shop.git", "https://ada@git.example.org/shop.git"]),
     (source, ["git@git.example.org:ada/shop.git", "ssh://git@git.example.org:22/ada/shop.git"]),
     (paths, [[], ["static/dist", "a b/ä"]]),
@@ -95,6 +97,8 @@ REFUSED: list[tuple[Any, list[Any]]] = [
     (redis_instances, [{**instances(), "a/b": {**INSTANCE, "port": 7000}}]),
     (redis_instances, [{**instances(), "more": {}}, {**instances(), "more": None}]),
     (postgres_settings, [{"port": 1}, {"Max_Connections": 1}, {"a b": 1}, {"a": None}, {"a": []}]),
+    (mounts, [{"data": "/dev/sdb"}, {"/data": "sdb"}, {"/a b": "/dev/sdb"}, {"/..": "/dev/sdb"}]),
+    (mounts, [{"/data": "/dev/../etc"}, {"/data": None}, {1: "/dev/sdb"}, ["/data"], None]),
     (kernel_settings, [{"net.*": 1}, {"-a.b": 1}, {"a.b": True}, {"a.b": ""}, {"a.b": "1\n2"}]),
 ]
 

@@ -396,7 +396,8 @@ def tests_of(checkout: Checkout) -> Checkout:
     bin_ = checkout.directory / ".venv" / "bin"
     for name in ("ruff", "mypy", "yamllint", "ansible-lint", "node", "python"):
         checkout.program(bin_ / name, "#!/bin/sh\n")
-    for name in ("bootstrap", "staging/make-image"):
+    checkout.program(checkout.directory / ".venv-checkov/bin/checkov", "#!/bin/sh\n")
+    for name in ("bootstrap", "staging/make-image", "terraform"):
         checkout.program(checkout.directory / "scripts" / name, "#!/bin/sh\n")
     checkout.program(checkout.directory / "scripts/with-services", "#!/bin/sh\n")
     return checkout

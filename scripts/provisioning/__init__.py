@@ -1,0 +1,1 @@
+"""Machines by Terraform: what a plan does to the hosts, the inventory, host keys."""

@@ -1,0 +1,134 @@
+variable "name" {
+  description = "Name of the cluster, ENV of make cluster. The names of all resources begin with it."
+  type        = string
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{0,30}$", var.name))
+    error_message = "name is \"${var.name}\"; allowed: a lower-case letter, then up to 30 lower-case letters, digits and dashes. Host names begin with it. Rename the directory in inventories/."
+  }
+}
+
+variable "location" {
+  description = "Location of everything. The placement group spreads app hosts within it."
+  type        = string
+  default     = "fsn1"
+}
+
+variable "operator_addresses" {
+  description = "Networks from which operators reach the hosts by SSH, such as [\"203.0.113.7/32\"]. No other address can."
+  type        = list(string)
+
+  validation {
+    condition     = length(var.operator_addresses) > 0
+    error_message = "operator_addresses is empty; allowed: at least one network, such as [\"203.0.113.7/32\"]. Nobody could reach the hosts by SSH, and neither could Ansible."
+  }
+
+  validation {
+    condition     = alltrue([for each in var.operator_addresses : can(cidrhost(each, 0))])
+    error_message = "operator_addresses has ${jsonencode([for each in var.operator_addresses : each if !can(cidrhost(each, 0))])}; allowed: networks with a prefix length, such as 203.0.113.7/32 or 2001:db8::/64."
+  }
+
+  validation {
+    condition = alltrue([
+      for each in var.operator_addresses :
+      try(tonumber(split("/", each)[1]) >= (strcontains(each, ":") ? 32 : 16), true)
+    ])
+    error_message = "operator_addresses opens SSH to (nearly) the whole world: ${jsonencode(var.operator_addresses)}. Allowed: IPv4 networks of /16 or smaller, IPv6 networks of /32 or smaller. Name the addresses of your office or VPN."
+  }
+}
+
+variable "ssh_keys" {
+  description = "Public SSH keys of the operators, by name. New hosts get them; hosts that exist keep theirs."
+  type        = map(string)
+
+  validation {
+    condition     = length(var.ssh_keys) > 0
+    error_message = "ssh_keys is empty; allowed: at least one public key, such as { ann = \"ssh-ed25519 AAAA...\" }. Without a key nobody can log in."
+  }
+
+  validation {
+    condition = alltrue([
+      for key in values(var.ssh_keys) :
+      can(regex("^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp[0-9]+|sk-[a-z0-9@.-]+) [A-Za-z0-9+/]+=*( [^\n]*)?$", trimspace(key)))
+    ])
+    error_message = "ssh_keys: ${join(", ", [for name, key in var.ssh_keys : name if !can(regex("^(ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp[0-9]+|sk-[a-z0-9@.-]+) [A-Za-z0-9+/]+=*( [^\n]*)?$", trimspace(key)))])} is not a public key; allowed: the content of a file such as ~/.ssh/id_ed25519.pub."
+  }
+
+  validation {
+    condition = length(var.ssh_keys) == length(distinct([
+      for key in values(var.ssh_keys) : join(" ", slice(split(" ", "${trimspace(key)} "), 0, 2))
+    ]))
+    error_message = "ssh_keys has the same key under two names: ${join(", ", keys(var.ssh_keys))}; allowed: each key once. Hetzner refuses a key that it already has."
+  }
+}
+
+variable "servers" {
+  description = "Hosts by group: how many, of which server type, made from which image. A change of the image has no effect on hosts that exist."
+  type = object({
+    edge = optional(object({
+      count = optional(number, 1)
+      type  = optional(string, "cx23")
+      image = optional(string, "debian-12")
+    }), {})
+    app = optional(object({
+      count = optional(number, 2)
+      type  = optional(string, "cx23")
+      image = optional(string, "debian-12")
+    }), {})
+    data = optional(object({
+      count = optional(number, 1)
+      type  = optional(string, "cx23")
+      image = optional(string, "debian-12")
+    }), {})
+  })
+  default = {}
+
+  validation {
+    condition     = contains(range(1, 11), var.servers.edge.count)
+    error_message = "servers.edge.count is ${var.servers.edge.count}; allowed: 1 to 10. With two or more, a load balancer is put before them."
+  }
+
+  validation {
+    condition     = contains(range(1, 101), var.servers.app.count)
+    error_message = "servers.app.count is ${var.servers.app.count}; allowed: 1 to 100. make plan says how many a number of sockets takes."
+  }
+
+  validation {
+    condition     = var.servers.data.count == 1
+    error_message = "servers.data.count is ${var.servers.data.count}; allowed: 1. PostgreSQL and Redis run on one host."
+  }
+}
+
+variable "volume_gigabytes" {
+  description = "Size of the volume on which PostgreSQL keeps its data. It can grow, and not shrink."
+  type        = number
+  default     = 10
+
+  validation {
+    condition     = var.volume_gigabytes >= 10 && var.volume_gigabytes <= 10240 && floor(var.volume_gigabytes) == var.volume_gigabytes
+    error_message = "volume_gigabytes is ${var.volume_gigabytes}; allowed: 10 to 10240."
+  }
+}
+
+variable "load_balancer_type" {
+  description = "Type of the load balancer before two or more edges."
+  type        = string
+  default     = "lb11"
+}
+
+variable "network" {
+  description = "The private network of the hosts."
+  type        = string
+  default     = "10.10.0.0/24"
+
+  validation {
+    condition     = can(regex("^(10\\.|172\\.(1[6-9]|2[0-9]|3[01])\\.|192\\.168\\.)[0-9.]+/(1[6-9]|2[0-4])$", var.network)) && try(cidrhost(var.network, 0) == split("/", var.network)[0], false)
+    error_message = "network is \"${var.network}\"; allowed: a private IPv4 network of /16 to /24, such as 10.10.0.0/24."
+  }
+}
+
+variable "labels" {
+  description = "Further labels of all resources."
+  type        = map(string)
+  default     = {}
+}

@@ -1,0 +1,213 @@
+"""A cluster from an empty account to nothing left, by make cluster and make destroy.
+
+The API is a stand-in; Terraform, its provider, cloud-init, SSH, the roles and the proof are real.
+The tests are steps: each begins where the one before ended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import commands
+from staging.cluster import APPLICATION_SECRETS, SECRETS, STATE, docker
+from tests.cloud.account import ROOT, TOKEN, Account, opened, write_group_variables
+from tests.cloud.machines import Containers
+
+NAME = "stand-in"
+USERS = {user: secrets.token_hex(8) for user in ("alice", "bob")}
+MADE_UP = {name: secrets.token_hex(24) for name in (*SECRETS, *APPLICATION_SECRETS)}
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[Containers]:
+    checkout = hashlib.sha256(str(ROOT).encode()).hexdigest()[:6]
+    with commands.locked("cloud", "test of make cluster"):
+        found = Containers(f"channels-kit-{checkout}-cloud", STATE / "cloud")
+        yield found
+        found.remove()
+
+
+@pytest.fixture(scope="module")
+def account(machines: Containers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
+    directory = tmp_path_factory.mktemp("account")
+    key = directory / "id_ed25519"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    with opened(directory, machines, NAME) as found:
+        write_group_variables(
+            found.inventory, key, machines.nofile(), MADE_UP | {"sample_users": USERS}
+        )
+        found.write_variables(
+            ssh_keys={"ann": key.with_suffix(".pub").read_text()}, network=machines.free_subnet()
+        )
+        yield found
+        assert found.hetzner.unknown == []
+
+
+def inventory(account: Account) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((account.inventory / "hosts.yml").read_text())
+    return found
+
+
+def pins(account: Account) -> dict[str, tuple[str, ...]]:
+    """Return address, type, key and id of each host's pin."""
+    lines = (account.inventory / "known_hosts").read_text().splitlines()
+    return {words[3]: (*words[:3], words[4]) for words in map(str.split, lines)}
+
+
+def test_an_empty_account_becomes_a_proved_cluster(account: Account) -> None:
+    run = account.make("cluster")
+    assert run.returncode == 0, run.stdout
+    assert "Verified: " in run.stdout
+    # What it costs is said before the question.
+    assert run.stdout.index("Costs a month") < run.stdout.index("To apply the plan, type yes:")
+    hosts = inventory(account)
+    assert [*hosts["channels"]["hosts"]] == ["app1", "app2"]
+    assert set(pins(account)) == {"app1", "app2", "data1", "edge1"}
+
+
+def test_a_plan_after_it_changes_nothing(account: Account) -> None:
+    plan = account.terraform(
+        *("plan", "-detailed-exitcode", f"-var=name={NAME}"),
+        f"-var-file={account.inventory / 'hcloud.tfvars'}",
+    )
+    assert plan.returncode == 0, plan.stdout
+    assert "No changes." in plan.stdout
+
+
+def test_postgresql_keeps_its_data_on_the_volume(account: Account, machines: Containers) -> None:
+    host = next(
+        each for each in account.hetzner.things["servers"].values() if "data1" in each["name"]
+    )
+    source = ("findmnt", "--noheadings", "--output", "SOURCE,FSTYPE", "/var/lib/postgresql")
+    (volume,) = account.hetzner.things["volumes"].values()
+    found = docker("exec", machines.container(host), *source)
+    assert found.split() == [volume["linux_device"], "ext4"]
+
+
+def test_a_volume_that_would_hide_files_is_refused(account: Account) -> None:
+    run = account.run(
+        [
+            *(ROOT / "scripts" / "ansible-playbook", "-i", account.inventory, "site.yml"),
+            *("--limit", "edge1", "--tags", "install"),
+            *("-e", json.dumps({"base_mounts": {"/etc/nginx": "/dev/sdb"}})),
+        ]
+    )
+    assert run.returncode != 0
+    assert "/etc/nginx is not empty, and the volume /dev/sdb would hide" in run.stdout
+
+
+def test_hosts_come_back_and_are_added(account: Account) -> None:
+    before = pins(account)
+    by_name = {server["name"]: server for server in account.hetzner.things["servers"].values()}
+    account.hetzner.delete("servers", by_name[f"{NAME}-app2"])  # behind Terraform's back
+    account.write_variables(servers={"app": {"count": 3}})
+    run = account.make("cluster")
+    assert run.returncode == 0, run.stdout
+    assert "Plan: 2 to add, 0 to change, 0 to destroy." in run.stdout
+    assert "Verified: " in run.stdout
+    assert account.names("servers") == [
+        f"{NAME}-{name}" for name in ("app1", "app2", "app3", "data1", "edge1")
+    ]
+    after = pins(account)
+    assert {name for name, pin in before.items() if after[name] == pin} == {
+        "app1",
+        "data1",
+        "edge1",
+    }
+
+
+def test_a_host_that_leaves_is_drained_and_nobody_loses_a_message(
+    account: Account, tmp_path: Path
+) -> None:
+    account.write_variables(servers={"app": {"count": 2}})
+    with talking(account, tmp_path) as report:
+        run = account.make("cluster")
+    assert run.returncode == 0, run.stdout
+    said = "Drained and taken out of the edge first: app3"
+    order = [said, "drain: done", "converge: done", "Destroying...", "Verified: "]
+    places = [run.stdout.index(each) for each in order]
+    assert places == sorted(places)
+    assert account.names("servers") == [
+        f"{NAME}-{name}" for name in ("app1", "app2", "data1", "edge1")
+    ]
+    found = json.loads(report.read_text())
+    assert found["ok"], found
+    assert found["delivered"] == found["expected"] > 0
+    # Nobody was cut off: app3 closed its sockets one by one.
+    assert set(found["closes"]) == {"1012"}
+
+
+def test_no_secret_is_in_state_plan_inventory_or_output(account: Account) -> None:
+    folder = account.clouds / "hcloud"
+    plan = account.terraform("show", "-json", str(folder / ".terraform" / NAME / "plan")).stdout
+    state = account.terraform("show", "-json").stdout
+    assert NAME in plan and NAME in state  # noqa: PT018 - they were read
+    files = [
+        *folder.glob("terraform.tfstate.d/**/*"),
+        *account.clouds.parent.glob("*.log"),
+        *(account.inventory / name for name in ("hosts.yml", "known_hosts", "hcloud.tfvars")),
+    ]
+    texts = [path.read_text() for path in files if path.is_file()] + [plan, state]
+    private = (account.clouds.parent / "id_ed25519").read_text().splitlines()[2]
+    for secret in (TOKEN, private, *MADE_UP.values(), *USERS.values()):
+        assert not any(secret in text for text in texts)
+    assert not any(re.search(r"PRIVATE KEY|root_password", text) for text in texts)
+
+
+def test_destroy_asks_for_the_name_and_leaves_nothing(
+    account: Account, machines: Containers
+) -> None:
+    refused = account.make("destroy", answer="yes")
+    assert refused.returncode == 1
+    assert "Not confirmed. Nothing changed." in refused.stdout
+    assert len(account.names("servers")) == 4
+    run = account.make("destroy", answer=NAME)
+    assert run.returncode == 0, run.stdout
+    assert {kind for kind in account.hetzner.things if account.names(kind)} == set()
+    assert machines.left() == []
+    assert not (account.inventory / "hosts.yml").exists()
+    assert not (account.inventory / "known_hosts").exists()
+    assert "* default" in account.terraform("workspace", "list").stdout
+
+
+@contextmanager
+def talking(account: Account, directory: Path) -> Iterator[Path]:
+    """Have clients talk through the edge; yield where the report will be."""
+    report, log, users = (directory / name for name in ("load.json", "load.log", "users.json"))
+    users.write_text(json.dumps(USERS))
+    edge = inventory(account)["all"]["hosts"]["edge1"]["ansible_host"]
+    with log.open("w") as stream:
+        clients = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "channels_kit.load", "run", "--url", f"http://{edge}"),
+                *("--room", "lobby", "--adapter", "chat.load_adapter:RoomAdapter"),
+                *("--credentials", str(users), "--clients", "60", "--rate", "5"),
+                *("--duration", "36000", "--json", str(report)),
+            ],
+            env={"PYTHONPATH": str(ROOT / "app"), "PATH": "/usr/bin:/bin"},
+            cwd=ROOT,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        while " sending: " not in log.read_text() and clients.poll() is None:
+            time.sleep(0.2)
+        yield report
+    finally:
+        if clients.poll() is None:
+            clients.send_signal(signal.SIGINT)
+        clients.wait()

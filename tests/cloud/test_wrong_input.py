@@ -1,0 +1,168 @@
+"""What an operator is told who gives Terraform something wrong: before anything is made."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.cloud.account import Account, opened
+from tests.cloud.hetzner import NoMachines
+
+NAME = "wrong"
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ3q ann@example.org"
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    (
+        {"operator_addresses": ["203.0.113.7"]},
+        'operator_addresses has ["203.0.113.7"]; allowed: networks with a prefix length',
+    ),
+    (
+        {"operator_addresses": ["203.0.113.0/24", "300.1.2.3/32"]},
+        'operator_addresses has ["300.1.2.3/32"]; allowed: networks with a prefix length',
+    ),
+    (
+        {"operator_addresses": ["0.0.0.0/0"]},
+        'operator_addresses opens SSH to (nearly) the whole world: ["0.0.0.0/0"]',
+    ),
+    (
+        {"operator_addresses": ["::/1"]},
+        'operator_addresses opens SSH to (nearly) the whole world: ["::/1"]',
+    ),
+    ({"operator_addresses": []}, "operator_addresses is empty; allowed: at least one network"),
+    ({"servers": {"data": {"count": 0}}}, "servers.data.count is 0; allowed: 1."),
+    ({"servers": {"app": {"count": 0}}}, "servers.app.count is 0; allowed: 1 to 100."),
+    ({"servers": {"edge": {"count": 1.5}}}, "servers.edge.count is 1.5; allowed: 1 to 10."),
+    ({"servers": {"app": {"type": "cx999"}}}, 'Resource (server type) was not found: name="cx999"'),
+    ({"location": "moon"}, 'Resource (location) was not found: name="moon"'),
+    ({"ssh_keys": {}}, "ssh_keys is empty; allowed: at least one public key"),
+    ({"ssh_keys": {"ann": KEY, "bob": KEY}}, "ssh_keys has the same key under two names: ann, bob"),
+    ({"network": "203.0.113.0/24"}, 'network is "203.0.113.0/24"; allowed: a private IPv4 network'),
+    ({"volume_gigabytes": 5}, "volume_gigabytes is 5; allowed: 10 to 10240."),
+]
+
+
+@pytest.fixture(scope="module")
+def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
+    with opened(tmp_path_factory.mktemp("account"), NoMachines(), NAME) as found:
+        yield found
+        assert found.hetzner.unknown == []
+
+
+@pytest.fixture(autouse=True)
+def valid_again(account: Account) -> Iterator[None]:
+    before = dict(account.variables)
+    yield
+    account.variables = before
+    account.write_variables()
+
+
+def words(text: str) -> str:
+    """Return a text without the frames and line breaks of Terraform."""
+    return re.sub(r"[\s│╷╵]+", " ", text)
+
+
+@pytest.mark.parametrize(("changes", "said"), WRONG, ids=[said[:50] for _, said in WRONG])
+def test_wrong_input_is_named_before_anything_is_made(
+    account: Account, changes: dict[str, Any], said: str
+) -> None:
+    account.write_variables(**changes)
+    run = account.make("cluster")
+    assert run.returncode == 1
+    assert said in words(run.stdout), run.stdout
+    assert "Nothing changed." in run.stdout
+    assert not any(account.names(kind) for kind in account.hetzner.things)
+
+
+def test_a_private_key_is_refused(account: Account) -> None:
+    private = "-----BEGIN OPENSSH PRIVATE KEY-----\nc2VjcmV0\n-----END OPENSSH PRIVATE KEY-----\n"
+    account.write_variables(ssh_keys={"ann": private})
+    run = account.make("cluster")
+    assert run.returncode == 1
+    assert "ssh_keys: ann is not a public key" in words(run.stdout)
+
+
+def test_without_a_token_the_variable_is_named(account: Account) -> None:
+    account.environment = {k: v for k, v in account.environment.items() if k != "HCLOUD_TOKEN"}
+    try:
+        run = account.make("cluster")
+    finally:
+        account.environment = {**account.environment, "HCLOUD_TOKEN": account.hetzner.token}
+    assert run.returncode == 1
+    assert "HCLOUD_TOKEN environment variable" in words(run.stdout)
+
+
+def test_a_wrong_token_is_refused_and_not_printed(account: Account) -> None:
+    wrong = "w" * 64
+    account.environment = {**account.environment, "HCLOUD_TOKEN": wrong}
+    try:
+        run = account.make("cluster")
+    finally:
+        account.environment = {**account.environment, "HCLOUD_TOKEN": account.hetzner.token}
+    assert run.returncode == 1
+    assert "unable to authenticate" in words(run.stdout)
+    assert wrong not in run.stdout
+
+
+def test_a_name_that_no_host_can_have_is_refused(account: Account) -> None:
+    other = account.inventory.with_name("my_shop")
+    account.inventory.rename(other)
+    account.inventory = other
+    try:
+        run = account.make("cluster")
+    finally:
+        account.inventory = other.rename(other.with_name(NAME))
+    assert run.returncode == 1
+    assert 'name is "my_shop"; allowed: a lower-case letter' in words(run.stdout)
+
+
+def test_a_name_that_the_account_has_is_refused(account: Account) -> None:
+    taken = {"name": f"{NAME}-inner", "rules": []}
+    created = account.hetzner.create("firewalls", taken)["firewall"]
+    try:
+        run = account.make("cluster")
+    finally:
+        account.make("destroy", answer=NAME)
+        account.hetzner.delete("firewalls", created)
+    assert run.returncode == 1
+    assert "firewall name is already used" in words(run.stdout)
+    # What was made until then, Terraform knows.
+    assert "run the same command again" in words(run.stdout)
+    assert not any(account.names(kind) for kind in account.hetzner.things)
+
+
+def test_an_answer_that_is_not_yes_changes_nothing(account: Account) -> None:
+    run = account.make("cluster", answer="y")
+    assert run.returncode == 1
+    assert "together" in run.stdout
+    assert "Not confirmed. Nothing changed." in run.stdout
+    assert not any(account.names(kind) for kind in account.hetzner.things)
+
+
+def test_an_inventory_of_somebody_else_is_kept(account: Account) -> None:
+    file = account.inventory / "hosts.yml"
+    file.write_text("all: {hosts: {mine: }}\n")
+    try:
+        run = account.make("cluster")
+        assert file.read_text() == "all: {hosts: {mine: }}\n"
+    finally:
+        file.unlink()
+    assert run.returncode == 1
+    assert "was not written by make cluster" in run.stdout
+
+
+def test_an_environment_without_variables_for_a_cloud_is_named(account: Account) -> None:
+    file = account.inventory / "hcloud.tfvars"
+    content = file.read_text()
+    file.unlink()
+    try:
+        run = account.make("cluster")
+    finally:
+        file.write_text(content)
+    assert run.returncode == 1
+    assert (
+        "has none for Terraform; allowed: one file, named after a cloud: hcloud.tfvars."
+        in run.stdout
+    )
