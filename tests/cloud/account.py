@@ -105,6 +105,8 @@ def opened(directory: Path, machines: Machines, name: str) -> Iterator[Account]:
             **{name: value for name, value in os.environ.items() if name != "ANSIBLE_FORCE_COLOR"},
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
             "ANSIBLE_NOCOLOR": "1",
+            # Other tests take the processors: a login may take longer than 10 s.
+            "ANSIBLE_TIMEOUT": "60",
             "HCLOUD_ENDPOINT": endpoint,
             "HCLOUD_TOKEN": TOKEN,
             "TF_CLI_ARGS": "-no-color",
