@@ -602,6 +602,7 @@ NOT_MADE = {
     "channels_source_includes": "paths of the application, which are looked for when it is packed",
     "channels_source_ref": "Git alone knows what it has; before anything is changed",
     "channels_source_token": "Git's server alone knows it; before anything is changed",
+    "channels_layer": "a choice of four",
     "channels_server": "a choice of three",
     "channels_source": "a directory of this machine; the preflight itself looks at it",
     "cluster_acme_directory": "certbot alone reads it; a run reports what it says",

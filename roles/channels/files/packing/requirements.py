@@ -313,7 +313,7 @@ class Requirements:
         limit = self._written("pins.in", pins_of(packages))
         text = ""
         if question.preferred and question.preferred.is_file():
-            locked = tomllib.loads(question.preferred.read_text())["package"]
+            locked = tomllib.loads(question.preferred.read_text()).get("package", [])
             text = "".join(
                 f"{each['name']}=={each['version']}\n" for each in locked if "version" in each
             )
