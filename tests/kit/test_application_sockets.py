@@ -14,6 +14,8 @@ from channels_kit.probe.checks import Checks, SocketCheck
 from channels_kit.probe.sockets import check_socket
 
 SITE = Site("https", "chat.example.org")
+# Seconds after which an answer that is due has not come.
+PATIENCE = 15.0
 
 
 @asynccontextmanager
@@ -45,10 +47,13 @@ async def serving(
 
 
 async def outcome(
-    value: object, refuse: Callable[[Request], int | None] = lambda request: None, **options: Any
+    value: object,
+    refuse: Callable[[Request], int | None] = lambda request: None,
+    seconds: float = PATIENCE,
+    **options: Any,
 ) -> str | None:
     async with serving(refuse, **options) as (place, _):
-        result = await check_socket(place, SocketCheck.parse(value), seconds=1.0, hold=0.4)
+        result = await check_socket(place, SocketCheck.parse(value), seconds=seconds, hold=0.4)
     return result.failure
 
 
@@ -74,7 +79,8 @@ async def test_a_socket_may_have_to_be_closed() -> None:
     wrong = await outcome({"path": "/close/1011/", "close": 4001})
     assert wrong == "closed with 1011: an error of mine, not 4001"
     assert (
-        await outcome({"path": "/ws/", "close": 4001}) == "was open for 1 s, not closed with 4001"
+        await outcome({"path": "/ws/", "close": 4001}, seconds=1.0)
+        == "was open for 1 s, not closed with 4001"
     )
     refused = await outcome({"path": "/ws/", "close": 4001}, lambda request: 403)
     assert refused == ("answered 403, not closed with 4001: it was refused before it was accepted")
@@ -101,7 +107,7 @@ async def test_a_subprotocol_has_to_be_agreed_on() -> None:
 @pytest.mark.parametrize("path", ["/ws/", "//a", "/a;b=1?", "/?q='$x'&y=%20", "/$HOME/../~x"])
 async def test_a_socket_is_asked_for_as_it_is_written(path: str) -> None:
     async with serving() as (place, seen):
-        result = await check_socket(place, SocketCheck.parse(path), seconds=1.0, hold=0.0)
+        result = await check_socket(place, SocketCheck.parse(path), seconds=PATIENCE, hold=0.0)
     assert result.failure is None
     assert [request.path for request in seen] == [path]
 
@@ -110,8 +116,8 @@ async def test_the_handshake_names_the_site_and_carries_the_headers() -> None:
     check = SocketCheck.parse({"path": "/ws/", "headers": {"X-Client": "it's me"}})
     other = SocketCheck.parse({"path": "/ws/", "headers": {"origin": "https://b.example"}})
     async with serving() as (place, seen):
-        await check_socket(place, check, seconds=1.0, hold=0.0)
-        await check_socket(place, other, seconds=1.0, hold=0.0)
+        await check_socket(place, check, seconds=PATIENCE, hold=0.0)
+        await check_socket(place, other, seconds=PATIENCE, hold=0.0)
     first, second = (request.headers for request in seen)
     assert first["Host"] == "chat.example.org"
     assert first["Origin"] == "https://chat.example.org"
