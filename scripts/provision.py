@@ -144,7 +144,7 @@ class Terraform:
         """Do what was planned."""
         if self.stream("apply", str(self.saved)):
             stop(
-                f"Terraform did not complete the plan. What it has made, it knows: fix the cause,"
+                f"Terraform did not complete the plan. Its state has what it made: fix the cause,"
                 f" then run the same command again for {self.name}."
             )
 
@@ -227,7 +227,7 @@ class Environment:
         if plan.leaving and not plan.staying:
             stop(
                 "The plan deletes or replaces every app host that serves:"
-                f" {', '.join(plan.leaving)}. Nobody could connect meanwhile. Nothing changed.",
+                f" {', '.join(plan.leaving)}. Clients could not connect. Nothing changed.",
                 "Replace hosts one after the other, or make another environment beside this one:"
                 " docs/terraform.md.",
             )
@@ -240,7 +240,7 @@ class Environment:
         if plan.others:
             # More than app hosts: data, addresses or the only edge may go.
             wanted = self.name
-            print("Deleted or replaced, and not only app hosts:", *plan.others, sep="\n  ")
+            print("The plan deletes or replaces not only app hosts:", *plan.others, sep="\n  ")
         answer(f"To apply the plan, type {wanted}: ", wanted)
 
     def drain(self, plan: Plan) -> None:

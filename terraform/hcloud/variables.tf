@@ -1,5 +1,5 @@
 variable "name" {
-  description = "Name of the cluster, ENV of make cluster. The names of all resources begin with it."
+  description = "Name of the cluster: the ENV of make cluster. The names of all resources begin with it."
   type        = string
 
   validation {
@@ -90,7 +90,7 @@ variable "servers" {
 
   validation {
     condition     = contains(range(1, 101), var.servers.app.count)
-    error_message = "servers.app.count is ${var.servers.app.count}; allowed: 1 to 100. make plan says how many a number of sockets takes."
+    error_message = "servers.app.count is ${var.servers.app.count}; allowed: 1 to 100. make plan SOCKETS=... says how many app hosts you need."
   }
 
   validation {
@@ -100,7 +100,7 @@ variable "servers" {
 }
 
 variable "volume_gigabytes" {
-  description = "Size of the volume on which PostgreSQL keeps its data. It can grow, and not shrink."
+  description = "Size of the volume on which PostgreSQL keeps its data. It can grow, but it cannot shrink."
   type        = number
   default     = 10
 
@@ -128,7 +128,7 @@ variable "network" {
 }
 
 variable "labels" {
-  description = "Further labels of all resources."
+  description = "More labels for all resources."
   type        = map(string)
   default     = {}
 }
