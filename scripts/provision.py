@@ -227,7 +227,7 @@ class Environment:
         if plan.leaving and not plan.staying:
             stop(
                 "The plan deletes or replaces every app host that serves:"
-                f" {', '.join(plan.leaving)}. Clients could not connect. Nothing changed.",
+                f" {', '.join(plan.leaving)}. No client could connect during it. Nothing changed.",
                 "Replace hosts one after the other, or make another environment beside this one:"
                 " docs/terraform.md.",
             )
@@ -240,7 +240,9 @@ class Environment:
         if plan.others:
             # More than app hosts: data, addresses or the only edge may go.
             wanted = self.name
-            print("The plan deletes or replaces not only app hosts:", *plan.others, sep="\n  ")
+            print(
+                "The plan also deletes or replaces what is no app host:", *plan.others, sep="\n  "
+            )
         answer(f"To apply the plan, type {wanted}: ", wanted)
 
     def drain(self, plan: Plan) -> None:
