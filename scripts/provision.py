@@ -292,8 +292,13 @@ class Environment:
             with phase("2/2 Machines"):
                 self.terraform.apply()
         self.terraform.forget()
-        self.hosts.unlink(missing_ok=True)
-        self.known_hosts.unlink(missing_ok=True)
+        try:
+            inventory.refuse_foreign(self.hosts)
+        except inventory.ForeignFileError:
+            say(f"{self.hosts} was not written by make cluster: it stays, and so does known_hosts")
+        else:
+            self.hosts.unlink(missing_ok=True)
+            self.known_hosts.unlink(missing_ok=True)
         print(f"\nNothing of {self.name} is left. Variables and secrets stay in {self.directory}.")
 
 

@@ -153,6 +153,21 @@ def test_an_inventory_of_somebody_else_is_kept(account: Account) -> None:
     assert "was not written by make cluster" in run.stdout
 
 
+def test_destroy_keeps_an_inventory_of_somebody_else(account: Account) -> None:
+    files = [account.inventory / name for name in ("hosts.yml", "known_hosts")]
+    for file in files:
+        file.write_text("mine: {}\n")
+    try:
+        run = account.make("destroy")
+        kept = [file.read_text() for file in files if file.exists()]
+    finally:
+        for file in files:
+            file.unlink(missing_ok=True)
+    assert run.returncode == 0, run.stdout
+    assert kept == ["mine: {}\n"] * 2
+    assert "was not written by make cluster: it stays" in run.stdout
+
+
 def test_an_environment_without_variables_for_a_cloud_is_named(account: Account) -> None:
     file = account.inventory / "hcloud.tfvars"
     content = file.read_text()
