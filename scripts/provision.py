@@ -305,8 +305,9 @@ class Environment:
 def answer(question: str, wanted: str) -> None:
     """Ask, and end if the answer is another one."""
     print(f"\n{question}", end="", flush=True)
-    given = sys.stdin.readline().strip()
-    if not sys.stdin.isatty():
+    # Nothing if it is closed: nobody can answer.
+    given = sys.stdin.readline().strip() if sys.stdin else ""
+    if not (sys.stdin and sys.stdin.isatty()):
         print(given, flush=True)
     if given != wanted:
         stop("Not confirmed. Nothing changed.")
