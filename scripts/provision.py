@@ -294,16 +294,22 @@ class Environment:
             with phase("2/2 Machines"):
                 self.terraform.apply()
         self.terraform.forget()
-        self.hosts.unlink(missing_ok=True)
-        self.known_hosts.unlink(missing_ok=True)
+        try:
+            inventory.refuse_foreign(self.hosts)
+        except inventory.ForeignFileError:
+            say(f"{self.hosts} was not written by make cluster: it stays, and so does known_hosts")
+        else:
+            self.hosts.unlink(missing_ok=True)
+            self.known_hosts.unlink(missing_ok=True)
         print(f"\nNothing of {self.name} is left. Variables and secrets stay in {self.directory}.")
 
 
 def answer(question: str, wanted: str) -> None:
     """Ask, and end if the answer is another one."""
     print(f"\n{question}", end="", flush=True)
-    given = sys.stdin.readline().strip()
-    if not sys.stdin.isatty():
+    # Nothing if it is closed: nobody can answer.
+    given = sys.stdin.readline().strip() if sys.stdin else ""
+    if not (sys.stdin and sys.stdin.isatty()):
         print(given, flush=True)
     if given != wanted:
         stop("Not confirmed. Nothing changed.")

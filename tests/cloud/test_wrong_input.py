@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.cloud.account import Account, opened
+from tests.cloud.account import PROVISION, Account, opened
 from tests.cloud.hetzner import NoMachines
 
 NAME = "wrong"
@@ -151,6 +152,29 @@ def test_an_inventory_of_somebody_else_is_kept(account: Account) -> None:
         file.unlink()
     assert run.returncode == 1
     assert "was not written by make cluster" in run.stdout
+
+
+def test_destroy_keeps_an_inventory_of_somebody_else(account: Account) -> None:
+    files = [account.inventory / name for name in ("hosts.yml", "known_hosts")]
+    for file in files:
+        file.write_text("mine: {}\n")
+    try:
+        run = account.make("destroy")
+        kept = [file.read_text() for file in files if file.exists()]
+    finally:
+        for file in files:
+            file.unlink(missing_ok=True)
+    assert run.returncode == 0, run.stdout
+    assert kept == ["mine: {}\n"] * 2
+    assert "was not written by make cluster: it stays" in run.stdout
+
+
+def test_without_anybody_to_answer_nothing_changes(account: Account) -> None:
+    closed = ["bash", "-c", 'exec "$@" <&-', "bash", sys.executable, PROVISION, "cluster"]
+    run = account.run([*closed, account.inventory, f"--clouds={account.clouds}"])
+    assert run.returncode == 1
+    assert "Not confirmed. Nothing changed." in run.stdout
+    assert not any(account.names(kind) for kind in account.hetzner.things)
 
 
 def test_an_environment_without_variables_for_a_cloud_is_named(account: Account) -> None:
