@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -170,7 +171,8 @@ def test_destroy_keeps_an_inventory_of_somebody_else(account: Account) -> None:
 
 
 def test_without_anybody_to_answer_nothing_changes(account: Account) -> None:
-    closed = ["bash", "-c", 'exec "$@" <&-', "bash", sys.executable, PROVISION, "cluster"]
+    closed: list[str | Path] = ["bash", "-c", 'exec "$@" <&-', "bash"]
+    closed += [sys.executable, PROVISION, "cluster"]
     run = account.run([*closed, account.inventory, f"--clouds={account.clouds}"])
     assert run.returncode == 1
     assert "Not confirmed. Nothing changed." in run.stdout
