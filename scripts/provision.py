@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 import commands
 from commands import INTERRUPTED, ROOT
+from management import ManageError, find_inventory
 from provisioning import inventory, pins
 from provisioning.cloud import cloud_of
 from provisioning.plan import Plan, costs_in_words, plan_of
@@ -317,14 +318,13 @@ def answer(question: str, wanted: str) -> None:
 
 def directory_of(name: str) -> Path:
     """Return the directory of an environment: one of inventories/, or another path."""
-    for path in (ROOT / "inventories" / name, Path(name)):
-        if name and path.is_dir():
-            return path.resolve()
-    there = sorted(path.name for path in (ROOT / "inventories").iterdir() if path.is_dir())
-    stop(
-        f"There is no inventory '{name}'. ENV= takes one of: {' '.join(there)}",
-        "A new one: make new ENV=... SOURCE=... DOMAIN=... Nothing changed.",
-    )
+    try:
+        path = find_inventory(name)
+    except ManageError as error:
+        stop(str(error), "A new one: make new ENV=... SOURCE=... DOMAIN=... Nothing changed.")
+    if not path.is_dir():
+        stop(f"{path} is a file; ENV= takes a directory. Nothing changed.")
+    return path.resolve()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

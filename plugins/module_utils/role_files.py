@@ -44,7 +44,8 @@ def templars_of(
     templar: Any, roles: Path, names: Sequence[str], task_vars: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return what evaluates expressions on a host as each role of a directory itself would."""
-    found = {name: _templar_of(templar, roles / name, task_vars) for name in names}
+    cluster = [load(roles / "cluster" / part / "main.yml") or {} for part in ("defaults", "vars")]
+    found = {name: _templar_of(templar, roles / name, cluster, task_vars) for name in names}
     known = _settled(next(iter(found.values()))) if found else {}
     return {
         name: own.copy_with_new_env(available_variables={**own.available_variables, **known})
@@ -67,14 +68,16 @@ def _settled(templar: Any) -> dict[str, Any]:
     return found
 
 
-def _templar_of(templar: Any, role: Path, task_vars: Mapping[str, Any]) -> Any:
+def _templar_of(
+    templar: Any, role: Path, cluster: Sequence[Mapping[str, Any]], task_vars: Mapping[str, Any]
+) -> Any:
+    """Return what evaluates as one role would, with defaults and variables of the role cluster."""
     add_all_plugin_dirs(str(role))
-    cluster = role.parent / "cluster"
     variables = {
-        **(load(cluster / "defaults/main.yml") or {}),
+        **cluster[0],
         **(load(role / "defaults/main.yml") or {}),
         **task_vars,
-        **(load(cluster / "vars/main.yml") or {}),
+        **cluster[1],
         **(load(role / "vars/main.yml") or {}),
         "role_path": str(role),
         "ansible_search_path": [str(role)],

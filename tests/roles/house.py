@@ -35,6 +35,15 @@ def read_yaml(path: Path) -> Any:
     return yaml.load(path.read_text(), Loader) if path.exists() else None
 
 
+def checks_of(path: Path) -> list[Tree]:
+    """The checks of a file for verify, with those of the sets that it uses."""
+    sets = read_yaml(ROLES / "cluster" / "meta" / "verify.yml")["sets"]
+    entries = read_yaml(path)["checks"]
+    return [
+        each for entry in entries for each in (sets[entry["use"]] if "use" in entry else [entry])
+    ]
+
+
 def options(role: str) -> Tree:
     """The options of all entry points of a role's argument specs."""
     specs = read_yaml(ROLES / role / "meta" / "argument_specs.yml")["argument_specs"]

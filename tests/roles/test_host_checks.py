@@ -6,7 +6,7 @@ from typing import Any
 import ansible.module_utils
 import pytest
 
-from .house import ROLES, ROOT, read_yaml
+from .house import ROLES, ROOT, checks_of
 
 _OWN = str(ROOT / "plugins" / "module_utils")
 if _OWN not in ansible.module_utils.__path__:
@@ -261,13 +261,7 @@ def test_processes_with_the_same_value_are_one_reading(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("role", ["base", "channels", "nginx", "postgres", "redis"])
 def test_every_check_of_a_role_is_one(role: str) -> None:
-    told = read_yaml(ROLES / role / "meta" / "verify.yml")
-    sets = read_yaml(ROLES / "cluster" / "meta" / "verify.yml")["sets"]
-    checks = [
-        each
-        for entry in told["checks"]
-        for each in (sets[entry["use"]] if "use" in entry else [entry])
-    ]
+    checks = checks_of(ROLES / role / "meta" / "verify.yml")
     assert len(checks) > 10
     assert [mistake for each in checks for mistake in host_checks.mistakes(each)] == []
 

@@ -12,7 +12,7 @@ import ansible.module_utils
 import pytest
 import yaml
 
-from .house import ROLES, ROOT, Tree, read_yaml
+from .house import ROOT, Tree, checks_of, read_yaml
 
 _OWN = str(ROOT / "plugins" / "module_utils")
 if _OWN not in ansible.module_utils.__path__:
@@ -156,13 +156,7 @@ def test_the_last_reports_are_kept_with_their_pages_and_nothing_else_goes(tmp_pa
 
 
 def test_every_check_is_one() -> None:
-    told = read_yaml(UNITS)
-    sets = read_yaml(ROLES / "cluster" / "meta" / "verify.yml")["sets"]
-    checks = [
-        each
-        for entry in told["checks"]
-        for each in (sets[entry["use"]] if "use" in entry else [entry])
-    ]
+    checks = checks_of(UNITS)
     assert len(checks) > 30
     assert [mistake for each in checks for mistake in host_checks.mistakes(each)] == []
 

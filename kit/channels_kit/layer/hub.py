@@ -499,10 +499,8 @@ class Hub:
         assert queue.taking is not None  # noqa: S101 - its caller has looked
         try:
             answer: bytes | None = await asyncio.shield(queue.taking)
-        except asyncio.CancelledError:
-            # The receiver has given up; the item is the next one's.
-            raise
         except Exception:
+            # Not where the receiver has given up: the item is the next one's.
             queue.taking = None
             raise
         queue.taking = None
