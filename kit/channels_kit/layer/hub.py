@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import binascii
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from secrets import token_bytes, token_hex
@@ -14,6 +14,7 @@ from typing import Any
 from channels.exceptions import ChannelFull  # type: ignore[import-untyped]
 
 from channels_kit.layer import codec, scripts
+from channels_kit.layer.bridge import Bridge
 from channels_kit.layer.codec import Cipher, CodecError, Entry
 from channels_kit.layer.errors import ConsumerOverflowError, LayerUnavailableError
 from channels_kit.layer.mailbox import Letter, Mailbox
@@ -56,6 +57,7 @@ class Hub:
         cipher: of the layer.
         capacity: returns the capacity of a channel.
         statistics: of the process.
+        stock: configuration of the other layer, if there is a bridge to one.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Hub:
         cipher: Cipher,
         capacity: Callable[[str], int],
         statistics: Statistics,
+        stock: Mapping[str, Any] | None,
     ) -> None:
         self.options = options
         self.cipher = cipher
@@ -91,9 +94,12 @@ class Hub:
         # What another event loop has been asked for and has not confirmed.
         self._asked: dict[str, asyncio.Future[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._bridge = stock and Bridge(self.shards[0], self, options.prefix, stock)
 
     async def close(self) -> None:
         """Close all connections and forget all channels."""
+        if self._bridge:
+            await self._bridge.close()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -126,6 +132,9 @@ class Hub:
         """
         packed = codec.pack(message)
         owner = owner_of(channel)
+        is_elsewhere = owner != self.name
+        if is_elsewhere and self._bridge and await self._bridge.send(channel, owner, message):
+            return
         if owner is None:
             await self._push(channel, packed)
         elif owner == self.name:
@@ -147,6 +156,8 @@ class Hub:
         if box is None:
             owner = owner_of(channel)
             if owner is None:
+                if self._bridge:
+                    return await self._bridge.receive(channel, self._pull)
                 return await self._pull(channel)
             if owner != self.name:
                 raise ValueError(f"{channel} is a channel of another process or event loop")
@@ -234,8 +245,12 @@ class Hub:
                 await self._push(member.decode(), packed)
             except ChannelFull:
                 self.statistics.drop("queue full", member.decode())
+        if self._bridge:
+            await self._bridge.group_send(group, message)
 
     async def _join(self, name: str, channel: str) -> None:
+        if self._bridge:
+            await self._bridge.join(name)
         box = self._mailbox(channel)
         group = self.groups.get(name)
         if group is None:
@@ -293,6 +308,16 @@ class Hub:
             letter = Letter(packed, self.loop.time() + self.options.expiry)
             self._put_all(group.members, letter)
 
+    def take_of_group(self, group: str, message: Mapping[str, Any]) -> None:
+        """Deliver to the members of a group here."""
+        if found := self.groups.get(group):
+            ends = self.loop.time() + self.options.expiry
+            self._put_all(found.members, Letter(codec.pack(message), ends))
+
+    def take_of_channel(self, channel: str, message: Mapping[str, Any]) -> None:
+        """Deliver to a channel of this event loop."""
+        self._put_into(channel, codec.pack(message))
+
     def _confirmed(self, topic: Topic) -> None:
         if group := self._group(topic):
             group.confirmed.set()
@@ -317,8 +342,12 @@ class Hub:
             return
         if not channel:
             self._keep(self._do(**content))
-        elif box := self.mailboxes.get(channel):
-            self._put(box, Letter(content, self.loop.time() + self.options.expiry))
+        else:
+            self._put_into(channel, content)
+
+    def _put_into(self, channel: str, packed: bytes) -> None:
+        if box := self.mailboxes.get(channel):
+            self._put(box, Letter(packed, self.loop.time() + self.options.expiry))
         else:
             self.statistics.dropped["no receiver"] += 1
 

@@ -41,6 +41,7 @@ class RedisFanoutLayer(BaseChannelLayer):  # type: ignore[misc]
         history_seconds: float | None = None,
         send_timeout: float = 15,
         send_buffer: int = 16 << 20,
+        bridge: bool = False,
     ) -> None:
         super().__init__(expiry=expiry, capacity=capacity)
         self.channel_capacity = self.compile_capacities(channel_capacity or {})
@@ -58,6 +59,18 @@ class RedisFanoutLayer(BaseChannelLayer):  # type: ignore[misc]
             send_buffer=send_buffer,
         )
         self.statistics = Statistics()
+        # What channels_redis gets of it.
+        self._stock: Mapping[str, Any] | None = None
+        if bridge:
+            self._stock = {
+                "hosts": list(self.options.hosts),
+                "prefix": prefix,
+                "expiry": expiry,
+                "group_expiry": group_expiry,
+                "capacity": capacity,
+                "channel_capacity": channel_capacity,
+                "symmetric_encryption_keys": symmetric_encryption_keys,
+            }
         self._cipher = Cipher(symmetric_encryption_keys or ())
         self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
 
@@ -153,7 +166,9 @@ class RedisFanoutLayer(BaseChannelLayer):  # type: ignore[misc]
             # Those of loops that have ended, such as async_to_sync's: their tasks have closed their
             # connections.
             self._hubs = {each: self._hubs[each] for each in self._hubs if not each.is_closed()}
-            hub = Hub(self.options, self._cipher, self.get_capacity, self.statistics)
+            hub = Hub(
+                *(self.options, self._cipher, self.get_capacity, self.statistics, self._stock)
+            )
             self._hubs[loop] = hub
         return hub
 
