@@ -195,6 +195,7 @@ class Case:
 
     def facts_of(self, host: str) -> Tree:
         found = {"current": OLD, "kit": "", "drained": False, "serves": True}
+        found |= {"layers": [""], "bridged": False}
         found |= {"python": "3.11", "python_full": TARGET["python"], "machine": TARGET["machine"]}
         releases = [
             {**installed(name, deployed=1), "current": name == OLD} for name in (OLD, NEW, BAD)
