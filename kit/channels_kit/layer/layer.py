@@ -171,6 +171,14 @@ class RedisFanoutLayer(BaseChannelLayer):  # type: ignore[misc]
             assert self.valid_group_name(group), "not a group's name"  # noqa: S101 - as Channels
 
 
+def _source_of(layer: RedisFanoutLayer, channel: str) -> Any:
+    return layer._hub().source(channel)
+
+
+# For a consumer's own task, where it can do without `receive`: channels_kit.serving.dispatch.
+RedisFanoutLayer.receive.source_of = _source_of  # type: ignore[attr-defined]
+
+
 def _check_message(message: Any) -> None:
     if not isinstance(message, Mapping):
         raise TypeError(f"a message is a dictionary, not {type(message).__name__}")
