@@ -162,10 +162,15 @@ class Hub:
                 raise
         return message
 
-    def source(self, channel: str) -> MailboxSource | None:
-        """Return what takes a channel's messages without a task; None if none can."""
+    def source(self, channel: str, waker: Callable[[], None]) -> MailboxSource | None:
+        """Return what takes a channel's messages without a task; None if none can.
+
+        Args:
+            channel: its name.
+            waker: called when there may be a message.
+        """
         box = self.mailboxes.get(channel)
-        return None if box is None else MailboxSource(self, box)
+        return None if box is None else MailboxSource(self, box, waker)
 
     def take(self, box: Mailbox) -> Any:
         """Return the next message of a mailbox; None if there is none.
@@ -340,7 +345,9 @@ class Hub:
         for box in boxes:
             if len(box.letters) < box.capacity and not box.closed:
                 box.letters.append(letter)
-                if box.receivers:
+                if box.waker is not None:
+                    box.waker()
+                elif box.receivers:
                     box.wake()
             else:
                 full.append(box)
@@ -557,14 +564,16 @@ class MailboxSource:
     Args:
         hub: of the event loop.
         box: the mailbox.
+        waker: called when there may be a message.
     """
 
     __slots__ = ("_box", "_hub")
 
-    def __init__(self, hub: Hub, box: Mailbox) -> None:
+    def __init__(self, hub: Hub, box: Mailbox, waker: Callable[[], None]) -> None:
         self._hub = hub
         self._box = box
         box.abandoned_at = None
+        box.waker = waker
 
     def take(self) -> Any:
         """Return the next message; None if there is none yet.
@@ -579,20 +588,12 @@ class MailboxSource:
         """Return whether there is one."""
         return bool(self._box.letters) or self._box.closed
 
-    def wait(self, waiter: asyncio.Future[None]) -> None:
-        """Have the waiter be done when there may be one."""
-        self._box.receivers.append(waiter)
-
-    def give_up(self, waiter: asyncio.Future[None]) -> None:
-        """Let the waiter be."""
-        if self._box.receivers:
-            self._box.give_up(waiter)
-
     def taken(self) -> None:
         """Note that the message has been handled."""
 
     def cancel(self) -> None:
         """Receive no more."""
+        self._box.waker = None
         self._hub.abandon(self._box)
 
     async def ended(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from channels.layers import BaseChannelLayer  # type: ignore[import-untyped]
@@ -171,8 +171,8 @@ class RedisFanoutLayer(BaseChannelLayer):  # type: ignore[misc]
             assert self.valid_group_name(group), "not a group's name"  # noqa: S101 - as Channels
 
 
-def _source_of(layer: RedisFanoutLayer, channel: str) -> Any:
-    return layer._hub().source(channel)
+def _source_of(layer: RedisFanoutLayer, channel: str, waker: Callable[[], None]) -> Any:
+    return layer._hub().source(channel, waker)
 
 
 # For a consumer's own task, where it can do without `receive`: channels_kit.serving.dispatch.

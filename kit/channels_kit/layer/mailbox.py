@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
+from collections.abc import Callable
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -50,6 +51,7 @@ class Mailbox:
         "overflow",
         "receivers",
         "reports_gaps",
+        "waker",
     )
 
     def __init__(self, channel: str, capacity: int, overflow: Overflow) -> None:
@@ -59,6 +61,8 @@ class Mailbox:
         self.letters: deque[Letter] = deque()
         # Those that wait for one.
         self.receivers: deque[asyncio.Future[None]] = deque()
+        # What is told that there may be one, if a consumer takes them without waiting here.
+        self.waker: Callable[[], None] | None = None
         # The groups that it is a member of, each with the time of its last group_add.
         self.groups: dict[str, float] = {}
         # Whether its consumer handles gaps.
@@ -121,6 +125,9 @@ class Mailbox:
 
     def wake(self) -> None:
         """Let one that waits look for a message."""
+        if self.waker is not None:
+            self.waker()
+            return
         while self.receivers:
             receiver = self.receivers.popleft()
             if not receiver.done():

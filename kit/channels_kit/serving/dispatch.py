@@ -23,6 +23,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import ContextVar
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -33,26 +34,23 @@ from django.db import close_old_connections, connections
 logger = logging.getLogger(__name__)
 
 Message = Any
-Waiter = asyncio.Future[None]
 
 MODULES = ("channels.consumer", "channels.generic.http", "channels.generic.websocket")
 """Those that call what is replaced."""
 
 
+IN_ONE_THREAD: ContextVar[bool] = ContextVar("IN_ONE_THREAD", default=False)
+"""Whether the queries of a consumer run in asgiref's one thread; unknown before its first event."""
+
+
 class Source(Protocol):
-    """Where a consumer gets events from."""
+    """Where a consumer gets events from. It calls the waker when there may be one."""
 
     def take(self) -> Message | None:
         """Return the next event; None if there is none yet."""
 
     def has_more(self) -> bool:
         """Return whether there may be one at once."""
-
-    def wait(self, waiter: Waiter) -> None:
-        """Have the waiter be done when there may be one."""
-
-    def give_up(self, waiter: Waiter) -> None:
-        """Let the waiter be: it is done, by this source or another, or is cancelled."""
 
     def taken(self) -> None:
         """Note that the event has been handled: the next one may be asked for."""
@@ -62,6 +60,29 @@ class Source(Protocol):
 
     async def ended(self) -> None:
         """Wait until nothing is under way any more."""
+
+
+class Waker:
+    """What a consumer waits for while none of its sources has an event."""
+
+    __slots__ = ("_loop", "_waiter")
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        # Done when there may be an event; None: the consumer does not wait.
+        self._waiter: asyncio.Future[None] | None = None
+
+    def __call__(self, _: object = None) -> None:
+        """Have the consumer look for an event; nothing where it does not wait."""
+        waiter, self._waiter = self._waiter, None
+        # It may have been cancelled.
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def wait(self) -> None:
+        """Wait until it is called."""
+        self._waiter = self._loop.create_future()
+        await self._waiter
 
 
 async def dispatch_many(
@@ -76,8 +97,9 @@ async def dispatch_many(
     Raises:
         Exception: what a source or `dispatch` raises.
     """
-    sources = [_source(receive) for receive in receives]
-    loop = asyncio.get_running_loop()
+    IN_ONE_THREAD.set(is_in_one_thread())
+    waker = Waker()
+    sources = [_source(receive, waker) for receive in receives]
     try:
         while True:
             is_idle = True
@@ -87,16 +109,12 @@ async def dispatch_many(
                     await dispatch(message)
                     source.taken()
             if is_idle:
-                waiter: Waiter = loop.create_future()
-                for source in sources:
-                    source.wait(waiter)
-                try:
-                    await waiter
-                finally:
-                    for source in sources:
-                        source.give_up(waiter)
-            elif any(source.has_more() for source in sources):
-                await asyncio.sleep(0)
+                await waker.wait()
+                continue
+            for source in sources:
+                if source.has_more():
+                    await asyncio.sleep(0)
+                    break
     finally:
         for source in sources:
             source.cancel()
@@ -104,16 +122,18 @@ async def dispatch_many(
             await source.ended()
 
 
-def _source(receive: Callable[[], Awaitable[Message]]) -> Source:
+def _source(receive: Callable[[], Awaitable[Message]], waker: Waker) -> Source:
     """Return the source that a callable stands for."""
     if isinstance(receive, functools.partial):
         # An attribute of the function: a class that derives from the kit's layer and receives in a
         # way of its own has none.
         source_of = getattr(receive.func, "source_of", None)
-        if source_of is not None and (source := source_of(receive.func.__self__, *receive.args)):  # type: ignore[attr-defined]
+        if source_of is not None and (
+            source := source_of(receive.func.__self__, *receive.args, waker)  # type: ignore[attr-defined]
+        ):
             direct: Source = source
             return direct
-    return _Pump(receive)
+    return _Pump(receive, waker)
 
 
 class _Pump:
@@ -121,19 +141,19 @@ class _Pump:
 
     Args:
         receive: returns the next event.
+        waker: the consumer's.
     """
 
-    __slots__ = ("handled", "message", "receive", "task", "waiter")
+    __slots__ = ("handled", "message", "receive", "task", "waker")
 
-    def __init__(self, receive: Callable[[], Awaitable[Message]]) -> None:
+    def __init__(self, receive: Callable[[], Awaitable[Message]], waker: Waker) -> None:
         self.receive = receive
+        self.waker = waker
         self.message: Message | None = None
-        # What waits for an event, if anything does.
-        self.waiter: Waiter | None = None
         # Done when the event has been handled.
         self.handled: asyncio.Future[None] | None = None
         self.task = asyncio.ensure_future(self._run())
-        self.task.add_done_callback(self._wake)
+        self.task.add_done_callback(waker)
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -143,12 +163,8 @@ class _Pump:
                 raise TypeError("an event is a dictionary, not None")
             self.message = message
             self.handled = loop.create_future()
-            self._wake()
+            self.waker()
             await self.handled
-
-    def _wake(self, _: object = None) -> None:
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
 
     def take(self) -> Message | None:
         message, self.message = self.message, None
@@ -158,12 +174,6 @@ class _Pump:
 
     def has_more(self) -> bool:
         return self.message is not None or self.task.done()
-
-    def wait(self, waiter: Waiter) -> None:
-        self.waiter = waiter
-
-    def give_up(self, waiter: Waiter) -> None:
-        self.waiter = None
 
     def taken(self) -> None:
         # It is done where the task has been cancelled.
@@ -214,11 +224,9 @@ class OldConnections:
     async def close(self) -> None:
         """Have old connections closed before anything else runs in the thread."""
         if (
-            getattr(AsyncToSync.executors, "current", None) is not None
-            or SyncToAsync.thread_sensitive_context.get(None) is not None
-            or asyncio.get_running_loop() in getattr(AsyncToSync, "loop_thread_executors", ())
-        ):
-            # A test's, or middleware has given it a thread of its own.
+            not IN_ONE_THREAD.get() or SyncToAsync.thread_sensitive_context.get(None) is not None
+        ) and not is_in_one_thread():
+            # A test's, or it has been given a thread of its own.
             await self._stock()
         elif self._used or time.monotonic() >= self._due:
             self._used = False
@@ -232,6 +240,15 @@ class OldConnections:
             # Channels ends the consumer of this event, which need not have used the database.
             logger.exception("could not close an old connection to a database")
         self._due = min((_due_of(each) for each in _opened()), default=math.inf)
+
+
+def is_in_one_thread() -> bool:
+    """Return whether what is run for the current context runs in asgiref's one thread."""
+    return (
+        getattr(AsyncToSync.executors, "current", None) is None
+        and SyncToAsync.thread_sensitive_context.get(None) is None
+        and asyncio.get_running_loop() not in getattr(AsyncToSync, "loop_thread_executors", ())
+    )
 
 
 def _opened() -> list[Any]:
