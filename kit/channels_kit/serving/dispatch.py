@@ -124,15 +124,16 @@ async def dispatch_many(
 
 def _source(receive: Callable[[], Awaitable[Message]], waker: Waker) -> Source:
     """Return the source that a callable stands for."""
+    function, arguments = receive, ()
     if isinstance(receive, functools.partial):
-        # An attribute of the function: a class that derives from the kit's layer and receives in a
-        # way of its own has none.
-        source_of = getattr(receive.func, "source_of", None)
-        if source_of is not None and (
-            source := source_of(receive.func.__self__, *receive.args, waker)  # type: ignore[attr-defined]
-        ):
-            direct: Source = source
-            return direct
+        function, arguments = receive.func, receive.args
+    # An attribute of the kit's own functions. What wraps one of them, or a class that derives from
+    # the kit's and receives in a way of its own, has none.
+    source_of = getattr(function, "source_of", None)
+    if source_of is not None:
+        source: Source | None = source_of(function.__self__, *arguments, waker)  # type: ignore[attr-defined]
+        if source is not None:
+            return source
     return _Pump(receive, waker)
 
 
