@@ -214,6 +214,11 @@ class Hub:
         """Have a channel get an event when messages to it may be lost."""
         self._mailbox(channel).reports_gaps = True
 
+    def oldest(self) -> float | None:
+        """Return for how many seconds the oldest message here has waited; None without one."""
+        ends = [box.letters[0].ends for box in self.mailboxes.values() if box.letters]
+        return self.options.expiry - (min(ends) - self.loop.time()) if ends else None
+
     # Groups
 
     async def group_add(self, group: str, channel: str) -> None:

@@ -12,7 +12,7 @@ from channels_kit.layer.codec import Cipher
 from channels_kit.layer.hub import Hub
 from channels_kit.layer.mailbox import Mailbox, Overflow
 from channels_kit.layer.options import Options, read_hosts
-from channels_kit.layer.statistics import Statistics
+from channels_kit.layer.statistics import Backlog, Statistics
 
 
 class RedisFanoutLayer(BaseChannelLayer):  # type: ignore[misc]
@@ -158,6 +158,16 @@ class RedisFanoutLayer(BaseChannelLayer):  # type: ignore[misc]
     def groups(self) -> Mapping[str, int]:
         """The groups with members in the running event loop, with how many."""
         return {name: len(group.members) for name, group in self._hub().groups.items()}
+
+    def backlog(self) -> Backlog:
+        """Return what all event loops of the process hear, and what waits in them."""
+        hubs = [hub for loop, hub in self._hubs.items() if not loop.is_closed()]
+        ages = [age for hub in hubs if (age := hub.oldest()) is not None]
+        return Backlog(
+            subscriptions=sum(len(s.subscriber.names) for hub in hubs for s in hub.shards),
+            waiting=sum(len(box.letters) for hub in hubs for box in hub.mailboxes.values()),
+            seconds=max(ages, default=0.0),
+        )
 
     def _hub(self) -> Hub:
         loop = asyncio.get_running_loop()
