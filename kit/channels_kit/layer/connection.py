@@ -58,7 +58,7 @@ async def opened(pool: Any) -> AsyncIterator[Any]:
     finally:
         with suppress(Exception):
             async with asyncio.timeout(CLOSE_TIMEOUT):
-                await connection.disconnect(nowait=True)
+                await connection.disconnect()
 
 
 async def close_sentinels(pool: Any) -> None:
