@@ -17,6 +17,7 @@ from channels_kit.layer import codec, scripts
 from channels_kit.layer.bridge import Bridge
 from channels_kit.layer.codec import Cipher, CodecError, Entry
 from channels_kit.layer.errors import ConsumerOverflowError, LayerUnavailableError
+from channels_kit.layer.frames import Gatherer, Outlet, Room, frame_of
 from channels_kit.layer.mailbox import Letter, Mailbox
 from channels_kit.layer.options import Options
 from channels_kit.layer.shard import Shard
@@ -40,6 +41,8 @@ class Group:
         topic: what is known of it; None until its position is.
         confirmed: whether Redis has confirmed the first subscription.
         members: their mailboxes.
+        plain: those of them that get events alone.
+        room: those that get frames.
     """
 
     name: str
@@ -47,6 +50,8 @@ class Group:
     topic: Topic | None = None
     confirmed: asyncio.Event = field(default_factory=asyncio.Event)
     members: set[Mailbox] = field(default_factory=set)
+    plain: set[Mailbox] = field(default_factory=set)
+    room: Room = field(default_factory=Room)
 
 
 class Hub:
@@ -84,6 +89,7 @@ class Hub:
             )
             for host in options.hosts
         ]
+        self.gatherer = Gatherer(options.socket_buffer, statistics)
         # Messages in all mailboxes, and those that were taken out of them: whether that goes on.
         self._waiting = 0
         self._taken = 0
@@ -200,6 +206,8 @@ class Hub:
         return None
 
     def _next(self, box: Mailbox) -> Letter | None:
+        if box.outlet is not None and box.outlet.is_blocked:
+            box.outlet.release()
         try:
             letter = box.take()
         except ConsumerOverflowError:
@@ -280,6 +288,10 @@ class Hub:
             group.joining = self._keep(self._open(group))
         is_new = box not in group.members
         group.members.add(box)
+        if box.outlet is None:
+            group.plain.add(box)
+        else:
+            self.gatherer.join(box.outlet, group.room)
         box.groups[name] = self.loop.time()
         if group.confirmed.is_set():
             return
@@ -308,6 +320,9 @@ class Hub:
         if group is None or box not in group.members:
             return
         group.members.remove(box)
+        group.plain.discard(box)
+        if box.outlet is not None:
+            self.gatherer.leave(box.outlet, group.room)
         if group.members:
             return
         del self.groups[name]
@@ -327,14 +342,12 @@ class Hub:
             except CodecError:
                 self.statistics.drop("unreadable", group.name)
                 return
-            letter = Letter(packed, self.loop.time() + self.options.expiry)
-            self._put_all(group.members, letter)
+            self._put_to(group, packed)
 
     def take_of_group(self, group: str, message: Mapping[str, Any]) -> None:
         """Deliver to the members of a group here."""
         if found := self.groups.get(group):
-            ends = self.loop.time() + self.options.expiry
-            self._put_all(found.members, Letter(codec.pack(message), ends))
+            self._put_to(found, codec.pack(message))
 
     def take_of_channel(self, channel: str, message: Mapping[str, Any]) -> None:
         """Deliver to a channel of this event loop."""
@@ -373,11 +386,21 @@ class Hub:
         else:
             self.statistics.dropped["no receiver"] += 1
 
+    def _put_to(self, group: Group, packed: bytes) -> None:
+        boxes, frame = group.members, frame_of(packed)
+        if frame is not None:
+            self.gatherer.publish(group.room, frame)
+            boxes = group.plain
+        if boxes:
+            self._put_all(boxes, Letter(packed, self.loop.time() + self.options.expiry))
+
     def _put_all(self, boxes: set[Mailbox], letter: Letter) -> None:
         """Put a message into many mailboxes: without a call for each that has room."""
         full = []
         for box in boxes:
             if len(box.letters) < box.capacity and not box.closed:
+                if box.outlet is not None:
+                    box.outlet.block()
                 box.letters.append(letter)
                 if box.waker is not None:
                     box.waker()
@@ -416,6 +439,16 @@ class Hub:
 
     # Mailboxes
 
+    def open_socket(self, channel: str, outlet: Outlet) -> None:
+        """Begin to write frames to a socket, in the place of events."""
+        box = self._mailbox(channel)
+        box.outlet = outlet
+        self.gatherer.open(outlet, box)
+        for name in box.groups:
+            group = self.groups[name]
+            group.plain.discard(box)
+            self.gatherer.join(outlet, group.room)
+
     def _mailbox(self, channel: str) -> Mailbox:
         box = self.mailboxes.get(channel)
         if box is None:
@@ -443,6 +476,7 @@ class Hub:
 
     def _forget(self, box: Mailbox) -> None:
         self._leave_all(box)
+        box.outlet = None
         self._waiting -= len(box.letters)
         box.letters.clear()
         self.mailboxes.pop(box.channel, None)
@@ -616,7 +650,8 @@ class MailboxSource:
             ConsumerOverflowError: the mailbox was full, and is closed.
         """
         box = self._box
-        return self._hub.take(box) if box.letters or box.closed else None
+        is_blocked = box.outlet is not None and box.outlet.is_blocked
+        return self._hub.take(box) if box.letters or box.closed or is_blocked else None
 
     def has_more(self) -> bool:
         """Return whether there is one."""

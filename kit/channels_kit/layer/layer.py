@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from json import dumps
 from typing import Any
 
 from channels.layers import BaseChannelLayer  # type: ignore[import-untyped]
 
 from channels_kit.layer.codec import Cipher
+from channels_kit.layer.frames import EVENT, Outlet
 from channels_kit.layer.hub import Hub
 from channels_kit.layer.mailbox import Mailbox, Overflow
 from channels_kit.layer.options import Options, read_hosts
@@ -41,6 +43,7 @@ class RedisFanoutLayer(BaseChannelLayer):  # type: ignore[misc]
         history_seconds: float | None = None,
         send_timeout: float = 15,
         send_buffer: int = 16 << 20,
+        socket_buffer: int = 1 << 20,
         bridge: bool = False,
     ) -> None:
         super().__init__(expiry=expiry, capacity=capacity)
@@ -57,6 +60,7 @@ class RedisFanoutLayer(BaseChannelLayer):  # type: ignore[misc]
             history_seconds=expiry if history_seconds is None else history_seconds,
             send_timeout=send_timeout,
             send_buffer=send_buffer,
+            socket_buffer=socket_buffer,
         )
         self.statistics = Statistics()
         # What channels_redis gets of it.
@@ -131,6 +135,36 @@ class RedisFanoutLayer(BaseChannelLayer):  # type: ignore[misc]
         _check_message(message)
         await self._hub().group_send(group, message)
 
+    async def group_broadcast(
+        self,
+        group: str,
+        text: str | None = None,
+        bytes: bytes | None = None,  # noqa: A002 - as in ASGI
+        json: Any = None,
+    ) -> None:
+        """Send one message to the clients of all members of a group, as it is.
+
+        Members whose consumer is a `FanoutConsumer` on a server with the extension get it without a
+        call of the consumer, all others by an event `layer.broadcast`.
+
+        Args:
+            group: the group.
+            text: the message.
+            bytes: the message, if it is binary.
+            json: the message, if neither is given, as JSON makes it.
+
+        Raises:
+            LayerUnavailableError: Redis is away for too long.
+        """
+        if text is None and bytes is None:
+            text = dumps(json)
+        content = {"bytes": bytes} if text is None else {"text": text}
+        await self.group_send(group, {"type": EVENT, **content})
+
+    def open_socket(self, channel: str, outlet: Outlet) -> None:
+        """Begin to write frames to the socket of a channel's consumer: `FanoutConsumer`."""
+        self._hub().open_socket(channel, outlet)
+
     def report_gaps(self, channel: str) -> None:
         """Have a channel get `{"type": "layer.gap", "group": NAME}` when messages may be lost.
 
@@ -163,10 +197,12 @@ class RedisFanoutLayer(BaseChannelLayer):  # type: ignore[misc]
         """Return what all event loops of the process hear, and what waits in them."""
         hubs = [hub for loop, hub in self._hubs.items() if not loop.is_closed()]
         ages = [age for hub in hubs if (age := hub.oldest()) is not None]
+        frames = [hub.gatherer.backlog() for hub in hubs]
         return Backlog(
             subscriptions=sum(len(s.subscriber.names) for hub in hubs for s in hub.shards),
-            waiting=sum(len(box.letters) for hub in hubs for box in hub.mailboxes.values()),
-            seconds=max(ages, default=0.0),
+            waiting=sum(len(box.letters) for hub in hubs for box in hub.mailboxes.values())
+            + sum(number for number, _ in frames),
+            seconds=max([*ages, *(age for _, age in frames)], default=0.0),
         )
 
     def _hub(self) -> Hub:

@@ -6,9 +6,12 @@ import asyncio
 import math
 from collections.abc import Callable
 from enum import StrEnum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from channels_kit.layer.errors import ConsumerOverflowError
+
+if TYPE_CHECKING:
+    from channels_kit.layer.frames import Outlet
 
 
 class Overflow(StrEnum):
@@ -45,8 +48,10 @@ class Mailbox:
         "capacity",
         "channel",
         "closed",
+        "gone",
         "groups",
         "letters",
+        "outlet",
         "overflow",
         "receivers",
         "reports_gaps",
@@ -63,6 +68,10 @@ class Mailbox:
         self.receivers: list[asyncio.Future[None]] = []
         # What is told that there may be one, if a consumer takes them without waiting here.
         self.waker: Callable[[], None] | None = None
+        # Messages that have left it.
+        self.gone = 0
+        # The socket of its consumer, if frames can be written to it; kept when that has ended.
+        self.outlet: Outlet | None = None
         # The groups that it is a member of, each with the time of its last group_add.
         self.groups: dict[str, float] = {}
         # Whether its consumer handles gaps.
@@ -74,11 +83,14 @@ class Mailbox:
 
     def put(self, letter: Letter) -> str | None:
         """Take in a message; return why one is dropped for it, or it itself."""
+        if self.outlet is not None:
+            self.outlet.block()
         dropped = None
         if len(self.letters) >= self.capacity:
             dropped = f"overflow, {self.overflow}"
             if self.overflow is Overflow.DROP_OLDEST:
                 self.letters.pop(0)
+                self.gone += 1
             elif self.overflow is Overflow.DROP_NEWEST:
                 return dropped
             else:
@@ -94,6 +106,8 @@ class Mailbox:
         """Take in a gap, whatever there is, for it is small; return whether it is a new one."""
         if self.letters and self.letters[-1].packed == packed:
             return False
+        if self.outlet is not None:
+            self.outlet.block()
         self.letters.append(Letter(packed, math.inf))
         self.wake()
         return True
@@ -108,7 +122,10 @@ class Mailbox:
             raise ConsumerOverflowError(
                 f"{self.channel} did not receive {self.capacity} messages in time"
             )
-        return self.letters.pop(0) if self.letters else None
+        if not self.letters:
+            return None
+        self.gone += 1
+        return self.letters.pop(0)
 
     def wait(self) -> asyncio.Future[None]:
         """Return what is done when there may be a message."""

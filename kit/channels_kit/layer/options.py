@@ -34,6 +34,7 @@ class Options:
         history_seconds: seconds after the last one.
         send_timeout: seconds.
         send_buffer: bytes.
+        socket_buffer: bytes.
     """
 
     hosts: tuple[Host, ...]
@@ -45,9 +46,17 @@ class Options:
     history_seconds: float
     send_timeout: float
     send_buffer: int
+    socket_buffer: int
 
     def __post_init__(self) -> None:
-        for name in ("expiry", "group_expiry", "history_seconds", "send_timeout", "send_buffer"):
+        for name in (
+            "expiry",
+            "group_expiry",
+            "history_seconds",
+            "send_timeout",
+            "send_buffer",
+            "socket_buffer",
+        ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; allowed: more than 0")
         if self.history_size < 0:

@@ -19,7 +19,7 @@ class Backlog:
 
     Attributes:
         subscriptions: names that Redis publishes to and that are heard here.
-        waiting: messages that no consumer has received yet.
+        waiting: messages that no consumer has received, and no socket has got, yet.
         seconds: for how long the oldest of them has waited.
     """
 
@@ -35,7 +35,9 @@ class Statistics:
     Attributes:
         published: messages that Redis has taken.
         received: messages that came from Redis, each once for the process.
-        delivered: messages put into mailboxes, each once for a consumer.
+        delivered: messages put into mailboxes, or written to sockets, each once for a consumer.
+        gathered: those of them that went to a socket in one write with an earlier one.
+        slow_sockets: sockets closed because their clients did not read fast enough.
         recovered: messages that came from a history.
         resubscriptions: connections for subscriptions that were made again.
         gaps: groups and channels that may have lost messages.
@@ -46,6 +48,8 @@ class Statistics:
     published: int = 0
     received: int = 0
     delivered: int = 0
+    gathered: int = 0
+    slow_sockets: int = 0
     recovered: int = 0
     resubscriptions: int = 0
     gaps: int = 0

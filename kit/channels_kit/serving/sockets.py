@@ -30,7 +30,7 @@ from channels_kit.serving.edges import Edges, Generation
 from channels_kit.serving.places import HANDSHAKE_WAIT, Places
 from channels_kit.serving.responses import refuse_with_status
 from channels_kit.serving.settings import ServingSettings
-from channels_kit.serving.types import ASGIApplication, Message, Receive, Scope, Send
+from channels_kit.serving.types import FRAMES, ASGIApplication, Message, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
 
@@ -266,6 +266,7 @@ class _Socket:
         "is_open",
         "overdue",
         "places",
+        "server_frames",
         "server_receive",
         "server_send",
         "sockets",
@@ -288,6 +289,8 @@ class _Socket:
         self.generation = generation
         self.server_receive = receive
         self.server_send = send
+        # The server's extension; None without it.
+        self.server_frames: Any = None
         self.started = asyncio.get_running_loop().time()
         # Ends the application's task; taken back at its decision.
         self.deadline = asyncio.timeout_at(self.started + sockets.settings.handshake_timeout)
@@ -310,6 +313,10 @@ class _Socket:
     async def run(self, application: ASGIApplication, scope: Scope) -> None:
         """Run the application, with a deadline for its handshake."""
         counts = self.counts
+        if frames := (scope.get("extensions") or {}).get(FRAMES):
+            self.server_frames = frames
+            own = {"write": self.write_frames, "close": self.close_at_once}
+            scope["extensions"] = {**scope["extensions"], FRAMES: own}
         self.places.begin(monotonic())
         try:
             async with self.deadline:
@@ -386,6 +393,21 @@ class _Socket:
             # Not before the server has it: the drain may close it at once.
             self.is_open = True
             self.sockets.accepted(self, asyncio.get_running_loop().time() - self.started)
+
+    def write_frames(self, frames: bytes, messages: int, limit: int) -> bool | None:
+        """Pass on frames of the application: `WebSocketProtocol.write_frames`."""
+        if self.answer_by is not None:
+            return None
+        written: bool | None = self.server_frames["write"](frames, messages, limit)
+        if written:
+            self.counts.sent += messages
+        return written
+
+    def close_at_once(self, code: int, reason: str) -> None:
+        """Pass on a close that does not wait: `WebSocketProtocol.close_at_once`."""
+        if self.is_open:
+            self._ended(code)
+            self.server_frames["close"](code, reason)
 
     async def close(self, reason: str) -> None:
         """Close it for a restart; the application's disconnect runs."""

@@ -8,3 +8,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 ASGIApplication = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+FRAMES = "channels_kit.websocket.frames"
+"""The ASGI extension by which an application writes frames itself: docs/layer.md."""

@@ -12,12 +12,13 @@ from __future__ import annotations
 import asyncio
 import dis
 from collections.abc import Callable, Coroutine
+from http import HTTPStatus
 from inspect import isfunction
 from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from channels_kit.serving.types import Message
+from channels_kit.serving.types import FRAMES, Message
 
 
 def attributes_of(kind: type) -> list[str]:
@@ -125,6 +126,53 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def receive(self) -> Coroutine[Any, Any, Any]:
         """Return the next event of the client; wait for it."""
         return super().receive()
+
+    def handle_connect(self, event: Any) -> None:
+        """Begin the handshake; offer the extension for frames, if the client gets them as they are.
+
+        Not with an extension of WebSocket's own, such as one that compresses.
+        """
+        super().handle_connect(event)
+        if self.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS and not self.conn.extensions:
+            extensions: Any = self.scope["extensions"]
+            extensions[FRAMES] = {"write": self.write_frames, "close": self.close_at_once}
+
+    def write_frames(self, frames: bytes, messages: int, limit: int) -> bool | None:
+        """Write whole frames, neither masked nor compressed, to the client.
+
+        Args:
+            frames: as they are.
+            messages: how many messages they are.
+            limit: bytes that may wait for the client before.
+
+        Returns:
+            Whether they are written: False, more than `limit` bytes wait; None, the socket is not
+            open.
+        """
+        transport = self.transport
+        if self.close_sent or not self.handshake_complete or transport.is_closing():
+            return None
+        if transport.get_write_buffer_size() > limit:
+            return False
+        transport.write(frames)
+        return True
+
+    def close_at_once(self, code: int, reason: str) -> None:
+        """Close the socket without waiting for a client that does not read.
+
+        What waits for it and the close frame are dropped if it has not read them after Uvicorn's
+        `close_timeout`, 10 s.
+        """
+        if self.close_sent or not self.handshake_complete or self.transport.is_closing():
+            return
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+        self.conn.send_close(code, reason)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
+        if self.read_paused:
+            self.read_paused = False
+            self.transport.resume_reading()
 
 
 class EventSource:
