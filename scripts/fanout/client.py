@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from fanout.processes import end, find
 
@@ -111,7 +112,7 @@ class Client:
         counted = self._read()
         return Counted(**{field.name: counted[field.name] for field in fields(Counted)})
 
-    def _read(self) -> dict[str, float]:
+    def _read(self) -> dict[str, Any]:
         assert self.process.stdout is not None  # noqa: S101
         assert self.process.stderr is not None  # noqa: S101
         ready, _, _ = select.select([self.process.stdout], [], [], PATIENCE)
@@ -120,7 +121,7 @@ class Client:
             self.process.kill()
             reason = self.process.stderr.read().decode(errors="replace").strip()
             raise ClientError(reason or "the client does not answer")
-        content: dict[str, float] = json.loads(line)
+        content: dict[str, Any] = json.loads(line)
         return content
 
 

@@ -170,5 +170,5 @@ def versions() -> dict[str, str]:
             [find(program), "--version"], stdout=subprocess.PIPE, text=True, check=True
         ).stdout
         found[program] = output.split("v=")[-1].split()[0].lstrip("v")
-    pinned = json.loads((PEERS / "package.json").read_text())["dependencies"]
+    pinned: dict[str, str] = json.loads((PEERS / "package.json").read_text())["dependencies"]
     return found | pinned
