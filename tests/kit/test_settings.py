@@ -35,6 +35,7 @@ def test_every_variable_is_read() -> None:
             "CHANNELS_KIT_DRAIN_PACE": "12.5",
             "CHANNELS_KIT_DRAIN_WINDOW": "30",
             "CHANNELS_KIT_STREAM_GRACE": "8",
+            "CHANNELS_KIT_LEAN_CONSUMERS": "0",
         }
     ) == ServingSettings(
         application="config.asgi:application",
@@ -47,6 +48,7 @@ def test_every_variable_is_read() -> None:
         drain_pace=12.5,
         drain_window=30.0,
         stream_grace=8.0,
+        lean_consumers=False,
     )
 
 
@@ -57,6 +59,7 @@ def test_every_variable_is_read() -> None:
         ("CHANNELS_KIT_APPLICATION", "config.asgi", "module:attribute"),
         ("CHANNELS_KIT_WORKER", "a=b", "without '='"),
         ("CHANNELS_KIT_WORKER", "a b", "visible ASCII"),
+        ("CHANNELS_KIT_LEAN_CONSUMERS", "yes", "0 or 1"),
         ("CHANNELS_KIT_HANDSHAKE_TIMEOUT", "soon", "a number of seconds above 0"),
         ("CHANNELS_KIT_HANDSHAKE_TIMEOUT", "0", "a number of seconds above 0"),
         ("CHANNELS_KIT_READY_TIMEOUT", "-1", "a number of seconds above 0"),

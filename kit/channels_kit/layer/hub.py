@@ -152,24 +152,41 @@ class Hub:
                 raise ValueError(f"{channel} is a channel of another process or event loop")
             box = self._mailbox(channel)
         box.abandoned_at = None
-        while True:
-            letter = self._next(box)
-            if letter is None:
-                waiting = box.wait()
-                try:
-                    await waiting
-                except asyncio.CancelledError:
-                    box.give_up(waiting)
-                    self._abandon(box)
-                    raise
-                continue
+        while (message := self.take(box)) is None:
+            waiting = box.wait()
+            try:
+                await waiting
+            except asyncio.CancelledError:
+                box.give_up(waiting)
+                self.abandon(box)
+                raise
+        return message
+
+    def source(self, channel: str, waker: Callable[[], None]) -> MailboxSource | None:
+        """Return what takes a channel's messages without a task; None if none can.
+
+        Args:
+            channel: its name.
+            waker: called when there may be a message.
+        """
+        box = self.mailboxes.get(channel)
+        return None if box is None else MailboxSource(self, box, waker)
+
+    def take(self, box: Mailbox) -> Any:
+        """Return the next message of a mailbox; None if there is none.
+
+        Raises:
+            ConsumerOverflowError: it was full, and is closed.
+        """
+        while (letter := self._next(box)) is not None:
             if letter.ends < self.loop.time():
-                self.statistics.drop("expired", channel)
+                self.statistics.drop("expired", box.channel)
                 continue
             try:
                 return codec.unpack(letter.packed)
             except CodecError:
-                self.statistics.drop("unreadable", channel)
+                self.statistics.drop("unreadable", box.channel)
+        return None
 
     def _next(self, box: Mailbox) -> Letter | None:
         try:
@@ -328,7 +345,9 @@ class Hub:
         for box in boxes:
             if len(box.letters) < box.capacity and not box.closed:
                 box.letters.append(letter)
-                if box.receivers:
+                if box.waker is not None:
+                    box.waker()
+                elif box.receivers:
                     box.wake()
             else:
                 full.append(box)
@@ -379,7 +398,7 @@ class Hub:
             self._shard(self.name).open(self._inbox)
             self._keep(self._sweep())
 
-    def _abandon(self, box: Mailbox) -> None:
+    def abandon(self, box: Mailbox) -> None:
         """Note that nobody receives from a channel: most likely, its consumer has ended."""
         if box.receivers:
             return
@@ -537,6 +556,48 @@ class Hub:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+class MailboxSource:
+    """A mailbox, as `channels_kit.serving.dispatch` takes events from it.
+
+    Args:
+        hub: of the event loop.
+        box: the mailbox.
+        waker: called when there may be a message.
+    """
+
+    __slots__ = ("_box", "_hub")
+
+    def __init__(self, hub: Hub, box: Mailbox, waker: Callable[[], None]) -> None:
+        self._hub = hub
+        self._box = box
+        box.abandoned_at = None
+        box.waker = waker
+
+    def take(self) -> Any:
+        """Return the next message; None if there is none yet.
+
+        Raises:
+            ConsumerOverflowError: the mailbox was full, and is closed.
+        """
+        box = self._box
+        return self._hub.take(box) if box.letters or box.closed else None
+
+    def has_more(self) -> bool:
+        """Return whether there is one."""
+        return bool(self._box.letters) or self._box.closed
+
+    def taken(self) -> None:
+        """Note that the message has been handled."""
+
+    def cancel(self) -> None:
+        """Receive no more."""
+        self._box.waker = None
+        self._hub.abandon(self._box)
+
+    async def ended(self) -> None:
+        """Wait for nothing: nothing is under way."""
 
 
 class _Queue:

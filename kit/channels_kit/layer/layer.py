@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from channels.layers import BaseChannelLayer  # type: ignore[import-untyped]
@@ -169,6 +169,14 @@ class RedisFanoutLayer(BaseChannelLayer):  # type: ignore[misc]
             self.require_valid_group_name(group)
         else:
             assert self.valid_group_name(group), "not a group's name"  # noqa: S101 - as Channels
+
+
+def _source_of(layer: RedisFanoutLayer, channel: str, waker: Callable[[], None]) -> Any:
+    return layer._hub().source(channel, waker)
+
+
+# For a consumer's own task, where it can do without `receive`: channels_kit.serving.dispatch.
+RedisFanoutLayer.receive.source_of = _source_of  # type: ignore[attr-defined]
 
 
 def _check_message(message: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
+from collections.abc import Callable
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -50,15 +50,19 @@ class Mailbox:
         "overflow",
         "receivers",
         "reports_gaps",
+        "waker",
     )
 
     def __init__(self, channel: str, capacity: int, overflow: Overflow) -> None:
         self.channel = channel
         self.capacity = capacity
         self.overflow = overflow
-        self.letters: deque[Letter] = deque()
+        # Lists: there are as many as sockets, most of them empty, and a deque takes 600 bytes.
+        self.letters: list[Letter] = []
         # Those that wait for one.
-        self.receivers: deque[asyncio.Future[None]] = deque()
+        self.receivers: list[asyncio.Future[None]] = []
+        # What is told that there may be one, if a consumer takes them without waiting here.
+        self.waker: Callable[[], None] | None = None
         # The groups that it is a member of, each with the time of its last group_add.
         self.groups: dict[str, float] = {}
         # Whether its consumer handles gaps.
@@ -74,7 +78,7 @@ class Mailbox:
         if len(self.letters) >= self.capacity:
             dropped = f"overflow, {self.overflow}"
             if self.overflow is Overflow.DROP_OLDEST:
-                self.letters.popleft()
+                self.letters.pop(0)
             elif self.overflow is Overflow.DROP_NEWEST:
                 return dropped
             else:
@@ -104,7 +108,7 @@ class Mailbox:
             raise ConsumerOverflowError(
                 f"{self.channel} did not receive {self.capacity} messages in time"
             )
-        return self.letters.popleft() if self.letters else None
+        return self.letters.pop(0) if self.letters else None
 
     def wait(self) -> asyncio.Future[None]:
         """Return what is done when there may be a message."""
@@ -121,8 +125,11 @@ class Mailbox:
 
     def wake(self) -> None:
         """Let one that waits look for a message."""
+        if self.waker is not None:
+            self.waker()
+            return
         while self.receivers:
-            receiver = self.receivers.popleft()
+            receiver = self.receivers.pop(0)
             if not receiver.done():
                 receiver.set_result(None)
                 return

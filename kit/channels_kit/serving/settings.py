@@ -22,6 +22,7 @@ MAX_SOCKETS = "CHANNELS_KIT_MAX_SOCKETS"
 DRAIN_PACE = "CHANNELS_KIT_DRAIN_PACE"
 DRAIN_WINDOW = "CHANNELS_KIT_DRAIN_WINDOW"
 STREAM_GRACE = "CHANNELS_KIT_STREAM_GRACE"
+LEAN_CONSUMERS = "CHANNELS_KIT_LEAN_CONSUMERS"
 CONTROL_DIRECTORY = control.DIRECTORY
 
 _APPLICATION_ALLOWED = "module:attribute, for example config.asgi:application"
@@ -56,6 +57,8 @@ class ServingSettings:
         drain_pace: WebSockets that a worker which drains closes per second, on average.
         drain_window: seconds in which it has closed all of them, faster where it must.
         stream_grace: seconds that a streaming HTTP response may go on in a drain.
+        lean_consumers: whether the consumers' events are handled as dispatch.py does it, or as
+            Channels does.
         control_directory: where the processes of this worker have their sockets for commands;
             empty means that this one takes none.
     """
@@ -70,6 +73,7 @@ class ServingSettings:
     drain_pace: float = 50.0
     drain_window: float = 60.0
     stream_grace: float = 5.0
+    lean_consumers: bool = True
     control_directory: str = ""
 
     @classmethod
@@ -90,6 +94,7 @@ class ServingSettings:
             drain_pace=_number(environment, DRAIN_PACE, cls.drain_pace, "sockets a second"),
             drain_window=_seconds(environment, DRAIN_WINDOW, cls.drain_window),
             stream_grace=_seconds(environment, STREAM_GRACE, cls.stream_grace),
+            lean_consumers=_is_on(environment, LEAN_CONSUMERS, cls.lean_consumers),
             control_directory=environment.get(CONTROL_DIRECTORY, ""),
         )
 
@@ -156,6 +161,13 @@ def _max_sockets(environment: Mapping[str, str]) -> int:
     if not re.fullmatch("[1-9][0-9]{0,8}", value):
         raise SettingsError(MAX_SOCKETS, repr(value), "a number of sockets above 0, such as 10000")
     return int(value)
+
+
+def _is_on(environment: Mapping[str, str], variable: str, default: bool) -> bool:
+    value = environment.get(variable, "")
+    if value not in ("", "0", "1"):
+        raise SettingsError(variable, repr(value), "0 or 1")
+    return value == "1" if value else default
 
 
 def _seconds(environment: Mapping[str, str], variable: str, default: float) -> float:

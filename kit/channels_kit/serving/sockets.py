@@ -18,7 +18,7 @@ import asyncio
 import logging
 import random
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
@@ -136,17 +136,17 @@ class Sockets:
         """Return the number of sockets, those in their handshake too."""
         return len(self._sockets)
 
-    async def serve(
+    def serve(
         self, application: ASGIApplication, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    ) -> Coroutine[Any, Any, None]:
         """Serve a client's WebSocket with the application, or refuse it with 503."""
-        await self._serve(self.client_places, application, scope, receive, send)
+        return self._serve(self.client_places, application, scope, receive, send)
 
-    async def serve_probe(
+    def serve_probe(
         self, consumer: ASGIApplication, scope: Scope, receive: Receive, send: Send
-    ) -> None:
+    ) -> Coroutine[Any, Any, None]:
         """Serve a WebSocket of the proof, which has shown the token, or refuse it with 503."""
-        await self._serve(self.probe_places, consumer, scope, receive, send)
+        return self._serve(self.probe_places, consumer, scope, receive, send)
 
     async def _serve(
         self,
@@ -264,11 +264,13 @@ class _Socket:
         "decided",
         "generation",
         "is_open",
+        "overdue",
         "places",
         "server_receive",
         "server_send",
         "sockets",
         "started",
+        "waker",
     )
 
     def __init__(
@@ -295,6 +297,10 @@ class _Socket:
         self.is_open = False
         # Until when its client has to answer the close of a drain; None: no drain has closed it.
         self.answer_by: float | None = None
+        # Whether that time is over.
+        self.overdue = False
+        # What is told that there may be an event, where no task waits for one: dispatch.py.
+        self.waker: Callable[[], None] | None = None
         # The tasks that wait for the server. What is under way when a drain closes the socket ends
         # at that time.
         self.calls: set[asyncio.Task[Any] | None] = set()
@@ -342,6 +348,10 @@ class _Socket:
             return restarted()
         finally:
             self.calls.discard(task)
+        return self.received(message)
+
+    def received(self, message: Message) -> Message:
+        """Note an event of the client; return what the application is told."""
         if message["type"] == "websocket.receive":
             self.counts.received += 1
         elif message["type"] == "websocket.disconnect":
@@ -386,6 +396,8 @@ class _Socket:
         self.answer_by = loop.time() + CLOSE_TIMEOUT
         if self.calls:
             loop.call_at(self.answer_by, self._cut, self.calls.copy())
+        if self.waker is not None:
+            loop.call_at(self.answer_by, self._is_overdue)
         message = {"type": "websocket.close", "code": SERVICE_RESTART, "reason": reason}
         # Whatever a server raises where the client has gone this moment, or does not read.
         with suppress(Exception):
@@ -415,6 +427,11 @@ class _Socket:
                 self.cut[task] = task.cancelling()
                 task.cancel()
 
+    def _is_overdue(self) -> None:
+        self.overdue = True
+        if self.waker is not None:
+            self.waker()
+
     def _was_cut(self, task: "asyncio.Task[Any] | None") -> bool:
         """Return whether it was the drain that cancelled a task, and nobody else did as well."""
         if task is None or task not in self.cut:
@@ -434,6 +451,55 @@ class _Socket:
         if self.is_open:
             self.is_open = False
             self.counts.closed[code] += 1
+
+
+class _SocketSource:
+    """A socket's events, as dispatch.py takes them: what `_Socket.receive` returns.
+
+    Args:
+        socket: whose.
+        server: the server's source.
+        waker: called when there may be an event.
+    """
+
+    __slots__ = ("server", "socket")
+
+    def __init__(self, socket: _Socket, server: Any, waker: Callable[[], None]) -> None:
+        self.socket = socket
+        self.server = server
+        socket.waker = waker
+
+    def take(self) -> Message | None:
+        event = self.server.take()
+        if event is not None:
+            return self.socket.received(event)
+        return restarted() if self.socket.overdue else None
+
+    def has_more(self) -> bool:
+        return self.socket.overdue or bool(self.server.has_more())
+
+    def taken(self) -> None:
+        pass
+
+    def cancel(self) -> None:
+        self.socket.waker = None
+        self.server.cancel()
+
+    async def ended(self) -> None:
+        pass
+
+
+def _source_of(socket: _Socket, waker: Callable[[], None]) -> _SocketSource | None:
+    """Return what takes a socket's events without a task, if the server has the like."""
+    server_of = getattr(socket.server_receive, "source_of", None)
+    if server_of is None:
+        return None
+    server = server_of(socket.server_receive.__self__, waker)  # type: ignore[attr-defined]
+    return _SocketSource(socket, server, waker)
+
+
+# For a consumer's own task, where no middleware has wrapped `receive`.
+_Socket.receive.source_of = _source_of  # type: ignore[attr-defined]
 
 
 def restarted() -> Message:

@@ -3,8 +3,10 @@
 import asyncio
 import hmac
 import os
+from collections.abc import Coroutine
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from channels_kit import paths
 from channels_kit.serving import control
@@ -120,11 +122,12 @@ class Serving:
         )
         await self.sockets.serve_probe(consumer, scope, receive, send)
 
-    async def client(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def client(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Serve a socket of the application.
 
         The proof opens some, too. It takes no client's place, and passes on a full worker.
         """
+        # No coroutine of its own: it would be there as long as the socket.
         shown = [value for name, value in scope["headers"] if name == PROBE_HEADER]
         if shown:
             # The application does not see the token.
@@ -132,7 +135,7 @@ class Serving:
             scope = {**scope, "headers": headers}
         is_proof = any(self.is_token(token) for value in shown for token in value.split())
         serve = self.sockets.serve_probe if is_proof else self.sockets.serve
-        await serve(self.application, scope, receive, send)
+        return serve(self.application, scope, receive, send)
 
     def is_authorized(self, scope: Scope) -> bool:
         """Whether the handshake shows the token; never, where there is none."""
