@@ -15,10 +15,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import commands
 from commands import ROOT
@@ -143,14 +141,14 @@ def measure_all(bench: Bench, short: bool) -> None:
             bench.measure(MAIN, system, ROUGH_PRECISION if short else PRECISION, quiet=True)
     if short:
         return
+    bench.say("Redis")
+    bench.run.redis = measure_redis()
     for system in bench.systems:
         bench.idle(system)
     for shape in OTHERS:
         for system in bench.systems:
             if system.name not in SLOW:
                 bench.measure(shape, system, ROUGH_PRECISION, quiet=False)
-    bench.say("Redis")
-    bench.run.redis = measure_redis()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -184,8 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def write(run: Run) -> None:
     """Write the result into docs/."""
-    content: dict[str, Any] = asdict(run)
-    (DOCS / "fanout.json").write_text(json.dumps(content, indent=1) + "\n")
+    (DOCS / "fanout.json").write_text(json.dumps(run.content(), indent=1) + "\n")
     file = DOCS / "fanout.md"
     file.write_text(page(file.read_text(), run))
     draw(run, DOCS / "fanout.svg")

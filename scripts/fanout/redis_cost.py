@@ -72,7 +72,7 @@ async def _find_channel(url: str) -> str:
     layer = RedisFanoutLayer(hosts=[url])
     async with (
         asyncio.timeout(SUBSCRIBE_TIMEOUT),
-        Redis.from_url(url, decode_responses=True) as client,
+        Redis.from_url(url) as client,
         client.pubsub() as heard,
     ):
         await heard.psubscribe("*")
@@ -82,7 +82,7 @@ async def _find_channel(url: str) -> str:
             message = await heard.get_message(timeout=SUBSCRIBE_TIMEOUT)
             if message is not None and message["type"] == "pmessage":
                 await layer.close_pools()
-                return str(message["channel"])
+                return bytes(message["channel"]).decode()
 
 
 async def _subscribed(url: str, channel: str, wanted: int) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
@@ -76,6 +77,14 @@ class Run:
         counted = [step for step in steps if step is not None and step.counted is not None]
         counted.sort(key=lambda step: step.counted.p99 if step.counted else 0.0)
         return counted[(len(counted) - 1) // 2] if counted else None
+
+    def content(self) -> dict[str, Any]:
+        """Return all of it for a file; whether a step passes too."""
+        content = asdict(self)
+        for result, written in zip(self.results, content["results"], strict=True):
+            for step, line in zip(result.steps, written["steps"], strict=True):
+                line["passes"] = step.passes
+        return content
 
     @property
     def systems(self) -> list[str]:
@@ -277,7 +286,7 @@ def page(text: str, run: Run) -> str:
 
 def draw(run: Run, file: Path) -> None:
     """Draw rate against p99, one line a system: of its round with the highest rate."""
-    with rc_context(STYLE):
+    with rc_context(STYLE):  # type: ignore[arg-type]
         figure = Figure(figsize=(9.6, 5.4), layout="constrained")
         axes = figure.add_subplot()
         for name, color in zip(run.systems, WORKERS, strict=False):

@@ -46,9 +46,6 @@ class Session:
         Args:
             rate: deliveries a second.
             seconds: for how long.
-
-        Raises:
-            RuntimeError: the servers do not start.
         """
         try:
             servers, client = self._open()
@@ -56,7 +53,7 @@ class Session:
             counted = client.run(rate / self.shape.members, seconds)
             cpu = servers.cpu_seconds() - cpu
             redis_cpu = cpu_seconds(servers.redis) - redis_cpu
-        except (ClientError, FileNotFoundError) as error:
+        except (ClientError, RuntimeError, FileNotFoundError) as error:
             self._close()
             return Step(rate, 0.0, 0.0, None, str(error))
         if not counted.whole:
