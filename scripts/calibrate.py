@@ -27,7 +27,7 @@ from calibration.traffic import Traffic
 from channels_kit.load.adapter import LoginRefused, load_adapter
 from channels_kit.probe.address import UsageError
 from commands import end_on_signals
-from management import ManageError, find_inventory
+from management import ManageError, find_running_inventory
 
 DEFAULTS = ROOT / "roles" / "cluster" / "defaults" / "main.yml"
 SOCKETS = 400
@@ -272,7 +272,7 @@ async def calibrate(options: argparse.Namespace) -> None:
         CalibrationError: it cannot be measured; the file is as it was.
     """
     began = time.monotonic()
-    inventory = find_inventory(options.environment)
+    inventory = find_running_inventory(options.environment)
     values = read_values(inventory, values_contact=False)
     if not values["groups"].get("channels"):
         raise CalibrationError(f"{inventory} has no host in the group channels.")

@@ -171,7 +171,7 @@ def memory(host: str, pattern: str) -> int:
 
 def carry(sockets: int, rate: float) -> bool:
     """Bring up the cluster and carry the sockets; return whether it did what it states."""
-    rehearsal = Rehearsal("uvicorn")
+    rehearsal = Rehearsal("uvicorn", "core")
     rehearsal.settings |= {"cluster_sockets": sockets, "cluster_spare_hosts": 1}
     with timed("bring up the cluster"):
         rehearsal.bring_up()

@@ -19,6 +19,10 @@ inventory_of() {
     for path in "inventories/$1" "$1"; do
         # Without a name, all inventories together would be one.
         if [ -n "$1" ] && [ -e "$path" ]; then
+            # make up writes the addresses of its hosts there.
+            if [ "$path" = inventories/staging ] && ! [ -e "$path/generated.yml" ]; then
+                stop "There is no staging cluster. Start one: make up"
+            fi
             printf '%s\n' "$path"
             return
         fi

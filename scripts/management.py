@@ -52,6 +52,19 @@ def find_inventory(environment: str) -> Path:
     raise ManageError(f"There is no inventory '{environment}'. ENV= takes one of: {known}")
 
 
+def find_running_inventory(environment: str) -> Path:
+    """Return the inventory of an environment whose hosts can be asked.
+
+    Raises:
+        ManageError: there is none.
+    """
+    path = find_inventory(environment)
+    # make up writes the addresses of its hosts there.
+    if path == ROOT / "inventories" / "staging" and not (path / "generated.yml").exists():
+        raise ManageError("There is no staging cluster. Start one: make up")
+    return path
+
+
 def connection_of(inventory: Path, host: str) -> dict[str, Any]:
     """Return how Ansible reaches an app host: the given one, or the first.
 
@@ -137,7 +150,7 @@ def main() -> int:
     try:
         if not given:
             raise ManageError('Which command? make manage CMD="createsuperuser"')
-        told = connection_of(find_inventory(arguments.environment), arguments.host)
+        told = connection_of(find_running_inventory(arguments.environment), arguments.host)
         words = [*(["--python"] if arguments.python else []), *given]
         command = command_line(told, words, sys.stdin.isatty() and sys.stdout.isatty())
     except ManageError as error:

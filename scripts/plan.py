@@ -29,6 +29,9 @@ from model import (
 )
 from plan_report import Report
 
+MOST_WORKERS = 256
+"""Workers of a host, as the preflight allows (roles/cluster/meta/preflight.yml)."""
+
 UNITS = {"": 1, "M": 1, "G": 1024, "T": 1024 * 1024}
 
 
@@ -125,10 +128,6 @@ def plan(options: argparse.Namespace) -> list[str]:
     app_hosts = values["groups"].get("channels") or []
     if not app_hosts:
         raise PlanError(f"{inventory} has no host in the group channels.")
-    if values["refused"]:
-        raise PlanError(
-            "\n".join(["The preflight would refuse this inventory:", *values["refused"]])
-        )
     first = values["hosts"][app_hosts[0]]
     stated = {name: int(value) for name, value in first["statement"].items()}
     figures = Figures(first["figures"])
@@ -138,7 +137,7 @@ def plan(options: argparse.Namespace) -> list[str]:
     workers = len(first["workers"]) / len(app_hosts)
     if asked:
         # One process uses one core.
-        workers = float(cores or first["workers_per_host"])
+        workers = float(min(cores, MOST_WORKERS) if cores else first["workers_per_host"])
         stated["spare"] = variables.get("cluster_spare_hosts", max(1, stated["spare"]))
     statement = Statement(**stated)
     overridden = values["table"].get("sockets_per_worker", {}).get("overridden")

@@ -109,7 +109,7 @@ class Report:
             (
                 "app hosts",
                 f"{cluster.app_hosts}, of which {cluster.carrying(stated)} carry everything;"
-                f" {cluster.app.cores} cores, {memory(cluster.app.memory_mib)} each"
+                f" {times(cluster.app.cores, 'core')}, {memory(cluster.app.memory_mib)} each"
                 f" ({self.shape_source})",
             ),
             ("workers", f"{plan.workers}, {cluster.workers_per_host:g} a host"),
@@ -255,7 +255,7 @@ class Report:
         app = self.answer.cluster.app
         if shape and (app.cores, app.memory_mib) != (shape.get("cores"), shape.get("memory_mib")):
             beyond.append(
-                f"another machine: {app.cores} cores and {memory(app.memory_mib)} instead of"
+                f"another machine: {times(app.cores, 'core')} and {memory(app.memory_mib)} instead of"
                 f" {shape.get('cores')} and {memory(float(shape.get('memory_mib') or 0))}"
             )
         if (shape.get("hosts_on_machine") or 1) > 1:

@@ -79,10 +79,11 @@ class Rehearsal:
 
     Args:
         server: the ASGI server of the workers.
+        layer: their channel layer.
     """
 
-    def __init__(self, server: str) -> None:
-        self.settings: dict[str, Any] = {"channels_server": server}
+    def __init__(self, server: str, layer: str) -> None:
+        self.settings: dict[str, Any] = {"channels_server": server, "channels_layer": layer}
         # Additional app hosts, which the staging inventory does not have.
         self.more_hosts: list[str] = []
         # A copy of the workspace: its lock says what the application needs.
@@ -162,6 +163,14 @@ class Rehearsal:
         sample = yaml.safe_load((STAGING / "group_vars" / "all" / "application.yml").read_text())
         self.settings["channels_environment"] = {**sample["channels_environment"], "REHEARSAL": "1"}
         self.converge("setting")
+
+    def change_the_layer(self) -> None:
+        """From one channel layer to the other, and back."""
+        former = self.settings["channels_layer"]
+        for kind in ("core" if former == "fanout" else "fanout", former):
+            self.settings["channels_layer"] = kind
+            with timed(f"channels_layer: {kind}"):
+                self.converge(f"layer {kind}")
 
     def scale_the_workers(self) -> None:
         """Two workers a host, three, two."""
@@ -380,6 +389,7 @@ def main() -> int:
         "--max-away", type=float, default=3.0, help="maximum p99 of the seconds away (default: 3)"
     )
     parser.add_argument("--server", default="uvicorn", choices=["uvicorn", "daphne", "hypercorn"])
+    parser.add_argument("--layer", default="core", choices=["core", "pubsub", "fanout"])
     parser.add_argument("--deploys", type=int, default=3, help="number of deploys (default: 3)")
     parser.add_argument("--tls", action="store_true", help="clients connect by wss://")
     parser.add_argument("--keep", action="store_true", help="do not remove the cluster at the end")
@@ -397,11 +407,12 @@ def main() -> int:
 def rehearse(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     """Rehearse the steps; return the status to end with."""
     DIRECTORY.mkdir(parents=True, exist_ok=True)
-    rehearsal = Rehearsal(options.server)
+    rehearsal = Rehearsal(options.server, options.layer)
     steps: dict[str, Callable[[], None]] = {
         "deploy": lambda: rehearsal.deploy(options.deploys),
         "rollback": rehearsal.roll_back,
         "setting": rehearsal.change_a_setting,
+        "layer": rehearsal.change_the_layer,
         "workers": rehearsal.scale_the_workers,
         "host": rehearsal.add_and_remove_a_host,
         "reboot": rehearsal.restart_a_host,

@@ -215,6 +215,8 @@ class Environment:
                     option: self.number(variable, default, lowest=1, highest=31_536_000)
                     for option, (variable, default) in LAYER_LIMITS.items()
                 },
+                # To hear workers with core while a cluster is moved from one to the other.
+                **({"bridge": True} if kind == "fanout" else {}),
             },
         }
 

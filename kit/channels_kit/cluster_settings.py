@@ -218,6 +218,9 @@ class _Overlay:
                 config.setdefault("TIME_ZONE", None)
         elif "hosts" in config or re.search("redis|valkey", backend, re.IGNORECASE):
             config["hosts"] = _hosts(config.get("hosts"), url.split())
+            if backend == LAYERS["fanout"] and find_spec("channels_redis"):
+                # To hear workers with core while the cluster is moved from one to the other.
+                config.setdefault("bridge", True)
             if backend in LAYERS.values():
                 for option, variable in LAYER_LIMITS.items():
                     if limit := self.environment.get(variable):

@@ -11,6 +11,7 @@ from typing import Any
 
 import ansible.plugins.strategy
 import ansible_mitogen.module_finder
+from ansible.plugins.loader import filter_loader, test_loader
 from ansible_mitogen.strategy import StrategyMixin
 
 # By its file: to Ansible, this module is ansible.plugins.strategy.linear, or .free.
@@ -27,5 +28,22 @@ Base: Any = _original.StrategyModule
 ansible_mitogen.module_finder.compile = functools.cache(compile)
 
 
+@functools.cache
+def load_jinja_plugins() -> None:
+    """Load all filters and tests.
+
+    Each task of each host is a process of its own, which loads the ones that it needs: a tenth of
+    what a deploy costs the controller. Processes that are made after this have them.
+    """
+    for loader in (filter_loader, test_loader):
+        for _plugin in loader.all():
+            pass
+
+
 class StrategyModule(StrategyMixin, Base):
     """Runs tasks on one Python a host."""
+
+    def run(self, iterator: Any, play_context: Any) -> Any:
+        """Run a play."""
+        load_jinja_plugins()
+        return super().run(iterator, play_context)

@@ -26,7 +26,7 @@ import pwd
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,11 @@ class Layout:
         return self.configuration / "drained"
 
     @property
+    def bridge(self) -> Path:
+        """There while processes with different channel layers hear each other."""
+        return self.configuration / "layer-bridge"
+
+    @property
     def lock(self) -> Path:
         """There while somebody changes the cluster."""
         return self.root / "run/channels-deploy.lock"
@@ -81,14 +86,19 @@ class Layout:
         return self.root / "var/log/channels-deploys.log"
 
 
-def release_of(process: int) -> str:
-    """Return the release that a process was started with; empty if there is no such process."""
+def variable_of(process: int, name: str) -> str | None:
+    """Return a variable that a process was started with; None if there is none."""
     try:
         environ = Path("/proc", str(process), "environ").read_bytes()
     except OSError:  # it has ended meanwhile, or was never started
-        return ""
-    revision = re.search(rb"(?:^|\0)CHANNELS_KIT_REVISION=([^-\0]+)", environ)
-    return revision[1].decode() if revision else ""
+        return None
+    value = re.search(rb"(?:^|\0)" + name.encode() + rb"=([^\0]*)", environ)
+    return value[1].decode() if value else None
+
+
+def release_of(process: int) -> str:
+    """Return the release that a process was started with; empty if there is no such process."""
+    return (variable_of(process, "CHANNELS_KIT_REVISION") or "").partition("-")[0]
 
 
 class Releases:
@@ -116,8 +126,16 @@ class Releases:
 
         A process that a reload has replaced, and that still has sockets, is ``web@8001 (retired)``.
         """
+        named = ((name, release_of(process)) for name, process in self._processes())
+        return {name: release for name, release in named if release}
+
+    def layers(self) -> list[str]:
+        """Return the kinds of channel layer that the application's processes were started with."""
+        kinds = {variable_of(process, "CHANNEL_LAYER_KIND") for _, process in self._processes()}
+        return sorted(kind for kind in kinds if kind is not None)
+
+    def _processes(self) -> Iterator[tuple[str, int]]:
         shown = self.run(["systemctl", "show", "--property=Id,MainPID", UNITS])
-        found = {}
         for block in shown.strip().split("\n\n"):
             unit = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
             if "Id" not in unit:
@@ -125,15 +143,12 @@ class Releases:
             name = unit["Id"].removesuffix(".service").removeprefix("channels-")
             name = name.removeprefix("process-")
             main = int(unit.get("MainPID", "0"))
-            if release := release_of(main):
-                found[name] = release
+            yield name, main
             for number, process in enumerate(
                 others_of(unit["Id"], main, self.layout.root / "run"), 1
             ):
-                if release := release_of(process):
-                    count = f" {number}" if number > 1 else ""
-                    found[f"{name} (retired{count})"] = release
-        return found
+                count = f" {number}" if number > 1 else ""
+                yield f"{name} (retired{count})", process
 
     def enabled(self) -> list[str]:
         """Return the names of the application's units that start when the host does."""

@@ -41,6 +41,17 @@ drained:
   description: Whether the host is drained.
   type: bool
   returned: always
+layers:
+  description:
+    - Which channel layers the application's processes were started with, such as V(core). Empty
+      text stands for that of the application's settings.
+  type: list
+  elements: str
+  returned: always
+bridged:
+  description: Whether a run has left the bridge between two channel layers open.
+  type: bool
+  returned: always
 enabled:
   description: The application's units that start at boot, by their names in systemd.
   type: list
@@ -102,6 +113,8 @@ def main() -> None:
         kit=releases.kit(),
         serves=any(unit.startswith("web@") for unit in releases.running()),
         drained=layout.drained.exists(),
+        layers=releases.layers(),
+        bridged=layout.bridge.exists(),
         enabled=releases.enabled(),
         unit_files=releases.unit_files(),
         python=".".join(platform.python_version_tuple()[:2]),

@@ -29,7 +29,7 @@ def read_values(inventory: Path, **variables: Any) -> dict[str, Any]:
     """Return the values of an inventory, as Ansible evaluates them: playbooks/values.yml.
 
     Raises:
-        CalibrationError: Ansible cannot read it.
+        CalibrationError: Ansible cannot read it, or the preflight would refuse it.
     """
     with tempfile.TemporaryDirectory(prefix="channels-kit-") as directory:
         file = Path(directory, "values.json")
@@ -48,6 +48,10 @@ def read_values(inventory: Path, **variables: Any) -> dict[str, Any]:
                 f"Ansible cannot read {inventory}:\n{ended.stdout}{ended.stderr}"
             )
         content: dict[str, Any] = json.loads(file.read_text())
+        if content["refused"]:
+            raise CalibrationError(
+                "\n".join(["The preflight would refuse this inventory:", *content["refused"]])
+            )
         return content
 
 

@@ -4,10 +4,12 @@ import asyncio
 import math
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from channels.layers import get_channel_layer  # type: ignore[import-untyped]
 from prometheus_client.parser import text_string_to_metric_families
 from pytest_django import Settings
 
@@ -17,6 +19,7 @@ from channels_kit.serving.sockets import REFUSALS
 from channels_kit.serving.types import Receive, Scope, Send
 from channels_kit.serving.wrapper import Serving
 
+from .cluster import Redis
 from .communicators import Socket, request
 
 Samples = dict[tuple[str, str], float]
@@ -32,6 +35,12 @@ async def chat(scope: Scope, receive: Receive, send: Send) -> None:
         if event["type"] == "websocket.receive":
             await send({"type": "websocket.send", "text": "1"})
             await send({"type": "websocket.send", "text": "2"})
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[Redis]:
+    with Redis() as redis:
+        yield redis
 
 
 def serving(**options: Any) -> Serving:
@@ -187,3 +196,37 @@ def test_the_memory_is_that_of_the_process() -> None:
     block[::4096] = b"x" * len(block[::4096])
     assert metrics.resident_bytes() - before > 48 * 2**20
     del block
+
+
+async def test_the_fanout_layer_tells_what_it_counts(settings: Settings, redis: Redis) -> None:
+    settings.CHANNEL_LAYERS = {
+        "default": {
+            "BACKEND": "channels_kit.layer.RedisFanoutLayer",
+            "CONFIG": {"hosts": [redis.url], "capacity": 2, "prefix": "metrics"},
+        }
+    }
+    layer = get_channel_layer()
+    channel = await layer.new_channel()
+    await layer.group_add("room", channel)
+    for _ in range(3):
+        await layer.group_send("room", {"type": "any"})
+    async with asyncio.timeout(20):
+        while layer.statistics.received < 3:  # noqa: ASYNC110 - nothing says when
+            await asyncio.sleep(0.005)
+    samples = await scrape(serving())
+    prefix = "channels_kit_layer"
+    assert samples[f"{prefix}_waiting", ""] == 2
+    assert 0 < samples[f"{prefix}_lag_seconds", ""] < 60
+    assert samples[f"{prefix}_dropped_total", "overflow, drop_oldest"] == 1
+    # Those of the scrape's own round trip, too.
+    assert samples[f"{prefix}_published_total", ""] >= 3
+    assert samples[f"{prefix}_received_total", ""] >= 3
+    assert samples[f"{prefix}_delivered_total", ""] >= 2
+    assert samples[f"{prefix}_subscriptions", ""] >= 2
+    for name in ("recovered", "resubscriptions", "gaps", "duplicates"):
+        assert samples[f"{prefix}_{name}_total", ""] == 0
+    await layer.receive(channel)
+    await layer.receive(channel)
+    samples = await scrape(serving())
+    assert samples[f"{prefix}_waiting", ""] == samples[f"{prefix}_lag_seconds", ""] == 0
+    await layer.close_pools()

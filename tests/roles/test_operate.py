@@ -84,6 +84,7 @@ def desk(tmp_path: Path) -> Desk:
         (tmp_path / name).mkdir(parents=True)
     for name in ("ansible-playbook", "operate", "lib.sh"):
         shutil.copy(ROOT / "scripts" / name, tmp_path / "scripts")
+    (tmp_path / "inventories/staging/generated.yml").touch()
     ansible = tmp_path / ".venv" / "bin" / "ansible-playbook"
     ansible.write_text(ANSIBLE)
     ansible.chmod(0o755)
@@ -283,4 +284,12 @@ def test_an_unknown_verb_is_answered_with_the_usage(desk: Desk) -> None:
     result = desk.run("staging", "depoly")
     assert result.returncode == 2
     assert result.stderr.startswith("usage: scripts/operate ENV deploy [REF] | rollback")
+    assert desk.calls() == []
+
+
+def test_a_staging_cluster_that_was_not_started_is_not_operated(desk: Desk) -> None:
+    (desk.directory / "inventories/staging/generated.yml").unlink()
+    result = desk.run("staging", "converge")
+    assert result.returncode == 1
+    assert result.stderr == "There is no staging cluster. Start one: make up\n"
     assert desk.calls() == []

@@ -60,7 +60,7 @@ class ActionModule(ActionBase):
         if NAME == "record_systemd":
             told += [str(arguments.get(name, "")) for name in ("name", "enabled")]
         if NAME == "record_copy":
-            told.append(arguments["content"].strip())
+            told.append(arguments["content"].strip() or Path(arguments["dest"]).name)
         if NAME == "channels_release":
             told += [arguments.get("name", ""), str(arguments.get("time", ""))]
         if NAME == "channels_release_info":
@@ -195,6 +195,7 @@ class Case:
 
     def facts_of(self, host: str) -> Tree:
         found = {"current": OLD, "kit": "", "drained": False, "serves": True}
+        found |= {"layers": [""], "bridged": False}
         found |= {"python": "3.11", "python_full": TARGET["python"], "machine": TARGET["machine"]}
         releases = [
             {**installed(name, deployed=1), "current": name == OLD} for name in (OLD, NEW, BAD)
@@ -246,6 +247,43 @@ CASES = {
         variables={"deploy_restart": "true", "channels_canary_seconds": 0},
     ),
     "beside": Case([imported("rollout")], MODERN, MODERN),
+    "another layer": Case(
+        [imported("rollout")],
+        MODERN,
+        MODERN,
+        facts={host: {"layers": ["core"]} for host in HOSTS},
+        variables={"channels_layer": "fanout"},
+    ),
+    "another layer and bad": Case(
+        [imported("rollout")],
+        MODERN,
+        MODERN,
+        facts={host: {"layers": ["fanout"]} for host in HOSTS},
+        variables={"channels_layer": "core"},
+        wrong={"app2": {"channels_roll wave": "3/4 app2:8001 failed: no new process took over"}},
+    ),
+    "another layer on one host": Case(
+        [imported("rollout")],
+        MODERN,
+        MODERN,
+        facts={host: {"layers": ["core"]} for host in HOSTS},
+        limit=("app1",),
+        variables={"channels_layer": "fanout"},
+    ),
+    "another layer, interrupted": Case(
+        [imported("rollout")],
+        RIGHT,
+        RIGHT,
+        facts={"app1": {"layers": ["fanout"], "bridged": True}, "app2": {"layers": ["fanout"]}},
+        variables={"channels_layer": "fanout"},
+    ),
+    "another layer without a bridge": Case(
+        [imported("rollout")],
+        MODERN,
+        MODERN,
+        facts={host: {"layers": ["pubsub"]} for host in HOSTS},
+        variables={"channels_layer": "fanout"},
+    ),
     "beside and bad": Case(
         [imported("rollout")],
         MODERN,
@@ -705,6 +743,38 @@ def test_new_processes_start_beside_the_former_ones_and_these_drain_last(
     drained = [done.record.index(line) for line in done.of("channels_roll") if " drained " in line]
     assert len(drained) == len(HOSTS)
     assert max(recorded) < min(drained), "what is interrupted in the drain is deployed"
+
+
+OPEN = f"channels-manage --release {NEW} --python -m channels_kit.layer.bridge open"
+CLOSE = "channels-manage --python -m channels_kit.layer.bridge closed"
+
+
+def test_workers_with_two_layers_hear_each_other_until_the_last_has_drained(
+    cases: dict[str, Done],
+) -> None:
+    done = cases["another layer"]
+    assert done.run.code == 0, done.run.output
+    noted, opened, closed = map(done.record.index, ("record_copy app1 layer-bridge", OPEN, CLOSE))
+    rolls = [number for number, line in enumerate(done.record) if line.startswith("channels_roll")]
+    assert noted < opened < rolls[0] < rolls[-1] < closed
+    assert " drained " in done.record[rolls[-1]]
+    assert done.record.count(OPEN) == done.record.count(CLOSE) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "commands"),
+    [
+        ("beside", []),
+        ("another layer and bad", [OPEN]),
+        ("another layer on one host", [OPEN]),
+        ("another layer, interrupted", [CLOSE]),
+        ("another layer without a bridge", []),
+    ],
+)
+def test_the_bridge_is_open_while_there_are_two_layers(
+    cases: dict[str, Done], name: str, commands: list[str]
+) -> None:
+    assert [line for line in cases[name].record if "layer.bridge" in line] == commands
 
 
 @pytest.mark.parametrize("name", ["beside and bad", "beside and not proved"])

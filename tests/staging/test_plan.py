@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -149,12 +150,30 @@ def test_an_inventory_that_the_preflight_refuses_has_no_plan(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused = ["cluster_spare_hosts is 2; allowed: an integer from 0"]
-    told = {**values(), "refused": refused}
-    monkeypatch.setattr(plan, "read_values", lambda *_, **__: told)
+
+    def run_ansible(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        told = {**values(), "refused": refused}
+        Path(json.loads(command[-1])["values_file"]).write_text(json.dumps(told))
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", run_ansible)
     assert plan.main(["staging"]) == 1
     ended = capsys.readouterr()
     assert refused[0] in ended.err
     assert "carries it" not in ended.out
+
+
+def test_a_plan_asks_for_no_more_workers_than_the_preflight_allows(
+    asked: Asked, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed(capsys, "--sockets=1000", "--host-cores=1000", "--host-memory=4T")
+    assert asked[-1]["values_variables"]["cluster_workers_per_host"] == plan.MOST_WORKERS
+
+
+def test_a_host_of_one_core(asked: Asked, capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, "--sockets=1000", "--host-cores=1", "--host-memory=4G")
+    assert " 1 core, " in text
+    assert "another machine: 1 core and" in text
 
 
 def test_a_refusal_names_an_argument_that_the_command_has(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from secrets import token_bytes, token_hex
@@ -13,6 +13,7 @@ from typing import Any
 from channels.exceptions import ChannelFull  # type: ignore[import-untyped]
 
 from channels_kit.layer import codec, scripts
+from channels_kit.layer.bridge import Bridge
 from channels_kit.layer.codec import Cipher, CodecError, Entry
 from channels_kit.layer.errors import ConsumerOverflowError, LayerUnavailableError
 from channels_kit.layer.mailbox import Letter, Mailbox
@@ -55,6 +56,7 @@ class Hub:
         cipher: of the layer.
         capacity: returns the capacity of a channel.
         statistics: of the process.
+        stock: configuration of the other layer, if there is a bridge to one.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Hub:
         cipher: Cipher,
         capacity: Callable[[str], int],
         statistics: Statistics,
+        stock: Mapping[str, Any] | None,
     ) -> None:
         self.options = options
         self.cipher = cipher
@@ -90,9 +93,12 @@ class Hub:
         # What another event loop has been asked for and has not confirmed.
         self._asked: dict[str, asyncio.Future[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._bridge = stock and Bridge(self.shards[0], self, options.prefix, stock)
 
     async def close(self) -> None:
         """Close all connections and forget all channels."""
+        if self._bridge:
+            await self._bridge.close()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -125,6 +131,9 @@ class Hub:
         """
         packed = codec.pack(message)
         owner = owner_of(channel)
+        is_elsewhere = owner != self.name
+        if is_elsewhere and self._bridge and await self._bridge.send(channel, owner, message):
+            return
         if owner is None:
             await self._push(channel, packed)
         elif owner == self.name:
@@ -146,6 +155,8 @@ class Hub:
         if box is None:
             owner = owner_of(channel)
             if owner is None:
+                if self._bridge:
+                    return await self._bridge.receive(channel, self._pull)
                 return await self._pull(channel)
             if owner != self.name:
                 raise ValueError(f"{channel} is a channel of another process or event loop")
@@ -202,6 +213,11 @@ class Hub:
         """Have a channel get an event when messages to it may be lost."""
         self._mailbox(channel).reports_gaps = True
 
+    def oldest(self) -> float | None:
+        """Return for how many seconds the oldest message here has waited; None without one."""
+        ends = [box.letters[0].ends for box in self.mailboxes.values() if box.letters]
+        return self.options.expiry - (min(ends) - self.loop.time()) if ends else None
+
     # Groups
 
     async def group_add(self, group: str, channel: str) -> None:
@@ -250,8 +266,12 @@ class Hub:
                 await self._push(member.decode(), packed)
             except ChannelFull:
                 self.statistics.drop("queue full", member.decode())
+        if self._bridge:
+            await self._bridge.group_send(group, message)
 
     async def _join(self, name: str, channel: str) -> None:
+        if self._bridge:
+            await self._bridge.join(name)
         box = self._mailbox(channel)
         group = self.groups.get(name)
         if group is None:
@@ -309,6 +329,16 @@ class Hub:
             letter = Letter(packed, self.loop.time() + self.options.expiry)
             self._put_all(group.members, letter)
 
+    def take_of_group(self, group: str, message: Mapping[str, Any]) -> None:
+        """Deliver to the members of a group here."""
+        if found := self.groups.get(group):
+            ends = self.loop.time() + self.options.expiry
+            self._put_all(found.members, Letter(codec.pack(message), ends))
+
+    def take_of_channel(self, channel: str, message: Mapping[str, Any]) -> None:
+        """Deliver to a channel of this event loop."""
+        self._put_into(channel, codec.pack(message))
+
     def _confirmed(self, topic: Topic) -> None:
         if group := self._group(topic):
             group.confirmed.set()
@@ -333,8 +363,12 @@ class Hub:
             return
         if not channel:
             self._keep(self._do(**content))
-        elif box := self.mailboxes.get(channel):
-            self._put(box, Letter(content, self.loop.time() + self.options.expiry))
+        else:
+            self._put_into(channel, content)
+
+    def _put_into(self, channel: str, packed: bytes) -> None:
+        if box := self.mailboxes.get(channel):
+            self._put(box, Letter(packed, self.loop.time() + self.options.expiry))
         else:
             self.statistics.dropped["no receiver"] += 1
 

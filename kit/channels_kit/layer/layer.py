@@ -12,7 +12,7 @@ from channels_kit.layer.codec import Cipher
 from channels_kit.layer.hub import Hub
 from channels_kit.layer.mailbox import Mailbox, Overflow
 from channels_kit.layer.options import Options, read_hosts
-from channels_kit.layer.statistics import Statistics
+from channels_kit.layer.statistics import Backlog, Statistics
 
 
 class RedisFanoutLayer(BaseChannelLayer):  # type: ignore[misc]
@@ -41,6 +41,7 @@ class RedisFanoutLayer(BaseChannelLayer):  # type: ignore[misc]
         history_seconds: float | None = None,
         send_timeout: float = 15,
         send_buffer: int = 16 << 20,
+        bridge: bool = False,
     ) -> None:
         super().__init__(expiry=expiry, capacity=capacity)
         self.channel_capacity = self.compile_capacities(channel_capacity or {})
@@ -58,6 +59,18 @@ class RedisFanoutLayer(BaseChannelLayer):  # type: ignore[misc]
             send_buffer=send_buffer,
         )
         self.statistics = Statistics()
+        # What channels_redis gets of it.
+        self._stock: Mapping[str, Any] | None = None
+        if bridge:
+            self._stock = {
+                "hosts": list(self.options.hosts),
+                "prefix": prefix,
+                "expiry": expiry,
+                "group_expiry": group_expiry,
+                "capacity": capacity,
+                "channel_capacity": channel_capacity,
+                "symmetric_encryption_keys": symmetric_encryption_keys,
+            }
         self._cipher = Cipher(symmetric_encryption_keys or ())
         self._hubs: dict[asyncio.AbstractEventLoop, Hub] = {}
 
@@ -146,6 +159,16 @@ class RedisFanoutLayer(BaseChannelLayer):  # type: ignore[misc]
         """The groups with members in the running event loop, with how many."""
         return {name: len(group.members) for name, group in self._hub().groups.items()}
 
+    def backlog(self) -> Backlog:
+        """Return what all event loops of the process hear, and what waits in them."""
+        hubs = [hub for loop, hub in self._hubs.items() if not loop.is_closed()]
+        ages = [age for hub in hubs if (age := hub.oldest()) is not None]
+        return Backlog(
+            subscriptions=sum(len(s.subscriber.names) for hub in hubs for s in hub.shards),
+            waiting=sum(len(box.letters) for hub in hubs for box in hub.mailboxes.values()),
+            seconds=max(ages, default=0.0),
+        )
+
     def _hub(self) -> Hub:
         loop = asyncio.get_running_loop()
         hub = self._hubs.get(loop)
@@ -153,7 +176,9 @@ class RedisFanoutLayer(BaseChannelLayer):  # type: ignore[misc]
             # Those of loops that have ended, such as async_to_sync's: their tasks have closed their
             # connections.
             self._hubs = {each: self._hubs[each] for each in self._hubs if not each.is_closed()}
-            hub = Hub(self.options, self._cipher, self.get_capacity, self.statistics)
+            hub = Hub(
+                *(self.options, self._cipher, self.get_capacity, self.statistics, self._stock)
+            )
             self._hubs[loop] = hub
         return hub
 

@@ -146,4 +146,11 @@ DISMISS = Script("""\
 return redis.call('ZREM', KEYS[1], ARGV[1])
 """)
 
-ALL = (GREET, PUBLISH, CATCH_UP, PUSH, TAKE, ENROL, DISMISS)
+ATTEND = Script("""\
+-- KEYS: state of the bridge, presence of an event loop. ARGV: what it does, milliseconds. Returns
+-- what it shall do; false if nobody has said it.
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+return redis.call('GET', KEYS[1])
+""")
+
+ALL = (GREET, PUBLISH, CATCH_UP, PUSH, TAKE, ENROL, DISMISS, ATTEND)

@@ -13,6 +13,21 @@ LOG_SECONDS = 1.0
 """Seconds between two lines about the same kind of event."""
 
 
+@dataclass(frozen=True)
+class Backlog:
+    """What a layer has in hand.
+
+    Attributes:
+        subscriptions: names that Redis publishes to and that are heard here.
+        waiting: messages that no consumer has received yet.
+        seconds: for how long the oldest of them has waited.
+    """
+
+    subscriptions: int
+    waiting: int
+    seconds: float
+
+
 @dataclass
 class Statistics:
     """What has happened in this process since it started.

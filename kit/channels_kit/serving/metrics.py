@@ -4,9 +4,11 @@ import asyncio
 import math
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from channels.layers import get_channel_layer  # type: ignore[import-untyped]
 
 # The application's own, where it has one, in any version: of its names only those that all have.
 from prometheus_client import (
@@ -49,6 +51,7 @@ class Metrics:
         self.timeout = timeout
         self.registry = CollectorRegistry()
         self.registry.register(cast("Collector", _SocketsCollector(sockets, beside)))
+        self.registry.register(cast("Collector", _LayerCollector()))
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         self.layer_up = Gauge(
@@ -129,6 +132,46 @@ class _SocketsCollector:
             refused.add_metric([reason], times)
         yield refused
         yield from counts.handshake_seconds.collect()
+
+
+class _LayerCollector:
+    """What the fan-out layer counts; nothing with another one."""
+
+    COUNTERS: ClassVar[Mapping[str, str]] = {
+        "published": "Messages that Redis has taken from this worker.",
+        "received": "Messages that came from Redis, each once for the worker.",
+        "delivered": "Messages put into the mailboxes of consumers.",
+        "recovered": "Messages that came from a history after a lost connection.",
+        "resubscriptions": "Connections for subscriptions that were made again.",
+        "gaps": "Groups and channels that may have lost messages.",
+        "duplicates": "Second copies of messages that were dropped.",
+    }
+
+    def collect(self) -> "Iterator[Metric]":
+        layer = get_channel_layer()
+        statistics = getattr(layer, "statistics", None)
+        if statistics is None or not hasattr(layer, "backlog"):
+            return
+        for name, text in self.COUNTERS.items():
+            yield _counter(f"layer_{name}", text, getattr(statistics, name))
+        dropped = CounterMetricFamily(
+            "channels_kit_layer_dropped",
+            "Messages that a consumer did not get, by the reason.",
+            labels=["reason"],
+        )
+        for reason, times in sorted(statistics.dropped.items()):
+            dropped.add_metric([reason], times)
+        yield dropped
+        backlog = layer.backlog()
+        yield _gauge(
+            "layer_subscriptions",
+            "Groups, channels and queues that are heard.",
+            backlog.subscriptions,
+        )
+        yield _gauge("layer_waiting", "Messages that no consumer has received.", backlog.waiting)
+        yield _gauge(
+            "layer_lag_seconds", "For how long the oldest of them has waited.", backlog.seconds
+        )
 
 
 def resident_bytes() -> int:
