@@ -85,6 +85,7 @@ SYSTEMS = {
             _channels("channels_redis.pubsub.RedisPubSubChannelLayer"),
         ),
         System("tier1", "this kit, tier 1", _serving, _kit("rooms:application")),
+        System("tier2", "this kit, tier 2", _serving, _kit("rooms:fanout")),
         System("ws", "Node ws + Redis", _node("ws_server.mjs"), {"NODE_ENV": "production"}),
         System(
             "socketio",

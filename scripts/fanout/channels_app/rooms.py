@@ -12,6 +12,8 @@ from channels.generic.websocket import (  # type: ignore[import-untyped]  # noqa
 from channels.routing import ProtocolTypeRouter, URLRouter  # type: ignore[import-untyped]  # noqa: E402
 from django.urls import path  # noqa: E402
 
+from channels_kit.layer import FanoutConsumer  # noqa: E402
+
 
 class Room(AsyncWebsocketConsumer):  # type: ignore[misc]
     """As the tutorial of Channels has it."""
@@ -35,6 +37,14 @@ class Room(AsyncWebsocketConsumer):  # type: ignore[misc]
         await self.send(text_data=event["text"])
 
 
+class FanoutRoom(FanoutConsumer, Room):
+    """Sends what is for all members as it is, without an event for each of them."""
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
+        """Send a client's message to the room."""
+        await self.channel_layer.group_broadcast(self.room, text=text_data)
+
+
 def served(consumer: Any) -> Any:
     """Return an application with one consumer."""
     return ProtocolTypeRouter(
@@ -43,3 +53,4 @@ def served(consumer: Any) -> Any:
 
 
 application = served(Room)
+fanout = served(FanoutRoom)
