@@ -45,7 +45,7 @@ OTHERS = (
 SLOW = ("core", "pubsub")
 """Compared in the main shape, and not in the others: they take long, and are far below."""
 
-QUIET_MESSAGES, QUIET_SECONDS = 5.0, 8.0
+QUIET_MESSAGES, QUIET_SECONDS = 5.0, 6.0
 STEP_SECONDS = 2.0
 IDLE_SECONDS = 5.0
 IDLE_SHARE = 0.1
@@ -111,7 +111,7 @@ class Bench:
         self.say(
             f"  {step.rate:10.0f}/s  p50 {counted.p50:7.1f} ms, p99 {counted.p99:7.1f} ms,"
             f" {counted.received} of {counted.expected}, {step.cpu:.2f} µs a delivery,"
-            f" client {counted.client_cpu / counted.seconds:.0%}"
+            f" client {counted.client_cpu / counted.seconds:.0%}, others {step.others:.0f} %"
             f"{'' if step.passes else '  fails'}"
         )
 

@@ -24,6 +24,14 @@ def cpu_seconds(process_id: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS
 
 
+def machine_cpu_seconds() -> float:
+    """Return the processor time of everything on this machine, and of what it had to wait for."""
+    # user nice system idle iowait irq softirq steal
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    numbers = [int(number) for number in fields]
+    return (sum(numbers) - numbers[3] - numbers[4]) / TICKS
+
+
 def find(program: str) -> str:
     """Return the path of a program; end with advice if it is missing."""
     path = shutil.which(program)

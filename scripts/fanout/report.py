@@ -87,6 +87,12 @@ class Run:
         return content
 
     @property
+    def others(self) -> float:
+        """Percent of the processors that other programs had, in the median of all steps."""
+        steps = [step for result in self.results for step in result.steps if step.counted]
+        return statistics.median([step.others for step in steps] or [0.0])
+
+    @property
     def systems(self) -> list[str]:
         """Those that were measured, in the order of SYSTEMS."""
         measured = {result.system for result in self.results}
@@ -263,7 +269,12 @@ def redis_table(cost: RedisCost) -> list[str]:
 def summary(run: Run) -> str:
     """Return the tables in Markdown."""
     named = ", ".join(f"{name} {number}" for name, number in run.versions.items())
-    lines = [f"Measured on {run.date}: {run.machine}. {named}.", "", *main_table(run)]
+    lines = [
+        f"Measured on {run.date}: {run.machine}. {named}. Other programs of the machine used"
+        f" {run.others:.0f} % of its processors (median of all steps).",
+        "",
+        *main_table(run),
+    ]
     if run.shapes:
         lines += ["", *shape_table(run)]
     if goals(run):

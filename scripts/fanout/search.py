@@ -30,6 +30,7 @@ class Step:
         rate: deliveries a second.
         cpu: microseconds of the servers' processors a delivery.
         redis_cpu: the same of Redis, a message.
+        others: percent of the machine's processors that nobody of the benchmark has used.
         counted: by the client; None: its sockets were lost, for `reason`.
         reason: why there is no count.
     """
@@ -37,6 +38,7 @@ class Step:
     rate: float
     cpu: float
     redis_cpu: float
+    others: float
     counted: Counted | None
     reason: str = ""
 

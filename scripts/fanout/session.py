@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
 from fanout.client import Client, ClientError, Shape, connected
-from fanout.processes import cpu_seconds
+from fanout.processes import cpu_seconds, machine_cpu_seconds
 from fanout.search import Step
 from fanout.systems import Servers, System, serving
 
@@ -50,18 +52,23 @@ class Session:
         try:
             servers, client = self._open()
             cpu, redis_cpu = servers.cpu_seconds(), cpu_seconds(servers.redis)
+            everybody, start = machine_cpu_seconds(), time.monotonic()
             counted = client.run(rate / self.shape.members, seconds)
+            everybody = machine_cpu_seconds() - everybody
+            taken = (time.monotonic() - start) * (os.cpu_count() or 1)
             cpu = servers.cpu_seconds() - cpu
             redis_cpu = cpu_seconds(servers.redis) - redis_cpu
+            others = max(0.0, everybody - cpu - redis_cpu - counted.client_cpu) / taken
         except (ClientError, RuntimeError, FileNotFoundError) as error:
             self._close()
-            return Step(rate, 0.0, 0.0, None, str(error))
+            return Step(rate, 0.0, 0.0, 0.0, None, str(error))
         if not counted.whole:
             self._close()
         return Step(
             rate,
             1e6 * cpu / max(1, counted.received),
             1e6 * redis_cpu / max(1, counted.messages),
+            100 * others,
             counted,
         )
 
