@@ -34,6 +34,8 @@ FORCE ?=
 CHECK ?=
 ADAPTER ?=
 LOGIN ?=
+SHORT ?=
+SYSTEMS ?=
 
 export WITHOUT REFRESH STAGING_RELEASE PARTS IDLE BACKGROUND UNITS
 
@@ -143,6 +145,10 @@ carry: tools ## prove that a cluster carries SOCKETS with one app host stopped, 
 	@scripts/bootstrap engine
 	@$(BIN)/python scripts/carry.py --sockets $(or $(SOCKETS),12000)
 
+bench-fanout: tools ## compare the fan-out of messages with channels_redis, Node ws and Socket.IO; writes docs/fanout.*: [SHORT=yes measures less, writes nothing] [SYSTEMS=tier2,ws]
+	@scripts/bootstrap tests
+	@$(BIN)/python scripts/bench_fanout.py $(if $(SHORT),--short) $(if $(SYSTEMS),--systems $(SYSTEMS))
+
 bench-converge: tools ## time site.yml against plain apt-get and pip: [ROUNDS=1]
 	@scripts/bootstrap engine
 	@$(BIN)/python scripts/bench_converge.py --rounds $(ROUNDS)
@@ -162,4 +168,4 @@ tools:
 ready:
 	@scripts/bootstrap tools engine
 
-.PHONY: up down status credentials ssh logs new cluster destroy converge check deploy rollback restart upgrade releases manage settings unlock drain undrain verify plan calibrate dev test test-fast lint rehearse carry bench-converge role-readmes help tools ready
+.PHONY: up down status credentials ssh logs new cluster destroy converge check deploy rollback restart upgrade releases manage settings unlock drain undrain verify plan calibrate dev test test-fast lint rehearse carry bench-fanout bench-converge role-readmes help tools ready

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import binascii
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
@@ -20,7 +19,7 @@ from channels_kit.layer.errors import ConsumerOverflowError, LayerUnavailableErr
 from channels_kit.layer.frames import Gatherer, Outlet, Room, frame_of
 from channels_kit.layer.mailbox import Letter, Mailbox
 from channels_kit.layer.options import Options
-from channels_kit.layer.shard import Shard
+from channels_kit.layer.shard import Shard, shard_number
 from channels_kit.layer.statistics import Statistics
 from channels_kit.layer.topic import Topic
 
@@ -600,11 +599,7 @@ class Hub:
     # Names
 
     def _shard(self, name: str) -> Shard:
-        if len(self.shards) == 1:
-            return self.shards[0]
-        # As channels_redis spreads them.
-        value = binascii.crc32(name.encode()) & 0xFFF
-        return self.shards[value * len(self.shards) // 4096]
+        return self.shards[shard_number(name, len(self.shards))]
 
     def _topic_name(self, group: str) -> str:
         return f"{self.options.prefix}:fanout:group:{group}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import binascii
 from collections.abc import Awaitable, Callable, Sequence
 from secrets import token_hex
 from typing import Any
@@ -16,6 +17,11 @@ from channels_kit.layer.sender import Sender
 from channels_kit.layer.statistics import Statistics
 from channels_kit.layer.subscriber import Subscriber
 from channels_kit.layer.topic import Position, Question, Topic
+
+
+def shard_number(name: str, shards: int) -> int:
+    """Return which of so many shards has what is named so: as channels_redis spreads it."""
+    return (binascii.crc32(name.encode()) & 0xFFF) * shards // 4096
 
 
 class Shard:

@@ -1,0 +1,1 @@
+"""The benchmark of fan-out: scripts/bench_fanout.py."""
