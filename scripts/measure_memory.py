@@ -217,6 +217,7 @@ def measure(layer: Layer, app: Path, sockets: int, settle: float) -> Result:
                 "ALLOWED_HOSTS": "127.0.0.1",
                 "DATABASE_URL": f"sqlite:///{database}",
                 "CHANNEL_LAYER_URL": redis_url,
+                "CHANNEL_LAYER_KIND": "fanout",
             }
             target = "config.asgi:application"
         if layer.wrapped:

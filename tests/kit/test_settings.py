@@ -1,5 +1,8 @@
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -126,3 +129,33 @@ def test_an_import_error_inside_the_application_passes_through(
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="no_such_requirement"):
         load_application("broken_application:application")
+
+
+@pytest.mark.parametrize(
+    ("of_the_application", "then"),
+    [("", (50_000, 20, 100)), ("gc.set_threshold(9, 8, 7)", (9, 8, 7))],
+)
+def test_the_garbage_collector_looks_seldom_unless_the_application_says_how_often(
+    tmp_path: Path, of_the_application: str, then: tuple[int, ...]
+) -> None:
+    (tmp_path / "applied.py").write_text(
+        f"import gc\n{of_the_application}\ndef application(): ...\n"
+    )
+    (tmp_path / "its_settings.py").write_text("SECRET_KEY = 'of the tests'\n")
+    program = (
+        "import channels_kit.serving.asgi, gc; print(gc.get_threshold(), gc.get_freeze_count())"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", program],
+        env={
+            "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path]),
+            "DJANGO_SETTINGS_MODULE": "its_settings",
+            "CHANNELS_KIT_APPLICATION": "applied:application",
+        },
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout
+    thresholds, _, frozen = output.strip().rpartition(" ")
+    assert thresholds == str(then)
+    assert (int(frozen) > 0) == (not of_the_application)
