@@ -136,11 +136,9 @@ def test_an_import_error_inside_the_application_passes_through(
     [("", (50_000, 20, 100)), ("gc.set_threshold(9, 8, 7)", (9, 8, 7))],
 )
 def test_the_garbage_collector_looks_seldom_unless_the_application_says_how_often(
-    tmp_path: Path, of_the_application: str, then: tuple[int, ...]
+    tmp_path: Path, its_own: str, then: tuple[int, ...]
 ) -> None:
-    (tmp_path / "applied.py").write_text(
-        f"import gc\n{of_the_application}\ndef application(): ...\n"
-    )
+    (tmp_path / "applied.py").write_text(f"import gc\n{its_own}\ndef application(): ...\n")
     (tmp_path / "its_settings.py").write_text("SECRET_KEY = 'of the tests'\n")
     program = (
         "import channels_kit.serving.asgi, gc; print(gc.get_threshold(), gc.get_freeze_count())"
@@ -158,4 +156,4 @@ def test_the_garbage_collector_looks_seldom_unless_the_application_says_how_ofte
     ).stdout
     thresholds, _, frozen = output.strip().rpartition(" ")
     assert thresholds == str(then)
-    assert (int(frozen) > 0) == (not of_the_application)
+    assert (int(frozen) > 0) == (not its_own)
