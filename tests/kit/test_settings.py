@@ -132,7 +132,7 @@ def test_an_import_error_inside_the_application_passes_through(
 
 
 @pytest.mark.parametrize(
-    ("of_the_application", "then"),
+    ("its_own", "then"),
     [("", (50_000, 20, 100)), ("gc.set_threshold(9, 8, 7)", (9, 8, 7))],
 )
 def test_the_garbage_collector_looks_seldom_unless_the_application_says_how_often(
