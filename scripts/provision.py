@@ -48,11 +48,14 @@ def phase(name: str) -> Iterator[None]:
 
 @contextmanager
 def unchanged() -> Iterator[None]:
-    """Say, where somebody interrupts, that nothing has changed until then."""
+    """Say, whatever ends this, that nothing has changed until then."""
     try:
         yield
     except KeyboardInterrupt:
         raise KeyboardInterrupt("Nothing changed.") from None
+    except SystemExit as ended:
+        said = str(ended.code)
+        stop(said + (" " if said.endswith(".") else "\n") + "Nothing changed.")
 
 
 class Environment:
@@ -76,20 +79,20 @@ class Environment:
                 f"{directory} has {has} for Terraform; allowed: one file, named after a cloud:"
                 f" {', '.join(f'{folder}.tfvars' for folder in folders)}.",
                 f"Copy terraform/{folders[0]}/example.tfvars, and set its values:"
-                " docs/terraform.md. Nothing changed.",
+                " docs/terraform.md.",
             )
         self.terraform = Terraform(clouds / found[0].stem, directory, found[0])
 
     def cluster(self) -> None:
         """Bring machines, inventory and cluster to what is stated, and prove delivery."""
-        for program in ("ssh", "ssh-keygen", "ssh-keyscan"):
-            if not shutil.which(program):
-                stop(f"{program} is missing: install an OpenSSH client. Nothing changed.")
-        try:
-            inventory.refuse_foreign(self.hosts)
-        except inventory.ForeignFileError as error:
-            stop(str(error), "Nothing changed.")
         with unchanged():
+            for program in ("ssh", "ssh-keygen", "ssh-keyscan"):
+                if not shutil.which(program):
+                    stop(f"{program} is missing: install an OpenSSH client.")
+            try:
+                inventory.refuse_foreign(self.hosts)
+            except inventory.ForeignFileError as error:
+                stop(str(error))
             with phase("1/5 Plan"):
                 self.start()
                 changes = self.terraform.plan()
@@ -134,7 +137,7 @@ class Environment:
                 f"Either the state is elsewhere, or {self.directory} was copied or renamed, or the"
                 " machines are gone.",
                 "To use the state of another operator: docs/terraform.md#state-and-secrets. If the"
-                f" machines are gone, delete {self.hosts}. Nothing changed.",
+                f" machines are gone, delete {self.hosts}.",
             )
 
     def told(self) -> Cloud:
@@ -163,7 +166,7 @@ class Environment:
         if plan.leaving and not plan.staying:
             stop(
                 "The plan deletes or replaces every app host that serves:"
-                f" {', '.join(plan.leaving)}. No client could connect during it. Nothing changed.",
+                f" {', '.join(plan.leaving)}. No client could connect during it.",
                 "Replace hosts one after the other, or make another environment beside this one:"
                 " docs/terraform.md.",
             )
@@ -253,7 +256,7 @@ def answer(question: str, wanted: str) -> None:
     if not (sys.stdin and sys.stdin.isatty()):
         print(given, flush=True)
     if given != wanted:
-        stop("Not confirmed. Nothing changed.")
+        stop("Not confirmed.")
 
 
 def directory_of(name: str) -> Path:
@@ -261,9 +264,9 @@ def directory_of(name: str) -> Path:
     try:
         path = find_inventory(name)
     except ManageError as error:
-        stop(str(error), "A new one: make new ENV=... SOURCE=... DOMAIN=... Nothing changed.")
+        stop(str(error), "A new one: make new ENV=... SOURCE=... DOMAIN=...")
     if not path.is_dir():
-        stop(f"{path} is a file; ENV= takes a directory. Nothing changed.")
+        stop(f"{path} is a file; ENV= takes a directory.")
     return path.resolve()
 
 
@@ -274,7 +277,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("environment")
     parser.add_argument("--clouds", type=Path, default=CLOUDS, help="folders of clouds")
     options = parser.parse_args(arguments)
-    environment = Environment(directory_of(options.environment), options.clouds.resolve())
+    with unchanged():
+        environment = Environment(directory_of(options.environment), options.clouds.resolve())
     with commands.locked(f"terraform-{environment.name}", "make cluster or make destroy"):
         if options.verb == "cluster":
             environment.cluster()
@@ -289,3 +293,6 @@ if __name__ == "__main__":
     except KeyboardInterrupt as error:
         tell(f"Interrupted. {str(error) or AGAIN}")
         sys.exit(INTERRUPTED)
+    except OSError as error:
+        # Such as a disk that is full.
+        stop(f"{error}. Fix the cause, then run the same command again.")

@@ -128,12 +128,15 @@ class Terraform:
             stop(
                 f'ENV is "{self.name}"; allowed: lower-case letters, digits and dashes, a letter'
                 ' first, and not "default", which Terraform keeps for itself.',
-                f"The names of the machines begin with it. Rename {directory}. Nothing changed.",
+                f"The names of the machines begin with it. Rename {directory}.",
             )
         self.variables = (f"-var=name={self.name}", f"-var-file={variables}")
         # The selected workspace is in there: two environments do not share it.
         self.data = folder / ".terraform" / self.name
         self.saved = self.data / "plan"
+        self.unsaved = self.data / UNSAVED
+        # Without a backend.
+        self.state = folder / "terraform.tfstate.d" / self.name / "terraform.tfstate"
         self.environment = os.environ | {
             "TF_DATA_DIR": str(self.data),
             "TF_IN_AUTOMATION": "1",
@@ -150,7 +153,8 @@ class Terraform:
         """Return what a command prints; end with what it says if it fails."""
         result = commands.run(self.command(*arguments), env=self.environment)
         if result.returncode:
-            stop(f"terraform {arguments[0]} failed:", result.stdout, result.stderr)
+            said = f"{result.stdout}\n{result.stderr}".strip()
+            stop(f"terraform {arguments[0]} failed: {said}")
         return result.stdout
 
     def watch(self, *arguments: str, interrupted: Interrupted) -> tuple[int, list[int]]:
@@ -160,18 +164,24 @@ class Terraform:
 
     def start(self) -> None:
         """Fetch the provider, and select the environment's state."""
-        unsaved = self.folder / UNSAVED
-        if unsaved.exists():
-            stop(
-                f"{unsaved} has a state that Terraform could not save. Save it now, for the"
-                " environment whose run has failed:",
-                f"  export TF_DATA_DIR={self.data}",
-                f"  terraform -chdir={self.folder} state push {UNSAVED} && rm {unsaved}",
-                "Nothing changed.",
-            )
         self.claim()
+        self.recover()
         self.read("init", "-no-color")
         self.read("workspace", "select", "-or-create=true", self.name)
+        if self.unsaved.exists():
+            self.read("state", "push", str(self.unsaved))
+            self.unsaved.unlink()
+
+    def recover(self) -> None:
+        """Save a state that Terraform could not save, if it is a file of this machine.
+
+        Where the disk was full, that file is half of a state, and Terraform takes no other for it.
+        """
+        if self.unsaved.exists() and self.state.exists():
+            whole = self.state.with_suffix(".new")
+            shutil.copy(self.unsaved, whole)
+            whole.replace(self.state)
+            self.unsaved.unlink()
 
     def claim(self) -> None:
         """Refuse a directory with the name of another one: they would share a state."""
@@ -180,8 +190,7 @@ class Terraform:
         if other != self.directory and other.is_dir():
             stop(
                 f"{other} has the name {self.name}, too. Terraform keeps one state for a name.",
-                f"Give {self.directory} another name, or run make destroy ENV={other} first."
-                " Nothing changed.",
+                f"Give {self.directory} another name, or run make destroy ENV={other} first.",
             )
         self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         owner.write_text(str(self.directory))
@@ -203,7 +212,7 @@ class Terraform:
         if signals:
             raise KeyboardInterrupt
         if status not in (NO_CHANGES, CHANGES):
-            stop("Nothing changed.")
+            stop("Terraform cannot plan this: see above.")
         return status == CHANGES
 
     def planned(self) -> Plan:
@@ -225,10 +234,12 @@ class Terraform:
         )
         if signals and not status:
             raise KeyboardInterrupt(f"Terraform has completed the plan. {AGAIN}")
-        if (self.folder / UNSAVED).exists():
+        unsaved = self.folder / UNSAVED
+        if unsaved.exists():
+            unsaved.replace(self.unsaved)
             stop(
-                "Terraform could not save its state: see above. Repair its storage, then run the"
-                " same command again. It says how to save the state."
+                f"Terraform could not save its state: see above. It is in {self.unsaved}.",
+                "Repair the storage, then run the same command again: it saves the state first.",
             )
         if signals and insists(signals):
             raise KeyboardInterrupt(

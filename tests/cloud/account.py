@@ -67,15 +67,17 @@ class Terminal:
             self.text += ENDED
             self.changed.notify_all()
 
-    def until(self, text: str) -> None:
-        """Wait until a text is there.
+    def until(self, *texts: str) -> str:
+        """Wait until one of the texts is there; return it.
 
         Raises:
             AssertionError: the command has ended without it.
         """
         with self.changed:
-            self.changed.wait_for(lambda: text in self.text or self.text.endswith(ENDED))
-            assert text in self.text, self.text
+            self.changed.wait_for(lambda: any(text in self.text for text in (*texts, ENDED)))
+            found = [text for text in texts if text in self.text]
+        assert found, self.text
+        return found[0]
 
     def press(self, keys: str) -> None:
         """Type something; Ctrl-C is \\x03."""
