@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -17,6 +17,9 @@ ROOT = Path(__file__).resolve().parents[1]
 STATE = ROOT / ".staging"
 INTERRUPTED = 130
 """What a program ends with that was interrupted, as a shell has it."""
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""By which somebody ends a program."""
 
 PATIENCE = 30.0
 """Seconds that an interrupted command may take to end by itself."""
@@ -29,14 +32,24 @@ def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
 
 def end_on_signals() -> None:
     """Let SIGTERM and SIGHUP end this program as Ctrl-C does: what it has started ends first."""
-    signal.signal(signal.SIGINT, interrupt)
-    signal.signal(signal.SIGTERM, interrupt)
-    signal.signal(signal.SIGHUP, interrupt)
+    for number in SIGNALS:
+        signal.signal(number, interrupt)
+
+
+@contextlib.contextmanager
+def noted_signals(note: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Let Ctrl-C, SIGTERM and SIGHUP end nothing; call a function for each."""
+    before = {number: signal.signal(number, note) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def ignore_signals() -> None:
     """Let nothing interrupt what removes the rest, neither here nor in what is started from now."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -107,13 +120,17 @@ def end(process: subprocess.Popen[str]) -> None:
         (signal.SIGKILL, None),
     ):
         if number is not None:
-            # All that Ctrl-C would reach: a shell waits for its command before it ends.
-            for process_id in family(process.pid):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process_id, number)
+            signal_family(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.communicate(timeout=seconds)
             return
+
+
+def signal_family(process_id: int, number: int) -> None:
+    """Signal all that Ctrl-C would reach: a shell waits for its command before it ends."""
+    for member in family(process_id):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(member, number)
 
 
 def family(process_id: int) -> list[int]:

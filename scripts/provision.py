@@ -8,32 +8,26 @@ knows a cloud: docs/terraform.md.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import signal
-import subprocess
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
 
 import commands
 from commands import INTERRUPTED, ROOT
 from management import ManageError, find_inventory
 from provisioning import inventory, pins
-from provisioning.cloud import cloud_of
-from provisioning.plan import Plan, costs_in_words, plan_of
+from provisioning.cloud import Cloud, cloud_of
+from provisioning.plan import Plan, costs_in_words
+from provisioning.terraform import AGAIN, Terraform, pass_on, stop, tell, watch
 
 CLOUDS = ROOT / "terraform"
 SCRIPTS = ROOT / "scripts"
 OPERATE = SCRIPTS / "operate"
 VERIFY = SCRIPTS / "verify"
 PLAYBOOK = SCRIPTS / "ansible-playbook"
-NO_CHANGES, CHANGES = 0, 2
-"""What `terraform plan -detailed-exitcode` ends with."""
-
 UNREACHABLE = 4
 """What `ansible` ends with if a host does not answer."""
 
@@ -41,11 +35,6 @@ UNREACHABLE = 4
 def say(text: str) -> None:
     """Show that the work is alive."""
     print(f"   {text}", flush=True)
-
-
-def stop(*lines: str) -> NoReturn:
-    """End with what is wrong."""
-    sys.exit("\n".join(lines))
 
 
 @contextmanager
@@ -57,107 +46,16 @@ def phase(name: str) -> Iterator[None]:
     print(f"== {name}: done in {time.monotonic() - began:.1f} s", flush=True)
 
 
-def stream(*command: str | Path, env: dict[str, str] | None = None) -> int:
-    """Run a command whose output goes to the terminal; return its exit status.
-
-    Ctrl-C reaches it too, and it ends by itself: what is half done, it records.
-    """
-    process = subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, text=True)
+@contextmanager
+def unchanged() -> Iterator[None]:
+    """Say, whatever ends this, that nothing has changed until then."""
     try:
-        return process.wait()
+        yield
     except KeyboardInterrupt:
-        commands.end(process)
-        raise
-
-
-class Terraform:
-    """The folder of a cloud, for one environment.
-
-    Args:
-        folder: below terraform/.
-        name: of the environment: Terraform keeps the state of each in a workspace of this name.
-        variables: the file with its variables.
-    """
-
-    def __init__(self, folder: Path, name: str, variables: Path) -> None:
-        self.folder, self.name = folder, name
-        self.variables = (f"-var=name={name}", f"-var-file={variables}")
-        # The selected workspace is in there: two environments do not share it.
-        data = folder / ".terraform" / name
-        self.saved = data / "plan"
-        self.environment = os.environ | {
-            "TF_DATA_DIR": str(data),
-            "TF_IN_AUTOMATION": "1",
-            "TF_INPUT": "0",
-        }
-
-    def command(self, *arguments: str) -> list[str | Path]:
-        """Return a command of Terraform in the folder."""
-        return [SCRIPTS / "terraform", f"-chdir={self.folder}", *arguments]
-
-    def read(self, *arguments: str) -> str:
-        """Return what a command prints; end with what it says if it fails."""
-        result = commands.run(self.command(*arguments), env=self.environment)
-        if result.returncode:
-            stop(f"terraform {arguments[0]} failed:", result.stdout, result.stderr)
-        return result.stdout
-
-    def stream(self, *arguments: str) -> int:
-        """Run a command whose output goes to the terminal.
-
-        It gets one interrupt: at a second one it would end at once, and lose what it has made.
-        """
-        process = subprocess.Popen(
-            self.command(*arguments),
-            cwd=ROOT,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            # Ctrl-C at the terminal does not reach it.
-            process_group=0,
-        )
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            commands.ignore_signals()
-            os.killpg(process.pid, signal.SIGINT)
-            process.wait()
-            raise
-
-    def start(self) -> None:
-        """Fetch the provider, and select the environment's state."""
-        self.read("init", "-no-color")
-        self.read("workspace", "select", "-or-create=true", self.name)
-
-    def plan(self, *arguments: str) -> bool:
-        """Show and save a plan; return whether it changes anything."""
-        status = self.stream(
-            *("plan", "-detailed-exitcode", f"-out={self.saved}", *arguments, *self.variables)
-        )
-        if status not in (NO_CHANGES, CHANGES):
-            stop("Nothing changed.")
-        return status == CHANGES
-
-    def planned(self) -> Plan:
-        """Return what the saved plan does."""
-        return plan_of(json.loads(self.read("show", "-json", str(self.saved))))
-
-    def apply(self) -> None:
-        """Do what was planned."""
-        if self.stream("apply", str(self.saved)):
-            stop(
-                f"Terraform did not complete the plan. Its state has what it made: fix the cause,"
-                f" then run the same command again for {self.name}."
-            )
-
-    def output(self, name: str) -> Any:
-        """Return an output; nothing if there is none."""
-        outputs = json.loads(self.read("output", "-json"))
-        return outputs.get(name, {}).get("value")
-
-    def forget(self) -> None:
-        """Remove the workspace of an environment that has no machines any more."""
-        self.read("workspace", "select", "default")
-        self.read("workspace", "delete", self.name)
+        raise KeyboardInterrupt("Nothing changed.") from None
+    except SystemExit as ended:
+        said = str(ended.code)
+        stop(said + (" " if said.endswith(".") else "\n") + "Nothing changed.")
 
 
 class Environment:
@@ -181,33 +79,40 @@ class Environment:
                 f"{directory} has {has} for Terraform; allowed: one file, named after a cloud:"
                 f" {', '.join(f'{folder}.tfvars' for folder in folders)}.",
                 f"Copy terraform/{folders[0]}/example.tfvars, and set its values:"
-                " docs/terraform.md. Nothing changed.",
+                " docs/terraform.md.",
             )
-        self.terraform = Terraform(clouds / found[0].stem, self.name, found[0])
+        self.terraform = Terraform(clouds / found[0].stem, directory, found[0])
 
     def cluster(self) -> None:
         """Bring machines, inventory and cluster to what is stated, and prove delivery."""
-        try:
-            inventory.refuse_foreign(self.hosts)
-        except inventory.ForeignFileError as error:
-            stop(str(error), "Nothing changed.")
-        with phase("1/5 Plan"):
-            self.terraform.start()
-            changes = self.terraform.plan()
-            plan = self.terraform.planned()
-            if plan.costs:
-                print(costs_in_words(plan.costs, plan.costs_before), flush=True)
-        if changes:
-            self.refuse_outage(plan)
-            self.confirm(plan)
+        with unchanged():
+            for program in ("ssh", "ssh-keygen", "ssh-keyscan"):
+                if not shutil.which(program):
+                    stop(f"{program} is missing: install an OpenSSH client.")
+            try:
+                inventory.refuse_foreign(self.hosts)
+            except inventory.ForeignFileError as error:
+                stop(str(error))
+            with phase("1/5 Plan"):
+                self.start()
+                changes = self.terraform.plan()
+                plan = self.terraform.planned()
+                if plan.costs:
+                    print(costs_in_words(plan.costs, plan.costs_before), flush=True)
+            if changes:
+                self.refuse_outage(plan)
+                self.confirm(plan)
+        with phase("2/5 Machines"):
             if plan.leaving:
-                with phase("2/5 Drain"):
-                    self.drain(plan)
-            with phase("2/5 Machines"):
-                self.terraform.apply()
-        cloud = cloud_of(self.terraform.output("inventory"))
-        inventory.write(self.hosts, cloud)
+                self.drain(plan)
+            if changes:
+                self.terraform.apply(plan)
+            else:
+                say("nothing to change")
+        cloud = self.told()
+        self.write(cloud)
         with phase("3/5 Wait for SSH and cloud-init"):
+            say(f"each of {', '.join(cloud.hosts)} has {pins.PATIENCE:.0f} s to answer by SSH")
             try:
                 pins.pin_hosts(self.known_hosts, cloud, say)
             except pins.PinError as error:
@@ -223,12 +128,45 @@ class Environment:
             flush=True,
         )
 
+    def start(self) -> None:
+        """Start Terraform; end if its state is not the one of the inventory."""
+        self.terraform.start()
+        if inventory.is_own(self.hosts) and self.terraform.empty():
+            stop(
+                f"{self.hosts} names machines, but Terraform's state of {self.name} is empty.",
+                f"Either the state is elsewhere, or {self.directory} was copied or renamed, or the"
+                " machines are gone.",
+                "To use the state of another operator: docs/terraform.md#state-and-secrets. If the"
+                f" machines are gone, delete {self.hosts}.",
+            )
+
+    def told(self) -> Cloud:
+        """Return what Terraform tells of the machines; end if that is not enough."""
+        output = self.terraform.output("inventory")
+        if not output:
+            stop(
+                f"{self.terraform.folder} has no output `inventory`: docs/terraform.md#add-a-cloud."
+            )
+        cloud = cloud_of(output)
+        if unknown := cloud.unknown():
+            stop(
+                "Terraform's output `inventory` has no id, address or private_address of"
+                f" {', '.join(unknown)}. Look at these machines at the cloud, and at the outputs of"
+                f" {self.terraform.folder}. Then run the same command again."
+            )
+        return cloud
+
+    def write(self, cloud: Cloud) -> None:
+        """Write the inventory, and show what changes in it."""
+        for line in inventory.write(self.hosts, cloud):
+            say(f"hosts.yml: {line}")
+
     def refuse_outage(self, plan: Plan) -> None:
         """Refuse a plan after which no app host would serve while it is applied."""
         if plan.leaving and not plan.staying:
             stop(
                 "The plan deletes or replaces every app host that serves:"
-                f" {', '.join(plan.leaving)}. No client could connect during it. Nothing changed.",
+                f" {', '.join(plan.leaving)}. No client could connect during it.",
                 "Replace hosts one after the other, or make another environment beside this one:"
                 " docs/terraform.md.",
             )
@@ -251,12 +189,12 @@ class Environment:
         before = plan.before
         assert before is not None, "a host that leaves was there"  # noqa: S101
         cluster = before.without(plan.gone)
-        inventory.write(self.hosts, cluster)
+        self.write(cluster)
         drained = [name for name in plan.leaving if self.serves(name)]
         if drained:
             self.run(OPERATE, self.directory, "drain", ",".join(drained))
         rest = cluster.without(plan.leaving)
-        inventory.write(self.hosts, rest)
+        self.write(rest)
         self.run(OPERATE, self.directory, "converge")
 
     def serves(self, host: str) -> bool:
@@ -276,32 +214,37 @@ class Environment:
 
     def run(self, *command: str | Path) -> None:
         """Run a program of the repository; end as it does if it fails."""
-        if status := stream(*command):
-            print(
-                f"\nThe machines of {self.name} are there, and {self.hosts} names them. Fix the"
-                " cause, then run the same command again.",
-                file=sys.stderr,
+        status, signals = watch(command, pass_on)
+        if signals:
+            raise KeyboardInterrupt
+        if status:
+            tell(
+                f"The machines of {self.name} are there. Fix the cause, then run the same command"
+                " again."
             )
             sys.exit(status)
 
     def destroy(self) -> None:
         """Remove the machines and all that was made with them."""
-        with phase("1/2 Plan"):
-            self.terraform.start()
-            changes = self.terraform.plan("-destroy")
-        if changes:
-            print(f"Everything of {self.name} is deleted, also PostgreSQL's data.")
-            answer(f"To delete it, type {self.name}: ", self.name)
-            with phase("2/2 Machines"):
-                self.terraform.apply()
+        with unchanged():
+            with phase("1/2 Plan"):
+                self.start()
+                changes = self.terraform.plan("-destroy")
+                plan = self.terraform.planned()
+            if changes:
+                print(f"Everything of {self.name} is deleted, also PostgreSQL's data.")
+                answer(f"To delete it, type {self.name}: ", self.name)
+        with phase("2/2 Machines"):
+            if changes:
+                self.terraform.apply(plan)
+            else:
+                say("there are none")
+        if inventory.is_own(self.hosts):
+            self.hosts.unlink()
+        elif self.hosts.exists():
+            say(f"{self.hosts} was not written by make cluster: it stays")
+        pins.unpin_hosts(self.known_hosts)
         self.terraform.forget()
-        try:
-            inventory.refuse_foreign(self.hosts)
-        except inventory.ForeignFileError:
-            say(f"{self.hosts} was not written by make cluster: it stays, and so does known_hosts")
-        else:
-            self.hosts.unlink(missing_ok=True)
-            self.known_hosts.unlink(missing_ok=True)
         print(f"\nNothing of {self.name} is left. Variables and secrets stay in {self.directory}.")
 
 
@@ -313,7 +256,7 @@ def answer(question: str, wanted: str) -> None:
     if not (sys.stdin and sys.stdin.isatty()):
         print(given, flush=True)
     if given != wanted:
-        stop("Not confirmed. Nothing changed.")
+        stop("Not confirmed.")
 
 
 def directory_of(name: str) -> Path:
@@ -321,9 +264,9 @@ def directory_of(name: str) -> Path:
     try:
         path = find_inventory(name)
     except ManageError as error:
-        stop(str(error), "A new one: make new ENV=... SOURCE=... DOMAIN=... Nothing changed.")
+        stop(str(error), "A new one: make new ENV=... SOURCE=... DOMAIN=...")
     if not path.is_dir():
-        stop(f"{path} is a file; ENV= takes a directory. Nothing changed.")
+        stop(f"{path} is a file; ENV= takes a directory.")
     return path.resolve()
 
 
@@ -334,7 +277,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("environment")
     parser.add_argument("--clouds", type=Path, default=CLOUDS, help="folders of clouds")
     options = parser.parse_args(arguments)
-    environment = Environment(directory_of(options.environment), options.clouds.resolve())
+    with unchanged():
+        environment = Environment(directory_of(options.environment), options.clouds.resolve())
     with commands.locked(f"terraform-{environment.name}", "make cluster or make destroy"):
         if options.verb == "cluster":
             environment.cluster()
@@ -346,6 +290,9 @@ if __name__ == "__main__":
     commands.end_on_signals()
     try:
         main()
-    except KeyboardInterrupt:
-        print("\nInterrupted. To continue, run the same command again.", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        tell(f"Interrupted. {str(error) or AGAIN}")
         sys.exit(INTERRUPTED)
+    except OSError as error:
+        # Such as a disk that is full.
+        stop(f"{error}. Fix the cause, then run the same command again.")

@@ -54,6 +54,14 @@ class Cloud:
         left = {name: host for name, host in self.hosts.items() if name not in names}
         return replace(self, hosts=left)
 
+    def unknown(self) -> list[str]:
+        """Return the hosts of which the cloud does not say what SSH and the inventory need."""
+        return [
+            host.name
+            for host in self.hosts.values()
+            if not (host.id and host.address and host.private_address)
+        ]
+
     def group(self, group: str) -> list[Host]:
         """Return the hosts of a group."""
         return [host for host in self.hosts.values() if group in host.groups]

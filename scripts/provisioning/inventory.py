@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from pathlib import Path
 
@@ -37,24 +38,34 @@ def render(cloud: Cloud) -> str:
     return HEADER + environment.get_template("inventory.yml.j2").render(cloud=cloud, groups=groups)
 
 
+def is_own(file: Path) -> bool:
+    """Return whether this program has written an inventory."""
+    return file.exists() and file.read_text().startswith(HEADER)
+
+
 def refuse_foreign(file: Path) -> None:
     """Refuse to replace an inventory that this program has not written.
 
     Raises:
         ForeignFileError: it is neither its own nor the example.
     """
-    if not file.exists():
-        return
-    text = file.read_text()
-    if not text.startswith(HEADER) and text != EXAMPLE.read_text():
+    if file.exists() and not is_own(file) and file.read_text() != EXAMPLE.read_text():
         raise ForeignFileError(
             f"{file} was not written by make cluster, which would replace it. Move it away first,"
             " or choose another ENV."
         )
 
 
-def write(file: Path, cloud: Cloud) -> None:
-    """Write the inventory, whole or not at all."""
+def write(file: Path, cloud: Cloud) -> list[str]:
+    """Write the inventory, whole or not at all.
+
+    Returns: the lines that it loses and gets; none where it is new.
+    """
+    before, after = file.read_text() if is_own(file) else "", render(cloud)
     temporary = file.with_name(f".{file.name}.new")
-    temporary.write_text(render(cloud))
+    temporary.write_text(after)
     temporary.replace(file)
+    if not before:
+        return []
+    lines = difflib.ndiff(before.splitlines(), after.splitlines())
+    return [line for line in lines if line.startswith(("+", "-"))]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -47,16 +48,38 @@ class Pin:
         return f"{self.address} {self.key} {self.name} id={self.id}\n"
 
 
-def read(file: Path) -> list[Pin]:
-    """Return the pins of a file; none where there is none."""
-    if not file.exists():
-        return []
-    pins = []
-    for line in file.read_text().splitlines():
-        words = line.split()
-        if len(words) == 5 and words[4].startswith("id="):
-            pins.append(Pin(words[0], " ".join(words[1:3]), words[3], words[4].removeprefix("id=")))
-    return pins
+def parsed(line: str) -> Pin | None:
+    """Return the pin of a line; nothing if somebody else has written it."""
+    words = line.split()
+    if len(words) != 5 or not words[4].startswith("id="):
+        return None
+    return Pin(words[0], " ".join(words[1:3]), words[3], words[4].removeprefix("id="))
+
+
+def read(file: Path) -> tuple[list[Pin], str]:
+    """Return the pins of a file, and the lines of somebody else; none where there is no file."""
+    pins, foreign = [], []
+    for line in file.read_text().splitlines() if file.exists() else []:
+        if pin := parsed(line):
+            pins.append(pin)
+        else:
+            foreign.append(f"{line}\n")
+    return pins, "".join(foreign)
+
+
+def write(file: Path, pins: Iterable[Pin], foreign: str) -> None:
+    """Write a file, whole or not at all; remove it if it would be empty."""
+    if not (text := foreign + "".join(pin.line for pin in pins)):
+        file.unlink(missing_ok=True)
+        return
+    temporary = file.with_name(f".{file.name}.new")
+    temporary.write_text(text)
+    temporary.replace(file)
+
+
+def unpin_hosts(file: Path) -> None:
+    """Forget all machines; lines of somebody else stay."""
+    write(file, [], read(file)[1])
 
 
 def current(pins: Iterable[Pin], cloud: Cloud) -> dict[str, Pin]:
@@ -87,19 +110,23 @@ def pin_hosts(
     Raises:
         PinError: a host does not answer, or it has another key than the pinned one.
     """
-    pins = current(read(file), cloud)
+    known, foreign = read(file)
+    pins = current(known, cloud)
     scan = scan or scan_key
     hosts = list(cloud.hosts.values())
+    given_up = threading.Event()
     with concurrent.futures.ThreadPoolExecutor(max_workers=len(hosts)) as pool:
-        keys = list(pool.map(lambda host: wait_for_key(host, scan, patience), hosts))
+        try:
+            keys = list(pool.map(lambda host: wait_for_key(host, scan, patience, given_up), hosts))
+        finally:
+            # Somebody has interrupted, or a host does not answer: the others are not waited for.
+            given_up.set()
     for host, key in zip(hosts, keys, strict=True):
         if host.name not in pins:
             pins[host.name] = Pin(host.address, key, host.name, host.id)
             say(f"{host.name} {host.address}: pinned {fingerprint(key)}")
     # Those that are right are kept, whatever is wrong with another one.
-    temporary = file.with_name(f".{file.name}.new")
-    temporary.write_text("".join(pins[host.name].line for host in hosts))
-    temporary.replace(file)
+    write(file, [pins[host.name] for host in hosts], foreign)
     changed = [
         f"{host.name} ({host.address}): pinned {fingerprint(pins[host.name].key)}, answers with"
         f" {fingerprint(key)}"
@@ -115,8 +142,10 @@ def pin_hosts(
         )
 
 
-def wait_for_key(host: Host, scan: Callable[[str], str], patience: float) -> str:
-    """Return the key of a host, when it answers.
+def wait_for_key(
+    host: Host, scan: Callable[[str], str], patience: float, given_up: threading.Event
+) -> str:
+    """Return the key of a host, when it answers; nothing if it is given up.
 
     Raises:
         PinError: it does not answer in time.
@@ -125,7 +154,8 @@ def wait_for_key(host: Host, scan: Callable[[str], str], patience: float) -> str
     while time.monotonic() < deadline:
         if key := scan(host.address):
             return key
-        time.sleep(1)
+        if given_up.wait(1):
+            return ""
     raise PinError(
         f"{host.name} ({host.address}) does not answer by SSH within {patience:.0f} s."
         " Is your own address one of operator_addresses?"

@@ -22,6 +22,7 @@ class Plan:
         leaving: app hosts that the plan deletes or replaces.
         gone: hosts that there were, and that somebody else has deleted.
         others: addresses of everything else that it deletes or replaces.
+        creates: what it makes or makes again, in words, by address.
         costs_before: what the cluster costs; nothing before the first run.
         costs: what it will cost.
     """
@@ -30,6 +31,7 @@ class Plan:
     leaving: tuple[str, ...]
     gone: tuple[str, ...]
     others: tuple[str, ...]
+    creates: Mapping[str, str]
     costs_before: Mapping[str, Any] | None
     costs: Mapping[str, Any] | None
 
@@ -52,11 +54,15 @@ def plan_of(shown: Mapping[str, Any]) -> Plan:
     told = outputs.get("inventory", {}).get("before")
     before = cloud_of(told) if told else None
     leaving, gone, others = [], [], []
+    creates: dict[str, str] = {}
     for change in shown.get("resource_changes", []):
         actions = change["change"]["actions"]
         # The resource of a host is in a map with the hosts' names: terraform/modules/inventory.
         host = before.hosts.get(str(change.get("index"))) if before else None
         was = change["change"]["before"] or {}
+        if CREATE in actions:
+            name = (change["change"].get("after") or {}).get("name")
+            creates[change["address"]] = change["address"] + (f", named {name}" if name else "")
         if DELETE in actions:
             if host and host.id == str(was.get("id")) and host.groups == (APP,):
                 leaving.append(host.name)
@@ -74,6 +80,7 @@ def plan_of(shown: Mapping[str, Any]) -> Plan:
         leaving=tuple(leaving),
         gone=tuple(gone),
         others=tuple(others),
+        creates=creates,
         costs_before=costs.get("before"),
         costs=costs.get("after"),
     )

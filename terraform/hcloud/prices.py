@@ -47,6 +47,9 @@ def table(pricing: Mapping[str, Any], location: str, date: datetime.date) -> dic
         {**each, "name": each["type"]} for each in pricing["primary_ips"] if each["type"] == "ipv4"
     )
     places = sorted({place for prices in servers.values() for place in prices})
+    if location not in places:
+        allowed = ", ".join(places)
+        sys.exit(f"location is '{location}'; allowed: {allowed}. Nothing changed.")
 
     def at(place: str) -> dict[str, Any]:
         return {
@@ -84,10 +87,14 @@ def main() -> None:
     parser.add_argument("--location", default="fsn1")
     parser.add_argument("--table", type=Path, default=TABLE)
     options = parser.parse_args()
-    token = os.environ.get("HCLOUD_TOKEN")
+    token = os.environ.get("HCLOUD_TOKEN", "").strip()
     if not token:
         sys.exit("HCLOUD_TOKEN is not set; allowed: a token of your project. Nothing changed.")
-    pricing = read(os.environ.get("HCLOUD_ENDPOINT", ENDPOINT), token)
+    try:
+        pricing = read(os.environ.get("HCLOUD_ENDPOINT", ENDPOINT), token)
+    except OSError as error:
+        # Also an answer such as 401.
+        sys.exit(f"Hetzner's price list cannot be read: {error}. Nothing changed.")
     found = table(pricing, options.location, datetime.datetime.now(tz=datetime.UTC).date())
     options.table.write_text(HEADER + yaml.safe_dump(found, sort_keys=False))
     print(f"Wrote {options.table}: {len(found['servers'])} server types, {found['date']}.")

@@ -85,12 +85,12 @@ variable "servers" {
 
   validation {
     condition     = contains(range(1, 11), var.servers.edge.count)
-    error_message = "servers.edge.count is ${var.servers.edge.count}; allowed: 1 to 10. With two or more, a load balancer is put before them."
+    error_message = "servers.edge.count is ${var.servers.edge.count}; allowed: a whole number from 1 to 10. With two or more, a load balancer is put before them."
   }
 
   validation {
     condition     = contains(range(1, 101), var.servers.app.count)
-    error_message = "servers.app.count is ${var.servers.app.count}; allowed: 1 to 100. make plan SOCKETS=... says how many app hosts you need."
+    error_message = "servers.app.count is ${var.servers.app.count}; allowed: a whole number from 1 to 100. make plan SOCKETS=... says how many app hosts you need."
   }
 
   validation {
@@ -106,7 +106,7 @@ variable "volume_gigabytes" {
 
   validation {
     condition     = var.volume_gigabytes >= 10 && var.volume_gigabytes <= 10240 && floor(var.volume_gigabytes) == var.volume_gigabytes
-    error_message = "volume_gigabytes is ${var.volume_gigabytes}; allowed: 10 to 10240."
+    error_message = "volume_gigabytes is ${var.volume_gigabytes}; allowed: a whole number from 10 to 10240."
   }
 }
 
@@ -123,7 +123,7 @@ variable "network" {
 
   validation {
     condition     = can(regex("^(10\\.|172\\.(1[6-9]|2[0-9]|3[01])\\.|192\\.168\\.)[0-9.]+/(1[6-9]|2[0-4])$", var.network)) && try(cidrhost(var.network, 0) == split("/", var.network)[0], false)
-    error_message = "network is \"${var.network}\"; allowed: a private IPv4 network of /16 to /24, such as 10.10.0.0/24."
+    error_message = "network is \"${var.network}\"; allowed: a private IPv4 network of /16 to /24 without host bits, such as 10.10.0.0/24."
   }
 }
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,74 @@ ROOT = Path(__file__).parents[2]
 PROVISION = ROOT / "scripts" / "provision.py"
 TERRAFORM = ROOT / "scripts" / "terraform"
 STAGING = ROOT / "inventories" / "staging" / "group_vars" / "all"
+ENDED = "\0"
+"""What follows all that a command has printed at a terminal."""
+
 TOKEN = "0123456789abcdef" * 4
+
+
+class Terminal:
+    """A terminal at which a command runs.
+
+    Args:
+        command: the program and its arguments.
+        environment: its variables.
+    """
+
+    def __init__(self, command: Sequence[str | Path], environment: Mapping[str, str]) -> None:
+        self.master, slave = os.openpty()
+        self.hung_up, self.hang = os.pipe()
+        self.text = ""
+        self.changed = threading.Condition()
+        # In a session of its own, with this as its terminal: Ctrl-C interrupts it.
+        self.process = subprocess.Popen(
+            ["setsid", "--ctty", *command],
+            env=environment,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+        )
+        os.close(slave)
+        self.reader = threading.Thread(target=self._read)
+        self.reader.start()
+
+    def _read(self) -> None:
+        # The terminal's end is an error of its own.
+        with suppress(OSError):
+            while self.hung_up not in select.select([self.master, self.hung_up], [], [])[0]:
+                content = os.read(self.master, 65536)
+                with self.changed:
+                    self.text += content.decode(errors="replace").replace("\r\n", "\n")
+                    self.changed.notify_all()
+        os.close(self.master)
+        with self.changed:
+            self.text += ENDED
+            self.changed.notify_all()
+
+    def until(self, *texts: str) -> str:
+        """Wait until one of the texts is there; return it.
+
+        Raises:
+            AssertionError: the command has ended without it.
+        """
+        with self.changed:
+            self.changed.wait_for(lambda: any(text in self.text for text in (*texts, ENDED)))
+            found = [text for text in texts if text in self.text]
+        assert found, self.text
+        return found[0]
+
+    def press(self, keys: str) -> None:
+        """Type something; Ctrl-C is \\x03."""
+        os.write(self.master, keys.encode())
+
+    def hang_up(self) -> None:
+        """Close the terminal, as a connection that is lost."""
+        os.close(self.hang)
+
+    def end(self) -> int:
+        """Wait until the command has ended; return its exit status."""
+        self.reader.join()
+        return self.process.wait()
 
 
 @dataclass
@@ -50,10 +119,19 @@ class Account:
         lines = [f"{name} = {json.dumps(value)}\n" for name, value in self.variables.items()]
         (self.inventory / "hcloud.tfvars").write_text("".join(lines))
 
-    def make(self, verb: str, answer: str = "yes") -> subprocess.CompletedProcess[str]:
+    def command(self, verb: str) -> list[str | Path]:
+        """Return make cluster or make destroy, without the installation of tools."""
+        return [sys.executable, PROVISION, verb, self.inventory, f"--clouds={self.clouds}"]
+
+    def make(
+        self, verb: str, answer: str = "yes", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run make cluster or make destroy, and answer its question."""
-        command = (sys.executable, PROVISION, verb, self.inventory, f"--clouds={self.clouds}")
-        return self.run(command, f"{answer}\n")
+        return self.run(self.command(verb), f"{answer}\n", **environment)
+
+    def terminal(self, verb: str) -> Terminal:
+        """Run make cluster or make destroy at a terminal."""
+        return Terminal(self.command(verb), self.environment)
 
     def terraform(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run Terraform in the folder of the cloud, as make cluster does."""
@@ -79,6 +157,22 @@ class Account:
                 check=False,
             )
         return subprocess.CompletedProcess(command, result.returncode, log.read_text())
+
+    def unknown_to_terraform(self) -> list[str]:
+        """Return the names of what there is and Terraform's state does not have."""
+        shown = json.loads(self.terraform("show", "-json").stdout)
+        resources = shown.get("values", {}).get("root_module", {}).get("resources", [])
+        known = {
+            (f"{each['type'].removeprefix('hcloud_')}s", each["values"]["id"])
+            for each in resources
+            if each["mode"] == "managed"
+        }
+        return sorted(
+            thing["name"]
+            for kind, things in self.hetzner.things.items()
+            for number, thing in things.items()
+            if (kind, str(number)) not in known
+        )
 
     def names(self, collection: str) -> list[str]:
         """Return the names of what there is of a kind."""

@@ -12,7 +12,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Protocol
 from urllib.parse import parse_qs, urlsplit
@@ -105,6 +105,9 @@ class Hetzner:
         self.actions: dict[int, Thing] = {}
         # What was asked and not known: the tests look that there is none.
         self.unknown: list[str] = []
+        # What the tests do before a request is done, and before what was done is answered.
+        self.before: Callable[[str, str], None] = lambda _method, _path: None
+        self.after: Callable[[str, str], None] = lambda _method, _path: None
         self.last_id = 100
         self.lock = threading.RLock()
 
@@ -574,7 +577,9 @@ def serve(hetzner: Hetzner) -> Iterator[str]:
                 if self.headers.get("Authorization") != f"Bearer {hetzner.token}":
                     raise ApiError(401, "unauthorized", "unable to authenticate")
                 path = re.sub("//+", "/", url.path)
+                hetzner.before(self.command, path)
                 answer = hetzner.answer(self.command, path, parse_qs(url.query), body)
+                hetzner.after(self.command, path)
             except ApiError as error:
                 status = error.status
                 answer = {"error": {"code": error.code, "message": str(error), "details": None}}
@@ -588,7 +593,9 @@ def serve(hetzner: Hetzner) -> Iterator[str]:
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(content)
+            # An interrupted client has gone.
+            with suppress(ConnectionError):
+                self.wfile.write(content)
 
         do_GET = do_POST = do_PUT = do_DELETE = handle_any  # noqa: N815 - the library's names
 

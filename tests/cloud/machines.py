@@ -9,10 +9,13 @@ import hashlib
 import ipaddress
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from staging.cluster import ROOT, SYSTEMD, docker
+import commands
+from staging.cluster import ROOT, STATE, SYSTEMD, docker
 
 Thing = dict[str, Any]
 LABEL = "channels-kit.cloud"
@@ -31,6 +34,18 @@ def make_image() -> str:
     if not docker("image", "ls", "--quiet", tag):
         docker("build", "--quiet", "--build-arg", f"BASE={base}", "--tag", tag, str(IMAGE))
     return tag
+
+
+@contextmanager
+def machines_of_checkout() -> Iterator[Containers]:
+    """Yield machines that are removed at the end; one user of them at a time in a checkout."""
+    checkout = hashlib.sha256(str(ROOT).encode()).hexdigest()[:6]
+    with commands.locked("cloud", "stand-in of a cloud"):
+        machines = Containers(f"channels-kit-{checkout}-cloud", STATE / "cloud")
+        try:
+            yield machines
+        finally:
+            machines.remove()
 
 
 class Containers:

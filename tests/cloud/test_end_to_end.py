@@ -6,7 +6,6 @@ The tests are steps: each begins where the one before ended.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import secrets
@@ -22,10 +21,9 @@ from typing import Any
 import pytest
 import yaml
 
-import commands
-from staging.cluster import APPLICATION_SECRETS, SECRETS, STATE, docker
+from staging.cluster import APPLICATION_SECRETS, SECRETS, docker
 from tests.cloud.account import ROOT, TOKEN, Account, opened, write_group_variables
-from tests.cloud.machines import Containers
+from tests.cloud.machines import Containers, machines_of_checkout
 
 NAME = "stand-in"
 USERS = {user: secrets.token_hex(8) for user in ("alice", "bob")}
@@ -34,11 +32,8 @@ MADE_UP = {name: secrets.token_hex(24) for name in (*SECRETS, *APPLICATION_SECRE
 
 @pytest.fixture(scope="module")
 def machines() -> Iterator[Containers]:
-    checkout = hashlib.sha256(str(ROOT).encode()).hexdigest()[:6]
-    with commands.locked("cloud", "test of make cluster"):
-        found = Containers(f"channels-kit-{checkout}-cloud", STATE / "cloud")
+    with machines_of_checkout() as found:
         yield found
-        found.remove()
 
 
 @pytest.fixture(scope="module")
@@ -62,18 +57,49 @@ def inventory(account: Account) -> dict[str, Any]:
     return found
 
 
+def phases(printed: str) -> list[str]:
+    """Return the numbers of the phases that a run has begun."""
+    return re.findall(r"^== (\d/\d) [^:]*$", printed, re.MULTILINE)
+
+
 def pins(account: Account) -> dict[str, tuple[str, ...]]:
     """Return address, type, key and id of each host's pin."""
     lines = (account.inventory / "known_hosts").read_text().splitlines()
     return {words[3]: (*words[:3], words[4]) for words in map(str.split, lines)}
 
 
+@pytest.mark.parametrize(
+    "marks",
+    [
+        ("To apply the plan, type yes: ", 'hcloud_server.host["app1"]: Creating...'),
+        ("== 3/5 Wait for SSH and cloud-init", "TASK [Reachable"),
+        ("== 4/5 Converge", "TASK [base : "),
+        ("== 5/5 Prove",),
+    ],
+    ids=["machines", "wait", "converge", "prove"],
+)
+def test_a_run_that_is_interrupted_leaves_nothing_unknown(
+    account: Account, marks: tuple[str, ...]
+) -> None:
+    terminal = account.terminal("cluster")
+    for mark in marks:
+        terminal.until(mark)
+        if mark.endswith("type yes: "):
+            # What it costs is said before the question.
+            assert "Costs a month" in terminal.text
+            terminal.press("yes\n")
+    terminal.press("\x03")
+    assert terminal.end() == 130
+    assert account.unknown_to_terraform() == []
+    assert "To continue, run the same command again." in terminal.text
+    assert ("converge: interrupted after " in terminal.text) == ("== 4/5 Converge" in marks)
+
+
 def test_an_empty_account_becomes_a_proved_cluster(account: Account) -> None:
     run = account.make("cluster")
     assert run.returncode == 0, run.stdout
     assert "Verified: " in run.stdout
-    # What it costs is said before the question.
-    assert run.stdout.index("Costs a month") < run.stdout.index("To apply the plan, type yes:")
+    assert phases(run.stdout) == ["1/5", "2/5", "3/5", "4/5", "5/5"]
     hosts = inventory(account)
     assert [*hosts["channels"]["hosts"]] == ["app1", "app2"]
     assert set(pins(account)) == {"app1", "app2", "data1", "edge1"}
@@ -138,6 +164,7 @@ def test_a_host_that_leaves_is_drained_and_nobody_loses_a_message(
         run = account.make("cluster")
     assert run.returncode == 0, run.stdout
     said = "Drained and taken out of the edge first: app3"
+    assert phases(run.stdout) == ["1/5", "2/5", "3/5", "4/5", "5/5"]
     order = [said, "drain: done", "converge: done", "Destroying...", "Verified: "]
     places = [run.stdout.index(each) for each in order]
     assert places == sorted(places)

@@ -14,7 +14,7 @@ import yaml
 from provisioning import inventory, pins
 from provisioning.cloud import Cloud, cloud_of
 from provisioning.plan import costs_in_words, plan_of
-from tests.cloud.account import ROOT, opened
+from tests.cloud.account import ROOT, TOKEN, opened
 from tests.cloud.hetzner import NoMachines
 
 KEYS = [
@@ -153,6 +153,31 @@ def test_the_table_of_prices_is_read_from_the_price_list(tmp_path: Path) -> None
     assert set(found) == set(yaml.safe_load((program.with_name("prices.yml")).read_text()))
 
 
+@pytest.mark.parametrize(
+    ("token", "location", "said"),
+    [
+        ("w" * 64, "fsn1", "Hetzner's price list cannot be read: HTTP Error 401"),
+        (TOKEN, "moon", "location is 'moon'; allowed: ash, fsn1"),
+        ("", "fsn1", "HCLOUD_TOKEN is not set"),
+    ],
+    ids=["token", "location", "none"],
+)
+def test_the_table_of_prices_is_kept_if_it_cannot_be_read(
+    tmp_path: Path, token: str, location: str, said: str
+) -> None:
+    table = tmp_path / "prices.yml"
+    program = ROOT / "terraform" / "hcloud" / "prices.py"
+    with opened(tmp_path, NoMachines(), "prices") as account:
+        run = account.run(
+            [sys.executable, program, f"--table={table}", f"--location={location}"],
+            HCLOUD_TOKEN=token,
+        )
+    assert run.returncode == 1
+    assert said in run.stdout
+    assert "Traceback" not in run.stdout
+    assert not table.exists()
+
+
 # The inventory
 
 
@@ -268,7 +293,7 @@ def test_pins_of_machines_that_are_gone_are_forgotten(tmp_path: Path) -> None:
     file = tmp_path / "known_hosts"
     pins.pin_hosts(file, small(), list[str]().append, Answers(both()))
     pins.pin_hosts(file, small().without(["app1"]), list[str]().append, Answers(both()))
-    assert [pin.name for pin in pins.read(file)] == ["edge1"]
+    assert [pin.name for pin in pins.read(file)[0]] == ["edge1"]
 
 
 def test_a_host_that_does_not_answer_is_named(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.cloud.account import PROVISION, Account, opened
+from tests.cloud.account import PROVISION, TOKEN, Account, opened
 from tests.cloud.hetzner import NoMachines
 
 NAME = "wrong"
@@ -35,14 +35,32 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     ({"operator_addresses": []}, "operator_addresses is empty; allowed: at least one network"),
     ({"servers": {"data": {"count": 0}}}, "servers.data.count is 0; allowed: 1."),
-    ({"servers": {"app": {"count": 0}}}, "servers.app.count is 0; allowed: 1 to 100."),
-    ({"servers": {"edge": {"count": 1.5}}}, "servers.edge.count is 1.5; allowed: 1 to 10."),
+    (
+        {"servers": {"app": {"count": 0}}},
+        "servers.app.count is 0; allowed: a whole number from 1 to 100.",
+    ),
+    (
+        {"servers": {"edge": {"count": 1.5}}},
+        "servers.edge.count is 1.5; allowed: a whole number from 1 to 10.",
+    ),
     ({"servers": {"app": {"type": "cx999"}}}, 'Resource (server type) was not found: name="cx999"'),
     ({"location": "moon"}, 'Resource (location) was not found: name="moon"'),
     ({"ssh_keys": {}}, "ssh_keys is empty; allowed: at least one public key"),
     ({"ssh_keys": {"ann": KEY, "bob": KEY}}, "ssh_keys has the same key under two names: ann, bob"),
     ({"network": "203.0.113.0/24"}, 'network is "203.0.113.0/24"; allowed: a private IPv4 network'),
-    ({"volume_gigabytes": 5}, "volume_gigabytes is 5; allowed: 10 to 10240."),
+    (
+        {"network": "10.10.0.5/24"},
+        'network is "10.10.0.5/24"; allowed: a private IPv4 network of /16 to /24 without host'
+        " bits, such as 10.10.0.0/24.",
+    ),
+    (
+        {"volume_gigabytes": 5},
+        "volume_gigabytes is 5; allowed: a whole number from 10 to 10240.",
+    ),
+    (
+        {"volume_gigabytes": 10.5},
+        "volume_gigabytes is 10.5; allowed: a whole number from 10 to 10240.",
+    ),
 ]
 
 
@@ -86,38 +104,46 @@ def test_a_private_key_is_refused(account: Account) -> None:
     assert "ssh_keys: ann is not a public key" in words(run.stdout)
 
 
-def test_without_a_token_the_variable_is_named(account: Account) -> None:
-    account.environment = {k: v for k, v in account.environment.items() if k != "HCLOUD_TOKEN"}
-    try:
-        run = account.make("cluster")
-    finally:
-        account.environment = {**account.environment, "HCLOUD_TOKEN": account.hetzner.token}
+@pytest.mark.parametrize(
+    ("token", "said"),
+    [
+        ("", "not found in the HCLOUD_TOKEN environment variable"),
+        ("w" * 63, "entered token is invalid (must be exactly 64 characters long)"),
+        (f"{TOKEN}\n", "entered token is invalid (must be exactly 64 characters long)"),
+        (f" {TOKEN}", "entered token is invalid (must be exactly 64 characters long)"),
+        ("w" * 64, "unable to authenticate"),
+    ],
+    ids=["none", "short", "newline", "space", "another"],
+)
+def test_a_wrong_token_is_refused_and_not_printed(account: Account, token: str, said: str) -> None:
+    run = account.make("cluster", HCLOUD_TOKEN=token)
     assert run.returncode == 1
-    assert "HCLOUD_TOKEN environment variable" in words(run.stdout)
+    assert said in words(run.stdout)
+    assert "Nothing changed." in run.stdout
+    assert not token.strip() or token.strip() not in run.stdout
 
 
-def test_a_wrong_token_is_refused_and_not_printed(account: Account) -> None:
-    wrong = "w" * 64
-    account.environment = {**account.environment, "HCLOUD_TOKEN": wrong}
-    try:
-        run = account.make("cluster")
-    finally:
-        account.environment = {**account.environment, "HCLOUD_TOKEN": account.hetzner.token}
-    assert run.returncode == 1
-    assert "unable to authenticate" in words(run.stdout)
-    assert wrong not in run.stdout
-
-
-def test_a_name_that_no_host_can_have_is_refused(account: Account) -> None:
-    other = account.inventory.with_name("my_shop")
-    account.inventory.rename(other)
-    account.inventory = other
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("my_shop", 'ENV is "my_shop"; allowed: lower-case letters, digits and dashes'),
+        ("my shop", 'ENV is "my shop"; allowed: lower-case letters, digits and dashes'),
+        ("größe", 'ENV is "größe"; allowed: lower-case letters, digits and dashes'),
+        ("-x", 'ENV is "-x"; allowed: lower-case letters, digits and dashes, a letter first'),
+        ("default", 'and not "default", which Terraform keeps for itself'),
+        ("n" * 32, f'name is "{"n" * 32}"; allowed: a lower-case letter, then up to 30'),
+    ],
+)
+def test_a_name_that_no_host_can_have_is_refused(account: Account, name: str, said: str) -> None:
+    other = account.inventory.with_name(name)
+    account.inventory = account.inventory.rename(other)
     try:
         run = account.make("cluster")
     finally:
         account.inventory = other.rename(other.with_name(NAME))
     assert run.returncode == 1
-    assert 'name is "my_shop"; allowed: a lower-case letter' in words(run.stdout)
+    assert said in words(run.stdout)
+    assert "Nothing changed." in run.stdout
 
 
 def test_a_name_that_the_account_has_is_refused(account: Account) -> None:

@@ -1,0 +1,45 @@
+"""Serve the stand-in of Hetzner's API on this machine, for make cluster by hand.
+
+Used as ``PYTHONPATH=scripts .venv/bin/python -m tests.cloud``: docs/terraform.md.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+import commands
+from tests.cloud.account import TOKEN, provider_configuration
+from tests.cloud.hetzner import Hetzner, serve
+from tests.cloud.machines import machines_of_checkout
+
+
+def main() -> None:
+    """Serve until somebody interrupts; then remove everything."""
+    with machines_of_checkout() as machines, serve(Hetzner(machines, TOKEN)) as endpoint:
+        sys.stdout.write(
+            "In the shell of make cluster:\n"
+            f"  export HCLOUD_ENDPOINT={endpoint}\n"
+            f"  export HCLOUD_TOKEN={TOKEN}\n"
+            f"  export TF_CLI_CONFIG_FILE={provider_configuration()}\n"
+            "In inventories/ENV/hcloud.tfvars:\n"
+            f'  network = "{machines.free_subnet()}"\n'
+            "In inventories/ENV/group_vars/all/cluster.yml, for hosts that share this machine:\n"
+            "  cluster_sockets: 1000\n"
+            f"  cluster_nofile: {machines.nofile()}\n"
+            "  cluster_workers_per_host: 1\n"
+            "Ctrl-C removes the machines, and all else that was made.\n"
+        )
+        sys.stdout.flush()
+        try:
+            threading.Event().wait()
+        finally:
+            commands.ignore_signals()
+
+
+if __name__ == "__main__":
+    commands.end_on_signals()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(commands.INTERRUPTED)
