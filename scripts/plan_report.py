@@ -255,8 +255,8 @@ class Report:
         app = self.answer.cluster.app
         if shape and (app.cores, app.memory_mib) != (shape.get("cores"), shape.get("memory_mib")):
             beyond.append(
-                f"another machine: {times(app.cores, 'core')} and {memory(app.memory_mib)} instead of"
-                f" {shape.get('cores')} and {memory(float(shape.get('memory_mib') or 0))}"
+                f"another machine: {times(app.cores, 'core')} and {memory(app.memory_mib)}"
+                f" instead of {shape.get('cores')} and {memory(float(shape.get('memory_mib') or 0))}"
             )
         if (shape.get("hosts_on_machine") or 1) > 1:
             beyond.append(
