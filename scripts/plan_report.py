@@ -256,7 +256,8 @@ class Report:
         if shape and (app.cores, app.memory_mib) != (shape.get("cores"), shape.get("memory_mib")):
             beyond.append(
                 f"another machine: {times(app.cores, 'core')} and {memory(app.memory_mib)}"
-                f" instead of {shape.get('cores')} and {memory(float(shape.get('memory_mib') or 0))}"
+                f" instead of {shape.get('cores')}"
+                f" and {memory(float(shape.get('memory_mib') or 0))}"
             )
         if (shape.get("hosts_on_machine") or 1) > 1:
             beyond.append(

@@ -1,6 +1,7 @@
 """The search of make bench-fanout, and what is told of its result."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -68,7 +69,7 @@ def test_a_search_of_what_always_passes_ends() -> None:
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_what_is_not_whole_or_late_does_not_pass(change: dict[str, float]) -> None:
+def test_what_is_not_whole_or_late_does_not_pass(change: dict[str, Any]) -> None:
     assert step(1.0).passes
     assert not step(1.0, replace(WHOLE, **change)).passes
 
