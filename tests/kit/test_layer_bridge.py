@@ -172,6 +172,18 @@ async def test_a_process_that_starts_when_it_is_open_misses_nothing(house: House
             await listener.stop()
 
 
+async def test_what_cannot_be_read_is_left_out(house: House) -> None:
+    async with AsyncExitStack() as stack:
+        stock, fanout = house.stock(), house.fanout()
+        listener = await member(fanout, "room", stack)
+        await house.change(bridge.OPEN)
+        key = stock.non_local_name(listener.channel)
+        index = stock.consistent_hash(key)
+        await stock.connection(index).zadd(f"asgi{key}", {b"no message": 1})
+        await stock.group_send("room", message(["stock", 0]))
+        await heard([listener], [["stock", 0]])
+
+
 async def test_a_closed_bridge_leaves_nothing(house: House, redis: Redis) -> None:
     async with AsyncExitStack() as stack:
         stock, here, there = house.stock(), house.fanout(), house.fanout()

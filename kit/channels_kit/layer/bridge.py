@@ -177,7 +177,7 @@ class Bridge:
         """
         await self.known()
         if self.is_open:
-            await self._do(self._stock.group_send(group, message))
+            await self._do(self._stock.group_send(group, dict(message)))
 
     async def send(self, channel: str, owner: str | None, message: Mapping[str, Any]) -> bool:
         """Send to a channel of the other layer; return whether it is one.
@@ -192,7 +192,7 @@ class Bridge:
         await self.known()
         if not self.is_open or (owner is not None and len(owner) != STOCK_NAME_LENGTH):
             return False
-        await self._do(self._stock.send(channel, message))
+        await self._do(self._stock.send(channel, dict(message)))
         return True
 
     async def receive(self, channel: str, pull: Callable[[str], Awaitable[Any]]) -> Any:
@@ -296,7 +296,7 @@ class Bridge:
                 channels, message = await self._stock.receive_single(
                     f"{PREFIX}.{self._receiver.name}!"
                 )
-            except CONNECTION_ERRORS as error:
+            except Exception as error:  # also whatever is raised for a message that is none
                 logger.warning("The bridge does not hear: %s", type(error).__name__)
                 await backoff.wait()
                 continue
