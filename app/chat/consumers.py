@@ -12,7 +12,7 @@ from channels.generic.websocket import (  # type: ignore[import-untyped]
 )
 from django.conf import settings
 
-from channels_kit.layer import RedisFanoutLayer
+from channels_kit.layer import FanoutConsumer, RedisFanoutLayer
 from chat import images, layer, opening, post, protocol, reading
 from chat.authenticated import AuthenticatedSocketMixin
 from chat.local_rooms import LocalRooms
@@ -136,8 +136,10 @@ class PersonConsumer(AuthenticatedSocketMixin, AsyncWebsocketConsumer):  # type:
         await self.send(text_data=json.dumps(frame))
 
 
-class RoomConsumer(PersonConsumer):
+class RoomConsumer(FanoutConsumer, PersonConsumer):
     """One socket of one person in one room.
+
+    With the fan-out layer, what is for everyone in the room goes to the client without a call here.
 
     Args:
         rooms: the sockets of this process.
@@ -146,8 +148,10 @@ class RoomConsumer(PersonConsumer):
     def __init__(self, rooms: LocalRooms) -> None:
         super().__init__()
         self.rooms = rooms
-        # The highest number that has come to this socket by the layer.
+        # The highest number that has come to this socket by the layer, or by its history.
         self.heard = 0
+        # Whether the layer may lose this socket, or messages to it, without a word.
+        self.may_be_forgotten = True
         # When this socket last told that its person types, by the monotonic clock.
         self.typed_at = float("-inf")
 
@@ -165,6 +169,7 @@ class RoomConsumer(PersonConsumer):
         # the client drops one; the other way round it would be lost.
         await self.join_group()
         if isinstance(self.channel_layer, RedisFanoutLayer):
+            self.may_be_forgotten = False
             self.channel_layer.report_gaps(self.channel_name)
         known = None
         try:
@@ -185,13 +190,14 @@ class RoomConsumer(PersonConsumer):
             await self._end(CloseCode.UNKNOWN_ROOM, "The room has been deleted.")
 
     async def room_frame(self, event: dict[str, Any]) -> None:
-        """Pass on what is for everyone in the room."""
+        """Pass on what is for everyone in the room, with a layer that cannot do so itself."""
         self.heard = max(self.heard, event["sequence"])
         await self.send(text_data=event["frame"])
 
     async def layer_gap(self, event: dict[str, Any]) -> None:
         """Send what the layer has lost: its Redis has gone with it."""
-        self.heard = max(self.heard, await self._send_history(self.heard))
+        known = max(self.heard, self.rooms.position(self.room_id))
+        self.heard = await self._send_history(known)
 
     async def room_typing(self, event: dict[str, Any]) -> None:
         """Pass on that somebody else types."""

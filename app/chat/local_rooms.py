@@ -34,6 +34,7 @@ class RoomSocket(Protocol):
     room_id: int
     group: str
     heard: int
+    may_be_forgotten: bool
 
     async def send(self, text_data: str) -> None:
         """Send a frame."""
@@ -132,6 +133,14 @@ class LocalRooms:
         if left:
             await layer.tell(socket.group, _person_event("left", socket.person.name))
 
+    def position(self, room_id: int) -> int:
+        """Return the newest number that the sockets of a room have been told; 0 without one.
+
+        A client that has less than that asks for it by itself.
+        """
+        room = self._rooms.get(room_id)
+        return 0 if room is None else room.position
+
     def heard(self, room_id: int, kind: str, name: str) -> None:
         """Note that the sockets of a room are being told that somebody has ``joined`` or ``left``.
 
@@ -154,7 +163,7 @@ class LocalRooms:
             (socket, room.position)
             for room in self._rooms.values()
             for socket in room.sockets
-            if all_again or socket.heard < room.position
+            if all_again or (socket.may_be_forgotten and socket.heard < room.position)
         ]
         here = {room_id: room.users() for room_id, room in self._rooms.items()}
         found: presence.Beat = await database_sync_to_async(presence.beat)(self.instance, here)

@@ -1,11 +1,9 @@
 """Saying something in a room, from wherever: a socket, the HTTP API, a command, a task."""
 
-import json
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from asgiref.sync import async_to_sync
 from django.conf import settings
@@ -82,23 +80,12 @@ def store(
 
 async def tell(body: MessageBody) -> None:
     """Tell the room of a message that is stored."""
-    await layer.tell(layer.room_group(body["room"]), message_event(body))
-
-
-def message_event(body: MessageBody) -> dict[str, Any]:
-    """Return the event that brings a message to every socket of its room."""
-    return frame_event(message_frame(body))
+    await layer.tell_all(layer.room_group(body["room"]), message_frame(body))
 
 
 def message_frame(body: MessageBody) -> MessageFrame:
     """Return the frame of a message."""
     return {"type": "message", **body}
-
-
-def frame_event(frame: Any) -> dict[str, Any]:
-    """Return the event that brings a frame to every socket of a room."""
-    # Encoded once here instead of once a socket: a room may have thousands.
-    return {"type": "room.frame", "frame": json.dumps(frame), "sequence": frame["sequence"]}
 
 
 def message_body(message: Message, room: str, user: str) -> MessageBody:

@@ -9,7 +9,7 @@ from django.db.models import F
 from chat import layer
 from chat.images import make_thumbnail
 from chat.models import Image
-from chat.post import frame_event, image_body
+from chat.post import image_body
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ async def _make(image_id: int) -> None:
         return
     message = image.message
     frame = {"type": "image", "sequence": message.sequence, "image": image_body(image)}
-    await layer.tell(layer.room_group(message.room.name), frame_event(frame))
+    await layer.tell_all(layer.room_group(message.room.name), frame)
 
 
 def _load(image_id: int) -> bytes | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, ClassVar
 
-from channels_kit.layer.frames import EXTENSION, Outlet
+from channels_kit.layer.frames import EXTENSION
+from channels_kit.layer.outlet import Outlet
 
 TRY_AGAIN_LATER = 1013
 """https://www.iana.org/assignments/websocket/websocket.xhtml#close-code-number"""

@@ -16,9 +16,11 @@ from channels_kit.layer import codec, scripts
 from channels_kit.layer.bridge import Bridge
 from channels_kit.layer.codec import Cipher, CodecError, Entry
 from channels_kit.layer.errors import ConsumerOverflowError, LayerUnavailableError
-from channels_kit.layer.frames import Gatherer, Outlet, Room, frame_of
+from channels_kit.layer.frames import frame_of
+from channels_kit.layer.gatherer import Gatherer
 from channels_kit.layer.mailbox import Letter, Mailbox
 from channels_kit.layer.options import Options
+from channels_kit.layer.outlet import Outlet, Room
 from channels_kit.layer.shard import Shard, shard_number
 from channels_kit.layer.statistics import Statistics
 from channels_kit.layer.topic import Topic

@@ -10,10 +10,11 @@ from typing import Any
 from channels.layers import BaseChannelLayer  # type: ignore[import-untyped]
 
 from channels_kit.layer.codec import Cipher
-from channels_kit.layer.frames import EVENT, Outlet
+from channels_kit.layer.frames import EVENT
 from channels_kit.layer.hub import Hub
 from channels_kit.layer.mailbox import Mailbox, Overflow
 from channels_kit.layer.options import Options, read_hosts
+from channels_kit.layer.outlet import Outlet
 from channels_kit.layer.statistics import Backlog, Statistics
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from channels_kit.layer.errors import ConsumerOverflowError
 
 if TYPE_CHECKING:
-    from channels_kit.layer.frames import Outlet
+    from channels_kit.layer.outlet import Outlet
 
 
 class Overflow(StrEnum):

@@ -140,7 +140,9 @@ class _LayerCollector:
     COUNTERS: ClassVar[Mapping[str, str]] = {
         "published": "Messages that Redis has taken from this worker.",
         "received": "Messages that came from Redis, each once for the worker.",
-        "delivered": "Messages put into the mailboxes of consumers.",
+        "delivered": "Messages put into the mailboxes of consumers, or written to sockets.",
+        "gathered": "Those of them that went to a socket in one write with an earlier one.",
+        "slow_sockets": "Sockets closed because their clients did not read fast enough.",
         "recovered": "Messages that came from a history after a lost connection.",
         "resubscriptions": "Connections for subscriptions that were made again.",
         "gaps": "Groups and channels that may have lost messages.",

@@ -42,3 +42,12 @@ CHANNEL_LAYERS = {
         else {"BACKEND": "channels.layers.InMemoryChannelLayer"}
     )
 }
+
+if "SERVED_FANOUT" in os.environ:
+    CHANNEL_LAYERS["default"] = {
+        "BACKEND": "channels_kit.layer.RedisFanoutLayer",
+        "CONFIG": {
+            "hosts": [os.environ["SERVED_FANOUT"]],
+            "socket_buffer": int(os.environ.get("SERVED_SOCKET_BUFFER", 1 << 20)),
+        },
+    }
