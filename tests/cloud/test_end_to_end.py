@@ -208,7 +208,10 @@ def test_destroy_asks_for_the_name_and_leaves_nothing(
     assert machines.left() == []
     assert not (account.inventory / "hosts.yml").exists()
     assert not (account.inventory / "known_hosts").exists()
-    assert "* default" in account.terraform("workspace", "list").stdout
+    # Nor of Terraform.
+    folder = account.clouds / "hcloud"
+    assert not (folder / "terraform.tfstate.d" / NAME).exists()
+    assert not (folder / ".terraform" / NAME).exists()
 
 
 @contextmanager

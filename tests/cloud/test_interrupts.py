@@ -135,6 +135,8 @@ def test_an_interrupted_plan_changes_nothing(account: Account) -> None:
     terminal = account.terminal("cluster")
     locations.reached.wait()
     terminal.press(CTRL_C)
+    terminal.until("Interrupt received.")
+    terminal.press(CTRL_C)
     assert terminal.end() == 130
     locations.released.set()
     assert "Interrupted. Nothing changed." in terminal.text
@@ -165,8 +167,11 @@ def test_an_interrupted_destroy_stops_at_once_and_the_next_one_completes(account
     terminal.press(f"{NAME}\n")
     servers.reached.wait()
     terminal.press(CTRL_C)
+    terminal.until("Interrupt received.")
+    terminal.press(CTRL_C)
     assert terminal.end() == 130
     servers.released.set()
+    assert "Two interrupts received" not in terminal.text
     assert "Terraform has not completed the plan." in terminal.text
     assert left(account) != []
     run = account.make("destroy", answer=NAME)
