@@ -78,18 +78,6 @@ class PersonConsumer(AuthenticatedSocketMixin, AsyncWebsocketConsumer):  # type:
         except ProtocolError as error:
             await self._send_frame(error.frame())
 
-    async def dispatch(self, message: dict[str, Any]) -> None:
-        """Handle an event of the client or of the channel layer.
-
-        Channels looks after old database connections before each event, in the one thread that all
-        queries of the process share. An event of the layer touches no database here, and comes to
-        thousands of sockets at once: it does not wait for that thread.
-        """
-        if message["type"].startswith("websocket."):
-            await super().dispatch(message)
-        elif not self.ended:
-            await getattr(self, message["type"].replace(".", "_"))(message)
-
     async def person_refused(self, event: dict[str, Any]) -> None:
         """Close the socket if it is of the person who may stay no longer.
 
