@@ -132,7 +132,9 @@ async def test_channels_of_consumers(house: House) -> None:
 
 async def test_a_message_of_a_named_channel_gets_a_receiver(house: House) -> None:
     if len(house.config["hosts"]) > 1:
-        pytest.skip("a receiver of channels_redis 4.3 waits at one shard until a message comes there")
+        pytest.skip(
+            "a receiver of channels_redis 4.3 waits at one shard until a message comes there"
+        )
     async with AsyncExitStack() as stack:
         stock, here, there = house.stock(), house.fanout(), house.fanout()
         # Before the opening: these wait already, and something is in the fan-out layer's queue.
