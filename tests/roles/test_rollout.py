@@ -60,7 +60,7 @@ class ActionModule(ActionBase):
         if NAME == "record_systemd":
             told += [str(arguments.get(name, "")) for name in ("name", "enabled")]
         if NAME == "record_copy":
-            told.append(arguments["content"].strip() or Path(arguments["dest"]).name)
+            told.append(arguments["content"].strip())
         if NAME == "channels_release":
             told += [arguments.get("name", ""), str(arguments.get("time", ""))]
         if NAME == "channels_release_info":
@@ -754,7 +754,9 @@ def test_workers_with_two_layers_hear_each_other_until_the_last_has_drained(
 ) -> None:
     done = cases["another layer"]
     assert done.run.code == 0, done.run.output
-    noted, opened, closed = map(done.record.index, ("record_copy app1 layer-bridge", OPEN, CLOSE))
+    noted, opened, closed = map(
+        done.record.index, ("record_copy app1 Ansible managed: opened by ada@desk", OPEN, CLOSE)
+    )
     rolls = [number for number, line in enumerate(done.record) if line.startswith("channels_roll")]
     assert noted < opened < rolls[0] < rolls[-1] < closed
     assert " drained " in done.record[rolls[-1]]

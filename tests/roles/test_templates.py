@@ -230,6 +230,7 @@ def test_every_host_gets_the_files_of_its_roles(clusters: dict[str, Cluster]) ->
         ENVIRONMENT_FILE,
         "/etc/channels/drained",
         "/etc/channels/host.conf",
+        "/etc/channels/layer-bridge",
         "/etc/systemd/system/channels-web@.service",
     }
     processes = {f"/etc/systemd/system/{name}" for name in PROCESSES}
@@ -260,11 +261,11 @@ def test_every_host_gets_the_files_of_its_roles(clusters: dict[str, Cluster]) ->
     parts = {"process.j2", "firewall-rules.nft.j2", "result.j2"}
     parts |= {"health.conf.j2", "client_limits.conf.j2", "real_ip.conf.j2"}
     parts |= {"tls.conf.j2", "acme.conf.j2", "redirect.conf.j2"}
-    # Two instances of Redis have one redis.conf; what is drained has no template; the processes
-    # have one.
+    # Two instances of Redis have one redis.conf; the processes have one template. What is drained has
+    # none, nor has the bridge of two layers.
     assert (
         len([name for name in templates if name not in parts])
-        == len(common | app | edge | data) - 2 + 1
+        == len(common | app | edge | data) - 3 + 1
     )
 
 

@@ -138,6 +138,8 @@ class Checkout:
             self.directory / "inventories" / "staging",
             ignore=shutil.ignore_patterns("generated.yml"),
         )
+        # As make up leaves it.
+        self.write("inventories/staging/generated.yml", "{}")
         self.write("uv.lock", 'name = "uv"\nversion = "1.2.3"\n')
         self.write("pyproject.toml", "")
         self.write("kit/pyproject.toml", "")
