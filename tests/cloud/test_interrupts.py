@@ -172,7 +172,7 @@ def test_an_interrupted_destroy_stops_at_once_and_the_next_one_completes(account
     assert terminal.end() == 130
     servers.released.set()
     assert "Two interrupts received" not in terminal.text
-    assert "Terraform has not completed the plan." in terminal.text
+    assert "Terraform was stopped." in terminal.text
     assert left(account) != []
     run = account.make("destroy", answer=NAME)
     assert run.returncode == 0, run.stdout

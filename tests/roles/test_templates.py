@@ -261,8 +261,8 @@ def test_every_host_gets_the_files_of_its_roles(clusters: dict[str, Cluster]) ->
     parts = {"process.j2", "firewall-rules.nft.j2", "result.j2"}
     parts |= {"health.conf.j2", "client_limits.conf.j2", "real_ip.conf.j2"}
     parts |= {"tls.conf.j2", "acme.conf.j2", "redirect.conf.j2"}
-    # Two instances of Redis have one redis.conf; the processes have one template. What is drained has
-    # none, nor has the bridge of two layers.
+    # Two instances of Redis have one redis.conf; the processes have one template. What is drained
+    # has none, nor has the bridge of two layers.
     assert (
         len([name for name in templates if name not in parts])
         == len(common | app | edge | data) - 3 + 1
