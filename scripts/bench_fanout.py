@@ -156,7 +156,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--short", action="store_true", help="the main shape once; writes nothing")
     parser.add_argument(
-        "--systems", default=",".join(SYSTEMS), help="which of %(default)s (default: all)"
+        "--systems",
+        default=",".join(SYSTEMS),
+        help="which of %(default)s (default: all); with fewer, nothing is written",
     )
     options = parser.parse_args(arguments)
     names = options.systems.split(",")
@@ -175,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     print(summary(bench.run))
-    if not options.short:
+    if not options.short and set(names) == set(SYSTEMS):
         write(bench.run)
     return 0
 

@@ -63,20 +63,25 @@ class Run:
         return [each for each in self.results if (each.system, each.shape) == (system, shape)]
 
     def highest(self, system: str, shape: Shape) -> float:
-        """Return the highest rate that passed, in deliveries a second: the median of the rounds."""
-        found = [best(result.steps) for result in self.of(system, shape)]
-        return statistics.median([step.rate if step else 0.0 for step in found] or [0.0])
+        """Return the highest rate that passed in any round, in deliveries a second; 0: none did.
+
+        Other programs of the machine make a system slower, never faster.
+        """
+        step = self.busy(system, shape)
+        return step.rate if step else 0.0
 
     def busy(self, system: str, shape: Shape) -> Step | None:
         """Return the step of the highest rate of all rounds."""
         return best([step for result in self.of(system, shape) for step in result.steps])
 
     def quiet(self, system: str) -> Step | None:
-        """Return the quiet room of the main shape, of the round with the median p99."""
-        steps = [each.quiet for each in self.of(system, MAIN)]
-        counted = [step for step in steps if step is not None and step.counted is not None]
-        counted.sort(key=lambda step: step.counted.p99 if step.counted else 0.0)
-        return counted[(len(counted) - 1) // 2] if counted else None
+        """Return the quiet room of the main shape, of the round with the lowest p99."""
+        steps = [each.quiet for each in self.of(system, MAIN) if each.quiet]
+        return min(
+            (step for step in steps if step.counted),
+            key=lambda step: step.counted.p99 if step.counted else 0.0,
+            default=None,
+        )
 
     def content(self) -> dict[str, Any]:
         """Return all of it for a file; whether a step passes too."""

@@ -90,7 +90,7 @@ def run() -> Run:
     return run
 
 
-def test_goals_are_compared_with_the_median_of_the_rounds(run: Run) -> None:
+def test_goals_are_compared_with_the_better_round(run: Run) -> None:
     found = {goal.title: goal for goal in goals(run)}
 
     def of(*words: str) -> tuple[float, bool]:
