@@ -7,6 +7,7 @@ from channels.layers import InMemoryChannelLayer  # type: ignore[import-untyped]
 from pytest_django import Settings
 
 from .cluster import Cluster, Redis
+from .layers import Server
 
 TOKEN = "a-token-of-the-tests"
 
@@ -53,6 +54,19 @@ def no_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     only tests with a database touch one.
     """
     monkeypatch.setattr("channels.db.close_old_connections", lambda: None)
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[Redis]:
+    with Redis() as redis:
+        yield redis
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Another Redis: a shard."""
+    with Server(tmp_path_factory.mktemp("second")) as server:
+        yield server
 
 
 @pytest.fixture

@@ -85,12 +85,6 @@ SHAPES = [
 
 
 @pytest.fixture(scope="module")
-def redis() -> Iterator[Redis]:
-    with Redis() as redis:
-        yield redis
-
-
-@pytest.fixture(scope="module")
 def kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_kit(tmp_path_factory.mktemp("release") / "kit")
 

@@ -7,7 +7,7 @@ import asyncio
 import contextvars
 import functools
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
@@ -498,12 +498,6 @@ async def test_a_source_may_return_a_future() -> None:
 
 
 # With the kit's layer
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[Redis]:
-    with Redis() as redis:
-        yield redis
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Readiness and the probe's sockets on the layers that applications have, on a real Redis."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -19,12 +19,6 @@ CORE = "channels_redis.core.RedisChannelLayer"
 PUBSUB = "channels_redis.pubsub.RedisPubSubChannelLayer"
 FANOUT = "channels_kit.layer.RedisFanoutLayer"
 KEYS = ["a key of the tests"]
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[Redis]:
-    with Redis() as redis:
-        yield redis
 
 
 @pytest.fixture(params=[(name, keys) for name in (CORE, PUBSUB, FANOUT) for keys in ([], KEYS)])

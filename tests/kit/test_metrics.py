@@ -4,7 +4,6 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +34,6 @@ async def chat(scope: Scope, receive: Receive, send: Send) -> None:
         if event["type"] == "websocket.receive":
             await send({"type": "websocket.send", "text": "1"})
             await send({"type": "websocket.send", "text": "2"})
-
-
-@pytest.fixture(scope="module")
-def redis() -> Iterator[Redis]:
-    with Redis() as redis:
-        yield redis
 
 
 def serving(**options: Any) -> Serving:

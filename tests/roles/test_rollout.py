@@ -665,6 +665,7 @@ def begin(directory: Path, name: str, case: Case, programs: Path, old: str) -> A
         RECORD=str(home / "record"),
         FAILS=case.fails,
         KNOWN=json.dumps({**known, "lb1": {}}),
+        ANSIBLE_STRATEGY_PLUGINS=str(ROOT / "plugins" / "mitogen"),
     )
 
 
