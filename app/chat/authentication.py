@@ -5,7 +5,6 @@ from importlib import import_module
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from channels.db import database_sync_to_async  # type: ignore[import-untyped]
 from django.conf import settings
 from django.contrib.auth import (
     BACKEND_SESSION_KEY,
@@ -60,7 +59,7 @@ class SocketAuthentication:
         scope["headers"] = []
         scope["query_string"] = urlencode(query).encode("latin-1")
         if token is not None:
-            found = await database_sync_to_async(_of_token)(token)
+            found = await of_token(token)
         else:
             found = await of_session(cookies.get(settings.SESSION_COOKIE_NAME, ""))
         scope["user"], scope["credential"] = found
@@ -75,12 +74,11 @@ def _cookies(scope: Scope) -> dict[str, str]:
     return {}
 
 
-def _of_token(token: str) -> Found:
-    try:
-        user, expires_at = tokens.user_of(token)
-    except tokens.InvalidToken:
-        return NOBODY
-    return _person(user), Credential.of(user, expires_at=expires_at)
+def _of_tokens(shown: Collection[str]) -> dict[str, Found]:
+    return {
+        token: (_person(user), Credential.of(user, expires_at=expires_at))
+        for token, (user, expires_at) in tokens.users_of(shown).items()
+    }
 
 
 def _of_sessions(keys: Collection[str]) -> dict[str, Found]:
@@ -117,3 +115,6 @@ def _person(user: Any) -> Person:
 
 of_session = Gathered(_of_sessions, NOBODY)
 """Returns whose session a key is."""
+
+of_token = Gathered(_of_tokens, NOBODY)
+"""Returns whose token it is."""

@@ -5,10 +5,11 @@ before anyone is told of it, so whoever misses it on the wire can ask for what c
 number they know.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from django.db import transaction
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from chat.models import Image, Message, Room
@@ -117,5 +118,29 @@ class MessageHistory:
         return Room.objects.values_list("last_sequence", flat=True).get(pk=self.room_id)
 
     def _messages(self) -> QuerySet[Message]:
-        messages = Message.objects.filter(room_id=self.room_id).select_related("user", "image")
-        return messages.defer("image__content", "image__thumbnail")
+        return _loaded(Q(room_id=self.room_id))
+
+
+def newer(known: Mapping[int, int]) -> dict[int, list[Message]]:
+    """Return the messages above a number of each of several rooms, in one query.
+
+    As of ``MessageHistory``: it blocks, and they are oldest first and loaded.
+
+    Args:
+        known: numbers by the primary keys of rooms; few follow on each.
+    """
+    if not known:
+        # No condition would be all messages.
+        return {}
+    wanted = Q()
+    for room_id, sequence in known.items():
+        wanted |= Q(room_id=room_id, sequence__gt=sequence)
+    found: dict[int, list[Message]] = {room_id: [] for room_id in known}
+    for message in _loaded(wanted).order_by("room_id", "sequence"):
+        found[message.room_id].append(message)
+    return found
+
+
+def _loaded(wanted: Q) -> QuerySet[Message]:
+    messages = Message.objects.filter(wanted).select_related("user", "image")
+    return messages.defer("image__content", "image__thumbnail")

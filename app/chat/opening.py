@@ -5,11 +5,12 @@ Each may be called from any socket; an answer is not older than the call.
 
 import json
 from collections.abc import Collection
+from math import inf
 from typing import NamedTuple
 
 from django.conf import settings
 
-from chat import post, reading
+from chat import history, post, protocol, reading
 from chat.gathered import Gathered
 from chat.models import Room
 
@@ -57,15 +58,26 @@ def _frames(
     """
     rooms = Room.objects.filter(pk__in={room_id for room_id, _, _ in asked})
     positions = dict(rooms.values_list("pk", "last_sequence"))
+    # Rooms in which little is new, with the least that somebody knows of it.
+    behind: dict[int, int] = {}
+    for room_id, _, known in asked:
+        if known is not None and 0 < positions.get(room_id, 0) - known < protocol.HISTORY_PAGE:
+            behind[room_id] = min(known, behind.get(room_id, known))
+    newer = history.newer(behind)
     found: dict[tuple[int, str, int | None], Frame | None] = {}
     for question in asked:
         room_id, name, known = question
         position = positions.get(room_id, 0)
-        if known is not None and known >= position > 0:
-            # Most of those that come back: there is nothing to read.
+        page = None
+        # Most of those that come back: there is nothing to read, or little.
+        if known is not None and 0 < position <= known:
             page = reading.Page([], position, is_last=True)
-        else:
-            page = reading.page(room_id, known)
+        elif known is not None and known >= behind.get(room_id, inf):
+            messages = [message for message in newer[room_id] if message.sequence > known]
+            if len(messages) < protocol.HISTORY_PAGE:
+                newest = max([position, *(message.sequence for message in messages)])
+                page = reading.Page(messages, newest, is_last=True)
+        page = page or reading.page(room_id, known)
         frame = {
             "type": "history",
             "messages": post.message_bodies(page.messages, name),

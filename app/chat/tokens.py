@@ -7,12 +7,15 @@ are not SECRET_KEY: who learns one cannot forge a session, and either can be exc
 """
 
 import hmac
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from typing import NamedTuple
 
 import jwt
 from django.conf import settings
 from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
 from django.utils.crypto import constant_time_compare
 
 from chat.people import Person
@@ -51,13 +54,46 @@ def verify(token: str) -> Person:
         InvalidToken: it is not one of ours, has expired, is from before its user's password, or its
             user is not active.
     """
-    user, _ = user_of(token)
+    found = users_of([token]).get(token)
+    if found is None:
+        raise InvalidToken
+    user, _ = found
     return Person(user.pk, user.get_username())
 
 
-def user_of(token: str) -> tuple[User, float]:
-    """Return whose token it is, and when it expires in seconds since 1970; else as ``verify``."""
+def users_of(tokens: Collection[str]) -> dict[str, tuple[User, float]]:
+    """Return whose tokens they are, and when each expires in seconds since 1970.
+
+    Uses the database and blocks. One that ``verify`` would refuse is missing.
+    """
     keys = {_key_id(key): key for key in (settings.JWT_KEY, *settings.JWT_KEY_FALLBACKS)}
+    claims = {token: claim for token in tokens if (claim := _read(token, keys)) is not None}
+    ids = {claim.user_id for claim in claims.values()}
+    users = User.objects.filter(is_active=True).in_bulk(ids)
+    return {
+        token: (users[claim.user_id], claim.expires_at)
+        for token, claim in claims.items()
+        if claim.user_id in users and claim.is_of(users[claim.user_id])
+    }
+
+
+class _Claim(NamedTuple):
+    """What a token says, by the key that signed it."""
+
+    user_id: int
+    expires_at: float
+    stamp: str | None
+    key: str
+
+    def is_of(self, user: User) -> bool:
+        """Return whether the user's password is the one that it was issued for."""
+        # Workers of the former release, beside which this one runs while it is rolled out, issue
+        # tokens without a stamp. Nobody else can.
+        return self.stamp is None or constant_time_compare(self.stamp, _stamp(user, self.key))
+
+
+def _read(token: str, keys: Mapping[str, str]) -> _Claim | None:
+    """Return what a token says; None if it is not one of ours, or has expired."""
     try:
         key = keys[jwt.get_unverified_header(token)["kid"]]
         claims = jwt.decode(
@@ -68,16 +104,13 @@ def user_of(token: str) -> tuple[User, float]:
             options={"require": ["exp", "iat", "sub"]},
             leeway=LEEWAY,
         )
-        user = User.objects.get(pk=int(claims["sub"]), is_active=True)
-        # Workers of the former release, beside which this one runs while it is rolled out, issue
-        # tokens without a stamp. Nobody else can.
-        stamp = claims.get("pwd")
-        if stamp is not None and not constant_time_compare(str(stamp), _stamp(user, key)):
-            raise InvalidToken
-    except (jwt.InvalidTokenError, KeyError, ValueError, OverflowError, User.DoesNotExist):
-        # Without its cause: that one may repeat the token.
-        raise InvalidToken from None
-    return user, float(claims["exp"])
+        user_id = User._meta.pk.to_python(claims["sub"])
+        User._meta.pk.run_validators(user_id)  # the database refuses a larger number
+    except (jwt.InvalidTokenError, KeyError, ValueError, ValidationError):
+        # Not told on: an error may repeat the token.
+        return None
+    stamp = claims.get("pwd")
+    return _Claim(user_id, float(claims["exp"]), None if stamp is None else str(stamp), key)
 
 
 def _stamp(user: User, key: str) -> str:

@@ -130,6 +130,11 @@ class Program:
         self.process.__exit__()
 
     @property
+    def printed(self) -> str:
+        """All that its process has printed."""
+        return "".join(self.process.output)
+
+    @property
     def is_running(self) -> bool:
         return self.process.popen.poll() is None
 

@@ -102,6 +102,16 @@ def test_a_token_is_exchanged_for_name_and_password(
     assert client.get(LOBBY, headers=headers).status_code == 200
 
 
+def test_tokens_of_the_same_moment_are_one_query(
+    ada: User, bob: User, settings: Settings, django_assert_num_queries: Any
+) -> None:
+    users = {tokens.issue(user.pk)[0]: user for user in (ada, bob)}
+    wrong = [make(ada, settings.JWT_KEY) for make in REFUSED.values()]
+    with django_assert_num_queries(1):
+        found = tokens.users_of([*users, *wrong])
+    assert {token: user for token, (user, _) in found.items()} == users
+
+
 def test_a_token_needs_no_csrf_token(ada: User) -> None:
     client = Client(enforce_csrf_checks=True)
     response = post(client, "/api/token/", {"username": "ada", "password": PASSWORD})

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from io import BytesIO
 
 import PIL.Image
+import psycopg
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
@@ -52,8 +53,9 @@ def restart_broker(services: Services) -> None:
 
 def broker_away(services: Services) -> None:
     """Away for longer than a worker tries at once."""
+    before = len(services.celery.printed)
     services.broker.stop()
-    eventually(lambda: "Cannot connect" in "".join(services.celery.process.output), "it is missed")
+    eventually(lambda: "Cannot connect" in services.celery.printed[before:], "it is missed")
     services.broker.start()
 
 
@@ -127,10 +129,9 @@ def test_delayed_messages_are_said_soon_after_their_time_and_once(
 
 
 def broker_gone_in_the_middle(services: Services) -> None:
+    before = len(services.celery.printed)
     services.broker.stop()
-    eventually(
-        lambda: "could not give tasks back" in "".join(services.celery.process.output), "missed"
-    )
+    eventually(lambda: "could not give tasks back" in services.celery.printed[before:], "missed")
     services.broker.start()
 
 
@@ -144,6 +145,7 @@ def test_tasks_in_hand_are_done_within_a_minute(
 ) -> None:
     """Held by a worker, as those that a former release has queued for later."""
     prefix = uuid.uuid4().hex
+    before = services.celery.printed.count("post_later[")
     services.manage(
         "shell",
         "--command",
@@ -153,14 +155,38 @@ def test_tasks_in_hand_are_done_within_a_minute(
         f"[post_later.apply_async(args=[r, u, f'{prefix} {{n}}', f'{prefix}{{n}}'], countdown=20)"
         f" for n in range({NUMBER})]",
     )
-    eventually(
-        lambda: "".join(services.celery.process.output).count("post_later[") >= NUMBER, "in hand"
-    )
+    eventually(lambda: services.celery.printed.count("post_later[") >= before + NUMBER, "in hand")
     restart(services)
     token = services.token()
     wanted = {f"{prefix} {number}" for number in range(NUMBER)}
     eventually(lambda: texts(services, token).keys() >= wanted, "all of them are done")
     assert all(texts(services, token)[text] == 1 for text in wanted)
+    assert services.celery.is_running
+
+
+def test_a_task_that_outlasts_its_connection_ends_nothing(services: Services) -> None:
+    """The broker goes and comes back while a task runs; nobody takes its acknowledgement."""
+    token, text = services.token(), f"after all {uuid.uuid4().hex}"
+    main = services.celery.process.popen.pid
+    with psycopg.connect(services.environment["DATABASE_URL"]) as other:
+        other.execute("LOCK TABLE chat_latermessage")
+        before = services.celery.printed.count("deliver_later_messages")
+        # More than the two processes take: both wait for the table.
+        eventually(
+            lambda: services.celery.printed.count("deliver_later_messages") > before + 4,
+            "tasks wait",
+        )
+        past = len(services.celery.printed)
+        restart_broker(services)
+        eventually(lambda: "Connected to" in services.celery.printed[past:], "it is back")
+    eventually(
+        lambda: "ended before it was acknowledged" in services.celery.printed[past:],
+        "a task is done",
+    )
+    status, answer = services.request("POST", LOBBY, {"message": text, "delay": 1}, token)
+    assert status == 202, answer
+    eventually(lambda: texts(services, token)[text] == 1, "the next ones are done")
+    assert services.celery.process.popen.pid == main
     assert services.celery.is_running
 
 
