@@ -171,8 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             bench = Bench([SYSTEMS[name] for name in names], build(Path(name)))
             measure_all(bench, options.short)
     except KeyboardInterrupt:
-        print("\nInterrupted; the servers have ended.", file=sys.stderr)
-        return commands.INTERRUPTED
+        return commands.interrupted("\nInterrupted; the servers have ended.")
     except (RuntimeError, subprocess.CalledProcessError) as error:
         print(error, file=sys.stderr)
         return 1

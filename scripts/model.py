@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from plugins.module_utils.capacity_plan import (
         Plan,
         deploy_seconds,
+        drain_rounds,
         examine,
         least,
         limit_terms,
@@ -45,6 +46,7 @@ else:
     from ansible.module_utils.capacity_plan import (
         Plan,
         deploy_seconds,
+        drain_rounds,
         examine,
         least,
         limit_terms,
@@ -63,6 +65,7 @@ __all__ = [
     "Statement",
     "Term",
     "deploy_seconds",
+    "drain_rounds",
     "examine",
     "least",
     "limit_terms",

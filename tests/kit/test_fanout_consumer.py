@@ -19,11 +19,12 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from channels_kit.layer.frames import EXTENSION
+from channels_kit.layer.outlet import Outlet
 from channels_kit.serving import drain
 from channels_kit.serving.types import FRAMES
 
 from .cluster import SERVERS, Worker
-from .layers import Proxy, Server, layers
+from .layers import Proxy, Server, layers, until
 from .test_uvicorn_websocket import served
 
 # Seconds, much more than any of these tests may take.
@@ -147,6 +148,39 @@ async def test_the_same_on_every_server(redis: Server, server: str) -> None:
             assert third.told == [*first.told[:-1], "alone"]
 
 
+async def test_a_frame_waits_for_the_events_before_it(redis: Server) -> None:
+    async with layers(1, redis.url) as [layer]:
+        channel = await layer.new_channel()
+        await layer.group_add("room", channel)
+        written: list[bytes] = []
+
+        def write(frames: bytes, messages: int, limit: int) -> bool:
+            written.append(frames)
+            return True
+
+        async def send(message: Any) -> None:
+            pass
+
+        outlet = Outlet(
+            *(write, lambda code, reason: None, send, 1013),
+            lambda outlet: layer.open_socket(channel, outlet),
+        )
+        await outlet.send({"type": "websocket.accept"})
+        await layer.group_broadcast("room", "1")
+        await layer.group_send("room", {"type": "room.event"})
+        await layer.group_broadcast("room", "2")
+        # All are here, and only the event is in a mailbox.
+        await until(lambda: (layer.statistics.received, layer.backlog().waiting) == (3, 1))
+        assert written == [b"\x81\x011"]
+        assert await layer.receive(channel) == {"type": "room.event"}
+        # It has been handled when the next one is asked for.
+        assert len(written) == 1
+        asking = asyncio.create_task(layer.receive(channel))
+        await until(lambda: len(written) == 2)
+        assert written[1] == b"\x81\x012"
+        asking.cancel()
+
+
 async def test_frames_need_no_call_of_the_consumer(redis: Server) -> None:
     """And are counted: by the layer, and as messages of the worker."""
     with rooms_on(redis.url) as worker:
@@ -165,6 +199,9 @@ async def test_frames_need_no_call_of_the_consumer(redis: Server) -> None:
             # The answers to the first one's steps, too.
             assert grown["channels_kit_messages_sent_total", ""] == 40
             assert after["channels_kit_layer_waiting", ""] == 0
+            for client in three:
+                await client.do("calls", "", "")
+                assert "called 0" in client.got
 
 
 class Plan:
@@ -248,12 +285,12 @@ async def _run(members: list[Client], proxy: Proxy, steps: list[tuple[str, int, 
             assert [each for each in member.told if str(each).startswith(f"{where}:")] == wanted
 
 
-def slow_reader(worker: Worker) -> socket.socket:
+def slow_reader(port: int) -> socket.socket:
     """A client that has small buffers, and does not read."""
     reader = socket.socket()
     reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     reader.settimeout(LONG)
-    reader.connect(("127.0.0.1", worker.port))
+    reader.connect(("127.0.0.1", port))
     reader.sendall(
         b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -288,7 +325,7 @@ async def test_one_that_does_not_read_is_closed_and_nobody_waits_for_it(redis: S
     environment = {"SERVED_SOCKET_BUFFER": "100000", "SERVED_ROOM": "room"}
     with rooms_on(redis.url, **environment) as worker:
         async with clients(worker, worker) as [first, second]:
-            reader = await asyncio.to_thread(slow_reader, worker)
+            reader = await asyncio.to_thread(lambda: slow_reader(worker.port))
             text = "x" * 30_000
             number = 0
             name = ("channels_kit_sockets_closed_total", "1013")

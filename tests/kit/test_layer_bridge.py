@@ -197,6 +197,29 @@ async def test_a_closed_bridge_leaves_nothing(house: House, redis: Redis) -> Non
         await heard([at_stock], [["stock", 1], ["here", 1]])
 
 
+async def test_a_bridge_that_cannot_leave_its_groups_keeps_no_connection(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: Any) -> None:
+        raise ConnectionError("Redis is away")
+
+    closed = 0
+    close_pools = RedisChannelLayer.close_pools
+
+    async def count(layer: RedisChannelLayer) -> None:
+        nonlocal closed
+        closed += 1
+        await close_pools(layer)
+
+    async with AsyncExitStack() as stack:
+        await member(house.fanout(), "room", stack)
+        await house.change(bridge.OPEN)
+        monkeypatch.setattr(RedisChannelLayer, "group_discard", fail)
+        monkeypatch.setattr(RedisChannelLayer, "close_pools", count)
+        assert await house.change(bridge.CLOSED) == 1
+    assert closed == 1
+
+
 @pytest.mark.parametrize("former", ["stock", "fanout"])
 async def test_a_rolling_move_loses_nothing(house: House, former: str) -> None:
     """Each process is replaced by one with the other layer. Who is there hears all, once."""
@@ -255,3 +278,28 @@ async def test_without_redis_it_is_not_changed(tmp_path: Path) -> None:
         url = server.url
     with pytest.raises(LayerUnavailableError, match="Redis does not answer"):
         await bridge.change({"hosts": [url]}, bridge.OPEN)
+
+
+async def test_a_bridge_that_cannot_be_opened_at_first_is_opened_later(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As that of an application without channels_redis: it says so, and hears its own layer."""
+    monkeypatch.setattr("channels_kit.layer.bridge.POLL_SECONDS", 0.05)
+    stock_layer, fails = bridge.stock_layer, 2
+
+    def failing(config: Any) -> Any:
+        nonlocal fails
+        if fails:
+            fails -= 1
+            raise ModuleNotFoundError("No module named 'channels_redis'")
+        return stock_layer(config)
+
+    monkeypatch.setattr(bridge, "stock_layer", failing)
+    house = House({"hosts": [redis.url]})
+    async with AsyncExitStack() as stack:
+        await member(house.fanout(), "room", stack)
+        assert await house.change(bridge.OPEN) == 1
+        assert not fails
+        await house.change(bridge.CLOSED)
+    for layer in house.made:
+        await layer.flush()

@@ -3,21 +3,27 @@
 import asyncio
 import gc
 import logging
+import os
+import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from channels.exceptions import ChannelFull  # type: ignore[import-untyped]
+from channels.generic.websocket import WebsocketConsumer  # type: ignore[import-untyped]
 from channels.layers import BaseChannelLayer  # type: ignore[import-untyped]
 from redis.asyncio import Redis as Client
 
-from channels_kit.layer import ConsumerOverflowError, RedisFanoutLayer
+from channels_kit.layer import ConsumerOverflowError, FanoutConsumer, RedisFanoutLayer
 from tests.roles.certificates import authority
 
 from .cluster import Redis
 from .layers import (
+    PATIENCE,
     Listener,
     Server,
     free_port,
@@ -248,9 +254,61 @@ async def test_what_is_no_message(redis: Redis) -> None:
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        {"text": None},
+        {"text": 5},
+        {"text": b"a"},
+        {"bytes": "a"},
+        {"bytes": 5},
+        {"text": "a", "bytes": b"a"},
+        {"text": "a", "json": {}},
+        {"json": object()},
+    ],
+    ids=lambda content: ", ".join(content) or "nothing",
+)
+async def test_what_is_no_broadcast_is_refused_where_it_is_made(
+    redis: Redis, content: dict[str, Any]
+) -> None:
+    """Else every member would end that sends it to its client."""
+    async with layers(1, redis.url) as [layer]:
+        async with listening("group", layer) as [listener]:
+            with pytest.raises(TypeError):
+                await layer.group_broadcast("group", **content)
+            await layer.group_broadcast("group", json=None)
+            await layer.group_broadcast("group", bytes=memoryview(b"a"))
+            await until(lambda: len(listener.messages) == 2)
+            assert [(each.get("text"), each.get("bytes")) for each in listener.messages] == [
+                ("null", None),
+                (None, b"a"),
+            ]
+        await layer.flush()
+
+
+def test_a_synchronous_consumer_is_no_fanout_consumer() -> None:
+    with pytest.raises(TypeError, match="Silent is synchronous"):
+        type("Silent", (FanoutConsumer, WebsocketConsumer), {})
+
+
+async def test_a_thread_asks_for_gaps(redis: Redis) -> None:
+    """A synchronous consumer."""
+    async with layers(1, redis.url) as [layer]:
+        channel = await layer.new_channel()
+        await asyncio.to_thread(layer.report_gaps, channel)
+        await until(lambda: layer.channels[channel].gaps is not None)
+        with pytest.raises(ValueError, match="no channel of this process"):
+            await asyncio.to_thread(layer.report_gaps, "specific.elsewhere!x")
+
+
+@pytest.mark.parametrize(
     ("option", "value"),
     [
         ("hosts", "redis://localhost"),
+        ("hosts", []),
+        ("hosts", [{"adress": "redis://localhost"}]),
+        ("hosts", ["localhost:6379"]),
+        ("hosts", [{"master_name": "main"}]),
         ("overflow", "explode"),
         ("expiry", 0),
         ("history_size", -1),
@@ -259,7 +317,7 @@ async def test_what_is_no_message(redis: Redis) -> None:
     ],
 )
 def test_options_that_are_wrong(option: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=str(option if option != "overflow" else value)):
+    with pytest.raises(ValueError, match=option):
         RedisFanoutLayer(**{option: value})
 
 
@@ -316,11 +374,13 @@ async def test_a_new_key_encrypts_and_an_old_one_still_decrypts(
         async with listening("secret", old, new, other) as [by_old, by_new, by_other]:
             await old.group_send("secret", message("to all with the old one"))
             await new.group_send("secret", message("to the new one"))
-            await until(lambda: len(by_new.messages) == 2)
+            await until(lambda: len(by_new.messages) == 2 and by_old.gaps and by_other.gaps)
             assert by_old.values() == ["to all with the old one"]
             await other.group_send("secret", message("mine"))
-            await until(lambda: by_other.messages)
+            await until(lambda: by_other.values() and by_new.gaps)
             assert by_other.values() == ["mine"]
+            # The others could not read it: a gap for each.
+            assert (by_old.gaps, by_new.gaps) == (["secret"] * 2, ["secret"])
             assert other.statistics.dropped["unreadable"] == 2
             key = "asgi:fanout:group:secret:history"
             history: list[bytes] = await client.lrange(key, 0, -1)  # type: ignore[misc]
@@ -337,6 +397,87 @@ async def test_policies_of_a_slow_consumer(redis: Redis, policy: str, kept: list
         await send_all(layer, "group", range(10))
         await until(lambda: layer.statistics.dropped[f"overflow, {policy}"] == 8)
         assert [(await receive(layer, slow))["value"] for _ in range(2)] == kept
+
+
+def text_of(event: Any) -> Any:
+    """A message's value, a gap's group."""
+    return event["group"] if event["type"] == "layer.gap" else event["value"]
+
+
+async def take(layer: RedisFanoutLayer, channel: str, number: int) -> list[Any]:
+    return [text_of(await receive(layer, channel)) for _ in range(number)]
+
+
+@pytest.mark.parametrize(
+    ("policy", "taken"),
+    [("drop_oldest", ["a", 8, 9, "b"]), ("drop_newest", [0, 1, "a", "b"])],
+)
+async def test_a_slow_consumer_is_told_of_what_it_lost(
+    redis: Redis, policy: str, taken: list[Any]
+) -> None:
+    """Once a group and loss, in its place, and however full its mailbox is."""
+    async with layers(1, redis.url, capacity=2, overflow=policy) as [layer]:
+        slow, other = await layer.new_channel(), await layer.new_channel()
+        layer.report_gaps(slow)
+        for group, channel in (("a", slow), ("b", slow), ("a", other)):
+            await layer.group_add(group, channel)
+        dropped = layer.statistics.dropped
+        for _ in range(2):
+            before = dropped.total()
+            await send_all(layer, "a", range(10))
+            # One that asked for no gaps lost as many.
+            await until(lambda before=before: dropped.total() == before + 16)  # type: ignore[misc]
+            assert layer.backlog().waiting == 5
+            assert 0 <= layer.backlog().seconds < layer.options.expiry
+            assert await take(layer, slow, 3) == taken[:3]
+            assert await take(layer, other, 2) == [each for each in taken if each != "a"][:2]
+        assert layer.backlog().waiting == 0
+        # A group of which nothing was lost is told of nothing.
+        await send_all(layer, "b", range(2))
+        await send_all(layer, "a", ["direct"])
+        assert layer.groups == {"a": 2, "b": 1}
+        await until(lambda: dropped.total() == 33)
+        expected = {"drop_oldest": ["b", 1, "direct"], "drop_newest": [0, 1, "a"]}
+        assert await take(layer, slow, 3) == expected[policy]
+        assert await take(layer, other, 1) == ["direct"]
+
+
+async def test_a_message_to_one_channel_pushes_out_one_of_a_group(redis: Redis) -> None:
+    async with layers(2, redis.url, capacity=1) as [here, there]:
+        slow = await here.new_channel()
+        here.report_gaps(slow)
+        await here.group_add("group", slow)
+        await there.group_send("group", message(1))
+        await until(lambda: here.backlog().waiting == 1)
+        await there.send(slow, message(2))
+        await until(lambda: here.backlog().waiting == 2)
+        # What was sent to it alone is dropped, and it is told of nothing.
+        with pytest.raises(ChannelFull):
+            await here.send(slow, message(3))
+        await there.send(slow, message(4))
+        await until(lambda: here.statistics.dropped.total() == 2)
+        assert await take(here, slow, 2) == ["group", 4]
+        await here.send(slow, message(5))
+        assert await take(here, slow, 1) == [5]
+
+
+async def test_who_takes_a_message_too_late_is_told(redis: Redis) -> None:
+    async with layers(2, redis.url, expiry=SOON) as [here, there]:
+        late = await here.new_channel()
+        here.report_gaps(late)
+        for group in ("a", "b", "c"):
+            await here.group_add(group, late)
+        for group in ("a", "b", "a", "b"):
+            await there.group_send(group, message(1))
+        await until(lambda: here.backlog().waiting == 4)
+        await asyncio.sleep(2 * SOON)
+        here.channels[late].letters.append(
+            here.channels[late].letters[0]._replace(ends=asyncio.get_running_loop().time() + 60)
+        )
+        assert sorted(await take(here, late, 2)) == ["a", "b"]
+        assert here.statistics.dropped == {"expired": 4}
+        assert here.backlog().waiting == 1
+        assert await take(here, late, 1) == [1]
 
 
 async def test_a_slow_consumer_is_closed(redis: Redis) -> None:
@@ -484,3 +625,200 @@ def test_several_event_loops_one_after_the_other(tmp_path: Path, redis: Redis) -
 
     assert [asyncio.run(once(value)) for value in range(3)] == [message(i) for i in range(3)]
     gc.collect()
+
+
+async def test_a_burst_for_one_of_many_channels_does_not_overflow_it(redis: Redis) -> None:
+    async with layers(2, redis.url, capacity=20) as [here, there]:
+        for _ in range(1000):
+            await here.new_channel()
+        async with listening("group", here) as [listener]:
+            await asyncio.gather(*(there.group_send("group", message(i)) for i in range(500)))
+            direct = (there.send(listener.channel, message(i)) for i in range(500, 1000))
+            await asyncio.gather(*direct)
+            await until(lambda: len(listener.messages) == 1000 or here.statistics.dropped)
+            assert listener.values() == list(range(1000))
+
+
+@pytest.mark.parametrize("sender", [0, 1], ids=["the same process", "another one"])
+async def test_what_is_sent_to_a_consumer_that_has_ended_is_forgotten(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch, sender: int
+) -> None:
+    monkeypatch.setattr("channels_kit.layer.hub.SWEEP_SECONDS", SOON)
+    async with layers(2, redis.url, expiry=2 * SOON) as both:
+        channel = await given_up(both[0])
+        await both[sender].send(channel, message(1))
+        await until(lambda: both[0].statistics.dropped == {"no receiver": 1})
+        assert channel not in both[0].channels
+        assert both[0].backlog().waiting == 0
+
+
+@pytest.mark.parametrize("sender", [0, 1], ids=["the same process", "another one"])
+async def test_who_receives_again_gets_what_was_sent_meanwhile(redis: Redis, sender: int) -> None:
+    async with layers(2, redis.url) as both:
+        channel = await given_up(both[0])
+        await both[sender].send(channel, message(1))
+        await until(lambda: both[0].backlog().waiting)
+        # It is no backlog: most likely, nobody will.
+        assert both[0].backlog().seconds == 0
+        assert await receive(both[0], channel) == message(1)
+
+
+async def given_up(layer: RedisFanoutLayer) -> str:
+    """A channel whose receiver has given up."""
+    channel: str = await layer.new_channel()
+    await asyncio.sleep(0)
+    listener = Listener(layer, channel)
+    await asyncio.sleep(0)
+    await listener.stop()
+    return channel
+
+
+async def test_to_leave_a_group_for_a_consumer_of_another_process_that_has_ended(
+    redis: Redis,
+) -> None:
+    async with layers(2, redis.url, send_timeout=1) as [here, there]:
+        channel = await given_up(here)
+        await there.group_discard("group", channel)
+
+
+async def test_to_leave_a_group_for_a_consumer_of_a_process_that_has_ended(redis: Redis) -> None:
+    """Nobody answers."""
+    async with layers(2, redis.url, send_timeout=10 * PATIENCE) as [here, there]:
+        channel = await here.new_channel()
+        await here.group_add("group", channel)
+        await here.close_pools()
+        async with asyncio.timeout(PATIENCE):
+            await there.group_discard("group", channel)
+
+
+async def test_a_named_channel_that_nobody_receives_from_is_heard_no_more(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("channels_kit.layer.hub.SWEEP_SECONDS", SOON)
+    async with layers(1, redis.url, expiry=2 * SOON) as [layer]:
+        listener = Listener(layer, "work")
+        await layer.send("work", message(1))
+        await until(lambda: listener.values() == [1])
+        assert layer.backlog().subscriptions == 1
+        await listener.stop()
+        await until(lambda: layer.backlog().subscriptions == 0)
+        await layer.send("work", message(2))
+        assert await receive(layer, "work") == message(2)
+
+
+async def test_no_receiver_sleeps_beside_a_message_of_its_channel(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One hears late that there was none; another one has taken the first of two since."""
+    async with layers(2, redis.url) as [here, there]:
+        hub = here._hub()
+        asked, late, take, calls = asyncio.Event(), asyncio.Event(), hub._take, 0
+
+        async def slow(*arguments: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            is_first = calls == 1
+            payload = await take(*arguments)
+            if is_first:
+                asked.set()
+                await late.wait()
+            return payload
+
+        monkeypatch.setattr(hub, "_take", slow)
+        first = asyncio.create_task(here.receive("work"))
+        subscriber = hub._shard("work").subscriber
+        # Subscribed.
+        await asked.wait()
+        await until(lambda: subscriber._heard)
+        heard = subscriber._heard
+        for number in range(2):
+            await there.send("work", message(number))
+        await until(lambda: subscriber._heard >= heard + 2)
+        assert await receive(here, "work") == message(0)
+        late.set()
+        async with asyncio.timeout(PATIENCE):
+            assert await first == message(1)
+
+
+def test_event_loops_of_many_threads_at_once(redis: Redis) -> None:
+    """Each has its connections and channels, whatever the others begin and end meanwhile."""
+    layer = RedisFanoutLayer(hosts=[redis.url])
+    errors: list[Exception] = []
+
+    async def look() -> None:
+        channel = await layer.new_channel()
+        await asyncio.sleep(0)
+        assert channel in layer.channels
+        layer.backlog()
+
+    def loops() -> None:
+        try:
+            for _ in range(40):
+                asyncio.run(look())
+        except Exception as error:
+            errors.append(error)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=loops) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not errors
+
+
+def test_backlog_of_another_event_loop_that_works(redis: Redis) -> None:
+    """Metrics are read in a thread while channels come, get messages and go."""
+    layer = RedisFanoutLayer(hosts=[redis.url], capacity=4)
+    ended = threading.Event()
+
+    async def work() -> None:
+        while not ended.is_set():
+            first, *_ = [await layer.new_channel() for _ in range(200)]
+            await layer.send(first, message(0))
+            await receive(layer, first)
+            await layer.close_pools()
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            working = pool.submit(asyncio.run, work())
+            try:
+                seen = [layer.backlog().waiting for _ in range(10_000)]
+            finally:
+                ended.set()
+            working.result()
+    finally:
+        sys.setswitchinterval(interval)
+    assert set(seen) <= {0, 1}
+
+
+def test_a_process_that_forks(redis: Redis) -> None:
+    """The child has connections of its own; the parent keeps what it had."""
+    layer = RedisFanoutLayer(hosts=[redis.url])
+
+    async def join() -> str:
+        channel: str = await layer.new_channel()
+        await layer.group_add("forks", channel)
+        return channel
+
+    with asyncio.Runner() as runner:
+        channel = runner.run(join())
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                asyncio.run(layer.group_send("forks", message("child")))
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        assert runner.run(receive(layer, channel)) == message("child")
+        runner.run(layer.group_send("forks", message("parent")))
+        assert runner.run(receive(layer, channel)) == message("parent")
+        runner.run(layer.close_pools())

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import pytest
 import uvloop
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from channels_kit.layer import codec
@@ -79,13 +80,39 @@ class Client:
             await self.outlet.send({"type": "websocket.send", "text": letter.packed.decode()})
 
 
-async def settled() -> None:
-    """Wait until all that is pending has been written."""
-    await asyncio.sleep(0.02)
+async def settled(gatherer: Gatherer) -> None:
+    """Wait until all that is pending has been written, and who is too slow is closed."""
+    await until(lambda: not gatherer.backlog()[0])
+    await asyncio.sleep(0)
 
 
-ROOMS = 3
-CLIENTS = 4
+class Clock:
+    """An event loop whose time goes on as the test says."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.due: list[tuple[float, Callable[[], None]]] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def call_at(self, when: float, callback: Callable[..., None], *arguments: Any) -> None:
+        self.due.append((when, partial(callback, *arguments)))
+
+    def call_soon(self, callback: Callable[..., None], *arguments: Any) -> None:
+        self.call_at(self.now, callback, *arguments)
+
+    def run(self) -> None:
+        """Do what is due first, and what is due at the same time."""
+        if self.due:
+            self.now = max(self.now, min(when for when, _ in self.due))
+        while ready := [each for each in self.due if each[0] <= self.now]:
+            self.due.remove(ready[0])
+            ready[0][1]()
+
+
+ROOMS = 2
+CLIENTS = 2
 
 _where = st.tuples(st.integers(0, CLIENTS - 1), st.integers(0, ROOMS - 1))
 _step = st.tuples(
@@ -96,13 +123,30 @@ _step = st.tuples(
 )
 
 
+def of_one(text: str) -> list[tuple[str, tuple[int, int]]]:
+    """Steps of the first client, each with the number of its room."""
+    return [(kind, (0, int(room))) for kind, room in (word.split(":") for word in text.split())]
+
+
+# What it says while frames wait for it.
+@example(of_one("join:0 publish:0 pause:0 publish:0 say:0 publish:0"))
+# What it says while the server has in hand what it said before.
+@example(of_one("join:0 block:0 say:0 publish:0 say:0 publish:0 say:0 unblock:0"))
+# Frames of another room than the one that it leaves.
+@example(of_one("join:0 join:1 publish:1 leave:0 publish:1"))
+# Frames around two events.
+@example(of_one("join:0 publish:0 event:0 publish:0 event:0 publish:0 handle:0 publish:0"))
 @settings(max_examples=150, deadline=None)
 @given(steps=st.lists(_step, max_size=60))
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 def test_each_gets_what_came_while_it_was_a_member(
     run: Runner, steps: list[tuple[str, tuple[int, int]]]
 ) -> None:
-    run(_each_gets_what_came(steps))
+    with pytest.MonkeyPatch.context() as patch:
+        # After each round, so that frames wait while more happens.
+        patch.setattr("channels_kit.layer.gatherer.WAIT_FACTOR", 1e9)
+        patch.setattr("channels_kit.layer.gatherer.LONGEST_WAIT", 0.01)
+        run(_each_gets_what_came(steps))
 
 
 async def _each_gets_what_came(steps: list[tuple[str, tuple[int, int]]]) -> None:
@@ -152,7 +196,7 @@ async def _each_gets_what_came(steps: list[tuple[str, tuple[int, int]]]) -> None
     await asyncio.gather(*tasks)
     for client in clients:
         await client.handle_events()
-    await settled()
+    await settled(gatherer)
     for index, client in enumerate(clients):
         mine = [each for each in client.got if not each.startswith("s")]
         # A room's frames and the events: all of them, once. Between two rooms there is no order.
@@ -183,7 +227,7 @@ def test_a_round_writes_to_each_socket_once(run: Runner) -> None:
                 gatherer.join(client.outlet, room)
         for room in rooms:
             gatherer.publish(room, token("f"))
-        await settled()
+        await settled(gatherer)
         assert [client.writes for client in clients] == [1] * 10
         assert [len(client.got) for client in clients] == [20] * 10
         assert (statistics.delivered, statistics.gathered) == (200, 190)
@@ -191,37 +235,39 @@ def test_a_round_writes_to_each_socket_once(run: Runner) -> None:
     run(scenario())
 
 
-def test_after_a_long_round_frames_are_gathered(run: Runner) -> None:
+@pytest.mark.parametrize(("took", "wait"), [(0.001, 0.002), (0.02, 0.04), (1.0, 0.05)])
+async def test_after_a_long_round_frames_are_gathered(
+    monkeypatch: pytest.MonkeyPatch, took: float, wait: float
+) -> None:
     """A round that takes long makes the next one wait, so that it has more to write."""
+    gatherer, clock = Gatherer(LIMIT, Statistics()), Clock()
+    monkeypatch.setattr(gatherer, "_loop", clock)
+    room, client = Room(), Client(gatherer)
+    gatherer.join(client.outlet, room)
+    written = client.outlet.write
 
-    async def scenario() -> None:
-        loop = asyncio.get_running_loop()
-        gatherer = Gatherer(LIMIT, Statistics())
-        room, client = Room(), Client(gatherer)
-        gatherer.join(client.outlet, room)
+    def slowly(frames: bytes, messages: int, limit: int) -> bool | None:
+        clock.now += took
+        return written(frames, messages, limit)
 
-        written = client.outlet.write
-
-        def slowly(frames: bytes, messages: int, limit: int) -> bool | None:
-            until = loop.time() + 0.02
-            while loop.time() < until:
-                pass
-            return written(frames, messages, limit)
-
-        client.outlet.write = slowly
-        gatherer.publish(room, token("f0"))
-        await until(lambda: client.writes == 1)
-        ended = loop.time()
-        for number in range(1, 10):
-            gatherer.publish(room, token(f"f{number}"))
-            await asyncio.sleep(0)
-        await until(lambda: client.writes == 2)
-        # It began twice 20 ms after the end of the first, or later, and took 20 ms itself.
-        assert loop.time() - ended >= 0.05
-        assert client.writes == 2
-        assert client.got == [f"f{number}" for number in range(10)]
-
-    run(scenario())
+    client.outlet.write = slowly
+    gatherer.publish(room, token("f0"))
+    clock.run()
+    # The first one did not wait.
+    assert (client.got, clock.now) == (["f0"], took)
+    for number in range(1, 10):
+        gatherer.publish(room, token(f"f{number}"))
+    clock.run()
+    assert client.writes == 2
+    assert client.got == [f"f{number}" for number in range(10)]
+    assert clock.now == pytest.approx(took + wait + took)
+    # After a silence, nothing waits.
+    clock.now += wait
+    gatherer.publish(room, token("f10"))
+    before = clock.now
+    clock.run()
+    assert client.writes == 3
+    assert clock.now == pytest.approx(before + took)
 
 
 def test_a_socket_that_takes_no_more_is_closed_and_others_are_not(run: Runner) -> None:
@@ -234,7 +280,7 @@ def test_a_socket_that_takes_no_more_is_closed_and_others_are_not(run: Runner) -
         slow.takes = False
         for number in range(3):
             gatherer.publish(room, token(f"f{number}"))
-            await settled()
+            await settled(gatherer)
         assert (slow.closed, other.closed) == (1013, None)
         assert other.got == ["f0", "f1", "f2"]
         assert slow.outlet not in room.outlets
@@ -247,12 +293,33 @@ def test_a_socket_that_takes_no_more_is_closed_and_others_are_not(run: Runner) -
     run(scenario())
 
 
+async def test_a_consumer_that_closes_gets_its_frames_first_and_none_after() -> None:
+    statistics = Statistics()
+    gatherer = Gatherer(LIMIT, statistics)
+    room, client = Room(), Client(gatherer)
+    gatherer.join(client.outlet, room)
+    gatherer.publish(room, token("f0"))
+    client.writable.clear()
+    closing = asyncio.create_task(client.outlet.send({"type": "websocket.close", "text": "closed"}))
+    await asyncio.sleep(0)
+    # More than may wait for what the server has in hand.
+    for number in range(1, LIMIT):
+        gatherer.publish(room, token(f"f{number}"))
+        await settled(gatherer)
+    client.writable.set()
+    await closing
+    assert client.got == ["f0", "closed"]
+    # It is not too slow.
+    assert (statistics.slow_sockets, client.closed) == (0, None)
+
+
 @pytest.mark.parametrize("why", ["events", "a send"])
 def test_what_is_held_is_bounded(run: Runner, why: str) -> None:
     """Frames wait for the events before them, and for what the consumer has sent."""
 
     async def scenario() -> None:
-        gatherer = Gatherer(LIMIT, Statistics())
+        statistics = Statistics()
+        gatherer = Gatherer(LIMIT, statistics)
         room, client = Room(), Client(gatherer)
         gatherer.join(client.outlet, room)
         if why == "events":
@@ -263,13 +330,19 @@ def test_what_is_held_is_bounded(run: Runner, why: str) -> None:
                 client.outlet.send({"type": "websocket.send", "text": "s"})
             )
             await asyncio.sleep(0)
-        for number in range(LIMIT // 10):
+        # One write more than the limit.
+        for number in range(LIMIT // 10 + 1):
             gatherer.publish(room, token(f"f{number}"))
-        await settled()
+        await settled(gatherer)
         assert client.closed is None
-        gatherer.publish(room, token("more"))
-        await settled()
+        # All in one turn: none of them is kept.
+        for _ in range(5):
+            gatherer.publish(room, token("more"))
+        await settled(gatherer)
         assert client.closed == 1013
+        # What was kept is never written, either.
+        assert statistics.dropped["slow socket"] == LIMIT // 10 + 1 + 5
+        assert client.got == []
         if why == "a send":
             client.writable.set()
             await sending
@@ -316,3 +389,43 @@ def test_a_frame_is_what_websockets_makes(size: int, kind: type) -> None:
 )
 def test_other_messages_are_events(message: dict[str, Any]) -> None:
     assert frame_of(codec.pack(message)) is None
+
+
+@pytest.mark.parametrize("rooms", [1, 2])
+def test_a_socket_that_cannot_be_written_to_takes_nothing_from_others(
+    run: Runner, rooms: int
+) -> None:
+    def fail(frames: bytes, messages: int, limit: int) -> bool | None:
+        raise RuntimeError("the handler is closed")
+
+    def close(code: int, reason: str) -> None:
+        closed.append((code, reason))
+        raise RuntimeError("the handler is closed")
+
+    closed: list[tuple[int, str]] = []
+
+    async def scenario() -> None:
+        statistics = Statistics()
+        gatherer = Gatherer(LIMIT, statistics)
+        places = [Room() for _ in range(rooms)]
+        clients = [Client(gatherer) for _ in range(9)]
+        for client in clients:
+            for room in places:
+                gatherer.join(client.outlet, room)
+        # Of several, each is closed, whatever comes of it.
+        broken = clients[3:5]
+        for client in broken:
+            client.outlet.write, client.outlet.close = fail, close
+        for number in range(2):
+            for room in places:
+                gatherer.publish(room, token(f"f{number}"))
+            await settled(gatherer)
+        others = [client for client in clients if client not in broken]
+        assert [len(client.got) for client in others] == [2 * rooms] * 7
+        assert [client.closed for client in others] == [None] * 7
+        assert closed == [(1013, "")] * 2
+        # They are not too slow: most often, their clients are gone.
+        assert statistics.dropped == {"failed": 2 * rooms}
+        assert statistics.slow_sockets == 0
+
+    run(scenario())

@@ -279,3 +279,16 @@ class Wire(RuleBasedStateMachine):
 
 
 TestWire = Wire.TestCase
+
+
+def test_what_is_held_is_delivered_when_redis_refuses_the_question() -> None:
+    topic = live()
+    question = lost(topic)
+    topic.arrived(entry(3, 3))
+    found = topic.refused(question)
+    assert (numbers(found.entries), found.gap) == ([3], True)
+    assert numbers(topic.arrived(entry(4, 4))) == [4]
+    # Not that of a former connection.
+    assert lost(topic).attempt != question.attempt
+    found = topic.refused(question)
+    assert (found.entries, found.gap, topic.state) == ([], False, State.CATCHING_UP)

@@ -339,7 +339,7 @@ async def test_above_its_number_of_handshakes_in_hand_a_worker_refuses_more() ->
     await application.begun.wait()
     refused = Connection(sockets, application)
     start = await refused.next()
-    assert (start["status"], dict(start["headers"])[b"retry-after"]) == (503, b"5")
+    assert (start["status"], dict(start["headers"])[b"retry-after"]) == (503, b"1")
     await refused.end()
     assert sockets.counts.refused["busy"] == 1
 

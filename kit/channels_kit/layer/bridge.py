@@ -155,7 +155,8 @@ class Bridge:
             async with asyncio.timeout(self._shard.options.send_timeout):
                 await self._known.wait()
         except TimeoutError:
-            raise LayerUnavailableError("Redis does not answer") from None
+            seconds = f"{self._shard.options.send_timeout:g} s"
+            raise LayerUnavailableError(f"no word about the bridge within {seconds}") from None
 
     async def join(self, group: str) -> None:
         """Become a member of the other layer's group, if the bridge is open.
@@ -241,8 +242,9 @@ class Bridge:
                 if wanted != self.is_open:
                     await (self._open() if wanted else self._shut())
                     continue  # tell it at once
-            except (LayerUnavailableError, *CONNECTION_ERRORS) as error:
-                logger.warning("The bridge cannot be opened or closed: %s", type(error).__name__)
+            except Exception as error:  # also an application without channels_redis
+                name = type(error).__name__
+                logger.warning("cannot open or close the bridge to channels_redis yet: %s", name)
             else:
                 self._known.set()
             await asyncio.sleep(POLL_SECONDS)
@@ -257,22 +259,26 @@ class Bridge:
             raise
         self._reading = self._loop.create_task(self._read())
         self._tell()
-        logger.info("The bridge to channels_redis is open")
+        logger.info("the bridge to channels_redis is open")
 
     async def _shut(self) -> None:
         stock, self._stock = self._stock, None
         if stock is None:
             return
         waiting = [task for (_, is_other), task in self._waiting.items() if is_other]
-        await _end(*waiting, *([self._reading] if self._reading else []))
-        self._reading = None
-        self._tell()
-        with suppress(*CONNECTION_ERRORS):
-            for channel, group in self._groups.items():
-                await stock.group_discard(group, channel)
-            await stock.close_pools()
-        self._groups.clear()
-        logger.info("The bridge to channels_redis is closed")
+        reading, self._reading = self._reading, None
+        groups, self._groups = self._groups, {}
+        try:
+            await _end(*waiting, *([reading] if reading else []))
+            self._tell()
+            with suppress(*CONNECTION_ERRORS):
+                for channel, group in groups.items():
+                    await stock.group_discard(group, channel)
+        finally:
+            # Also if Redis fails, and if this is interrupted.
+            with suppress(*CONNECTION_ERRORS):
+                await stock.close_pools()
+        logger.info("the bridge to channels_redis is closed")
 
     def _tell(self) -> None:
         """Wake those who wait for a named channel."""
@@ -297,7 +303,7 @@ class Bridge:
                     f"{PREFIX}.{self._receiver.name}!"
                 )
             except Exception as error:  # also whatever is raised for a message that is none
-                logger.warning("The bridge does not hear: %s", type(error).__name__)
+                logger.warning("cannot read from channels_redis: %s", type(error).__name__)
                 await backoff.wait()
                 continue
             backoff.succeeded()
@@ -376,7 +382,11 @@ async def _states(connection: Any, prefix: str) -> list[bytes]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Open or close the bridge of the project whose settings Django has; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m channels_kit.layer.bridge")
+    parser = argparse.ArgumentParser(
+        prog="python -m channels_kit.layer.bridge",
+        description="Connect processes with the fan-out layer and with channels_redis.core, or no"
+        " longer; wait until all have done it. See docs/layer.md.",
+    )
     parser.add_argument("state", choices=[OPEN, CLOSED])
     state = parser.parse_args(arguments).state
     from django.conf import settings
@@ -388,6 +398,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"The bridge is not {state}: {error}", file=sys.stderr)
         return 1
     print(f"The bridge is {state} in {count} event loops.")
+    if not count and state == OPEN:
+        print('None runs with the fan-out layer and "bridge": True in its CONFIG.', file=sys.stderr)
     return 0
 
 

@@ -49,16 +49,33 @@ async def opened(pool: Any) -> AsyncIterator[Any]:
         pool: knows how to connect; the connection is none of its own.
     """
     connection = pool.make_connection()
+    # redis-py forgets what it closes, and does not wait for it where it is interrupted. TLS ends by
+    # an exchange, and a Redis that hangs does not take what is written: both keep a socket open.
+    writers: list[asyncio.StreamWriter] = []
+    disconnect = connection.disconnect
+
+    async def remember_and_disconnect(*arguments: Any, **options: Any) -> None:
+        if connection._writer is not None:
+            writers.append(connection._writer)
+        await disconnect(*arguments, **options)
+
+    connection.disconnect = remember_and_disconnect
     try:
         # A Sentinel is asked in this time, too.
         async with asyncio.timeout(ANSWER_TIMEOUT):
-            await connection.connect()
-            await close_sentinels(pool)
+            try:
+                await connection.connect()
+            finally:
+                await close_sentinels(pool)
         yield connection
     finally:
-        with suppress(Exception):
-            async with asyncio.timeout(CLOSE_TIMEOUT):
-                await connection.disconnect()
+        try:
+            with suppress(Exception):
+                async with asyncio.timeout(CLOSE_TIMEOUT):
+                    await connection.disconnect()
+        finally:
+            for writer in writers:
+                writer.transport.abort()
 
 
 async def close_sentinels(pool: Any) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import Any, ClassVar
 
+from channels.consumer import SyncConsumer  # type: ignore[import-untyped]
+
 from channels_kit.layer.frames import EXTENSION
 from channels_kit.layer.outlet import Outlet
 
@@ -15,16 +17,23 @@ TRY_AGAIN_LATER = 1013
 class FanoutConsumer:
     """Mixin for `AsyncWebsocketConsumer` and `AsyncJsonWebsocketConsumer`, named before them.
 
-    What `group_broadcast` sends to a group of the consumer goes to its client without a call of the
-    consumer. Where the server or the layer cannot do that, the consumer sends it by
-    `layer_broadcast`.
+    The client gets what `group_broadcast` sends to the consumer's groups, without a call of the
+    consumer. If the server has no extension for frames, `layer_broadcast` sends it.
 
     Attributes:
-        slow_code: with which the socket is closed if its client does not read fast enough. A client
-            connects again and asks for what it has missed.
+        slow_code: close code for a client that does not read fast enough. The client should connect
+            again and ask for what it missed.
     """
 
     slow_code: ClassVar[int] = TRY_AGAIN_LATER
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuse a synchronous consumer: without the extension, it would send nothing."""
+        super().__init_subclass__(**options)
+        if issubclass(cls, SyncConsumer):
+            raise TypeError(
+                f"{cls.__name__} is synchronous; FanoutConsumer needs an async consumer"
+            )
 
     def __call__(self, scope: Any, receive: Any, send: Any) -> Coroutine[Any, Any, None]:
         """Serve one socket from its handshake to its end."""
@@ -37,7 +46,7 @@ class FanoutConsumer:
         return coroutine
 
     async def layer_broadcast(self, event: Any) -> None:
-        """Send what is for all members of a group, as it is."""
+        """Send the client what is for all members of a group, unchanged."""
         await self.send(event.get("text"), event.get("bytes"))  # type: ignore[attr-defined]
 
     def _accepted(self, outlet: Outlet) -> None:

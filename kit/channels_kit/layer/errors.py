@@ -7,11 +7,11 @@ Exception
 
 
 class LayerUnavailableError(Exception):
-    """Redis did not answer within `send_timeout`, or more than `send_buffer` bytes wait for it.
+    """Redis did not answer within `send_timeout` seconds, or `send_buffer` bytes wait for it.
 
-    The message may have been sent nevertheless, if the connection ended while it was under way.
+    Redis may have the message nevertheless, if the connection ended after it was sent.
     """
 
 
 class ConsumerOverflowError(Exception):
-    """A consumer's mailbox was full and the policy is `close`; its channel has left all groups."""
+    """A consumer's mailbox was full, with the policy `close`; its channel has left its groups."""

@@ -46,8 +46,8 @@ class Gatherer:
         # Whether there will be a round, and before which time there is none.
         self._is_due = False
         self._not_before = 0.0
-        # Those that are too slow, which are closed after the round.
-        self._slow: list[Outlet] = []
+        # Sockets to close after the round; the value: whether the client is too slow.
+        self._given_up: dict[Outlet, bool] = {}
 
     # Membership
 
@@ -151,11 +151,18 @@ class Gatherer:
                         outlet.put(b"".join(rest), len(rest))
                 elif outlet.is_sending:
                     outlet.put(frames, number)
-                elif written := outlet.write(frames, number, limit):
-                    messages += number
-                    writes += 1
-                elif written is False:
-                    self.refuse(outlet, number)
+                else:
+                    # As `put` does it, without a call for each socket.
+                    try:
+                        written = outlet.write(frames, number, limit)
+                    except Exception as error:
+                        self.broken(outlet, number, error)
+                        continue
+                    if written:
+                        messages += number
+                        writes += 1
+                    elif written is False:
+                        self.refuse(outlet, number)
         for outlet, parts in mixed.items():
             if parts:
                 outlet.put(b"".join(parts), len(parts))
@@ -181,22 +188,40 @@ class Gatherer:
         number = sum(len(room.pending) * len(room.outlets) for room in self._dirty)
         return number, self._loop.time() - self._since
 
-    # Sockets that are too slow
+    # Sockets that get nothing more
+
+    def broken(self, outlet: Outlet, number: int, error: Exception) -> None:
+        """Close a socket to which the server cannot write; the others get theirs."""
+        self.statistics.dropped["failed"] += number
+        self.statistics.warn("write", "could not write to a socket", error=error)
+        self._give_up(outlet, is_slow=False)
 
     def refuse(self, outlet: Outlet, number: int) -> None:
         """Close a socket for which too much waits, and that does not get so many frames."""
         self.statistics.dropped["slow socket"] += number
-        if outlet not in self._slow:
-            self._slow.append(outlet)
-            # Not now: the rooms are being gone through.
-            self._loop.call_soon(self._close_slow)
+        self._give_up(outlet, is_slow=True)
 
-    def _close_slow(self) -> None:
-        slow, self._slow = self._slow, []
-        for outlet in slow:
-            if not outlet.is_ended:
-                self.end(outlet)
-                outlet.is_cut = True
+    def _give_up(self, outlet: Outlet, is_slow: bool) -> None:
+        # Not now: the rooms are being gone through.
+        if not self._given_up:
+            self._loop.call_soon(self._close)
+        # The first reason counts.
+        self._given_up.setdefault(outlet, is_slow)
+
+    def _close(self) -> None:
+        given_up, self._given_up = self._given_up, {}
+        for outlet, is_slow in given_up.items():
+            if outlet.is_ended:
+                continue
+            self.statistics.dropped["slow socket" if is_slow else "failed"] += outlet.discard()
+            self.end(outlet)
+            outlet.is_cut = True
+            if is_slow:
                 self.statistics.slow_sockets += 1
-                self.statistics.warn("slow", "closed a socket that does not read fast enough")
-                outlet.close(outlet.code, "too slow")
+                text = "closed a socket whose client does not read fast enough"
+                self.statistics.warn("slow", text)
+            try:
+                outlet.close(outlet.code, "too slow" if is_slow else "")
+            except Exception as error:
+                # The others are closed all the same.
+                self.statistics.warn("close", "could not close a socket", error=error)

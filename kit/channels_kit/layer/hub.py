@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from secrets import token_bytes, token_hex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from channels.exceptions import ChannelFull  # type: ignore[import-untyped]
+from redis.exceptions import ResponseError
 
 from channels_kit.layer import codec, scripts
-from channels_kit.layer.bridge import Bridge
 from channels_kit.layer.codec import Cipher, CodecError, Entry
+from channels_kit.layer.connection import Backoff
 from channels_kit.layer.errors import ConsumerOverflowError, LayerUnavailableError
 from channels_kit.layer.frames import frame_of
 from channels_kit.layer.gatherer import Gatherer
-from channels_kit.layer.mailbox import Letter, Mailbox
+from channels_kit.layer.mailbox import GAP, Letter, Mailbox
 from channels_kit.layer.options import Options
 from channels_kit.layer.outlet import Outlet, Room
 from channels_kit.layer.shard import Shard, shard_number
-from channels_kit.layer.statistics import Statistics
+from channels_kit.layer.statistics import Backlog, Statistics
 from channels_kit.layer.topic import Topic
+
+if TYPE_CHECKING:
+    from channels_kit.layer.bridge import Bridge
 
 IDLE_TURNS = 4
 """Turns of the event loop in which no receiver takes anything, after which reading goes on."""
@@ -94,14 +98,22 @@ class Hub:
         # Messages in all mailboxes, and those that were taken out of them: whether that goes on.
         self._waiting = 0
         self._taken = 0
+        # The mailbox that is more than half full since the last turn of the receivers, if one is.
+        self._crowded: Mailbox | None = None
         # Its own topic, for messages to single channels; None before the first one.
         self._inbox: Topic | None = None
         # Named channels that are received from here.
         self._queues: dict[str, _Queue] = {}
+        self._sweeping: asyncio.Task[None] | None = None
         # What another event loop has been asked for and has not confirmed.
         self._asked: dict[str, asyncio.Future[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._bridge = stock and Bridge(self.shards[0], self, options.prefix, stock)
+        self._bridge: Bridge | None = None
+        if stock:
+            # Not at the beginning: `python -m channels_kit.layer.bridge` runs the module itself.
+            from channels_kit.layer.bridge import Bridge
+
+            self._bridge = Bridge(self.shards[0], self, options.prefix, stock)
 
     async def close(self) -> None:
         """Close all connections and forget all channels."""
@@ -127,7 +139,7 @@ class Hub:
         """Return the name of a channel that is received from here."""
         self._open_inbox()
         name = f"{prefix}.{self.name}!{token_hex(12)}"
-        self._mailbox(name)
+        self._mailbox(name).abandoned_at = None
         return name
 
     async def send(self, channel: str, message: Any) -> None:
@@ -146,7 +158,7 @@ class Hub:
             await self._push(channel, packed)
         elif owner == self.name:
             box = self._mailbox(channel)
-            if len(box.letters) >= box.capacity:
+            if box.is_full:
                 raise ChannelFull(channel)
             self._put(box, Letter(packed, self.loop.time() + self.options.expiry))
         else:
@@ -198,13 +210,28 @@ class Hub:
         """
         while (letter := self._next(box)) is not None:
             if letter.ends < self.loop.time():
-                self.statistics.drop("expired", box.channel)
-                continue
+                if letter.ends != GAP:
+                    self._expire(box, letter)
+                    continue
+                box.told(letter.group)
             try:
                 return codec.unpack(letter.packed)
             except CodecError:
                 self.statistics.drop("unreadable", box.channel)
+                self._miss(box, letter.group, 0)
         return None
+
+    def _expire(self, box: Mailbox, letter: Letter) -> None:
+        before = len(box.letters)
+        number = 1 + box.expire(self.loop.time(), letter.group)
+        self._waiting += len(box.letters) - before
+        for _ in range(number):
+            self.statistics.drop("expired", box.channel)
+
+    def _miss(self, box: Mailbox, group: str | None, place: int) -> None:
+        before = len(box.letters)
+        box.miss(group, place)
+        self._waiting += len(box.letters) - before
 
     def _next(self, box: Mailbox) -> Letter | None:
         if box.outlet is not None and box.outlet.is_blocked:
@@ -212,7 +239,7 @@ class Hub:
         try:
             letter = box.take()
         except ConsumerOverflowError:
-            self._forget(box)
+            self.forget(box)
             raise
         if letter is not None:
             self._taken += 1
@@ -220,13 +247,26 @@ class Hub:
         return letter
 
     def report_gaps(self, channel: str) -> None:
-        """Have a channel get an event when messages to it may be lost."""
-        self._mailbox(channel).reports_gaps = True
+        """Have a channel get an event when messages of its groups may be lost."""
+        self._mailbox(channel).report_gaps()
 
-    def oldest(self) -> float | None:
-        """Return for how many seconds the oldest message here has waited; None without one."""
-        ends = [box.letters[0].ends for box in self.mailboxes.values() if box.letters]
-        return self.options.expiry - (min(ends) - self.loop.time()) if ends else None
+    def backlog(self) -> Backlog:
+        """Return what is heard here, and what waits; also for another thread than the loop's."""
+        # Meanwhile this loop may go on: a dictionary is copied before it is gone through, in one
+        # step, and a mailbox may be empty by now.
+        boxes = list(self.mailboxes.values())
+        ends = [
+            next((each.ends for each in box.letters if each.ends != GAP), math.inf)
+            for box in boxes
+            if box.letters and box.abandoned_at is None
+        ]
+        oldest = self.options.expiry - (min(ends, default=math.inf) - self.loop.time())
+        frames, seconds = self.gatherer.backlog()
+        return Backlog(
+            subscriptions=sum(len(shard.subscriber.names) for shard in self.shards),
+            waiting=sum(len(box.letters) for box in boxes) + frames,
+            seconds=max(0.0, oldest, seconds),
+        )
 
     # Groups
 
@@ -271,7 +311,8 @@ class Hub:
         """
         packed = codec.pack(message)
         name = self._topic_name(group)
-        for member in await self._shard(group).publish(name, self.cipher.seal(packed)):
+        _, members = await self._shard(group).publish(name, self.cipher.seal(packed))
+        for member in members:
             try:
                 await self._push(member.decode(), packed)
             except ChannelFull:
@@ -304,15 +345,20 @@ class Hub:
                 self._part(name, box)
             if not isinstance(error, TimeoutError):
                 raise
-            seconds = f"{self.options.send_timeout:g} s"
-            raise LayerUnavailableError(f"no subscription to {name} in {seconds}") from None
+            within = f"within {self.options.send_timeout:g} s"
+            raise LayerUnavailableError(f"could not subscribe to {name} {within}") from None
 
     async def _open(self, group: Group) -> None:
         """Subscribe to a group, however long Redis is away."""
         shard, name = self._shard(group.name), self._topic_name(group.name)
+        backoff = Backoff()
         while group.topic is None:
-            with suppress(LayerUnavailableError):
+            try:
                 group.topic = Topic(name, await shard.position(name))
+            except (LayerUnavailableError, ResponseError) as error:
+                kind = type(error).__name__
+                self.statistics.warn("joining", "cannot subscribe to %s yet: %s", group.name, kind)
+                await backoff.wait()
         shard.open(group.topic)
 
     def _part(self, name: str, box: Mailbox) -> None:
@@ -342,6 +388,7 @@ class Hub:
                 packed = self.cipher.open(entry.payload)
             except CodecError:
                 self.statistics.drop("unreadable", group.name)
+                self._missed(topic)
                 return
             self._put_to(group, packed)
 
@@ -361,10 +408,8 @@ class Hub:
     def _missed(self, topic: Topic) -> None:
         """Tell the members of a group who asked for it that messages may be lost."""
         if group := self._group(topic):
-            packed = codec.pack({"type": "layer.gap", "group": group.name})
             for box in group.members:
-                if box.reports_gaps:
-                    self._waiting += box.put_gap(packed)
+                self._miss(box, group.name, len(box.letters))
 
     def _group(self, topic: Topic) -> Group | None:
         return self.groups.get(topic.name.removeprefix(self._topic_name("")))
@@ -373,19 +418,17 @@ class Hub:
         """Deliver a message to one channel, or do what another event loop asks for."""
         try:
             channel, content = codec.unpack(self.cipher.open(entry.payload))
+            step = None if channel else self._do(**content)
         except (CodecError, TypeError, ValueError):
             self.statistics.drop("unreadable", self.name)
             return
-        if not channel:
-            self._keep(self._do(**content))
+        if step is not None:
+            self._keep(step)
         else:
             self._put_into(channel, content)
 
     def _put_into(self, channel: str, packed: bytes) -> None:
-        if box := self.mailboxes.get(channel):
-            self._put(box, Letter(packed, self.loop.time() + self.options.expiry))
-        else:
-            self.statistics.dropped["no receiver"] += 1
+        self._put(self._mailbox(channel), Letter(packed, self.loop.time() + self.options.expiry))
 
     def _put_to(self, group: Group, packed: bytes) -> None:
         boxes, frame = group.members, frame_of(packed)
@@ -393,13 +436,17 @@ class Hub:
             self.gatherer.publish(group.room, frame)
             boxes = group.plain
         if boxes:
-            self._put_all(boxes, Letter(packed, self.loop.time() + self.options.expiry))
+            ends = self.loop.time() + self.options.expiry
+            self._put_all(boxes, Letter(packed, ends, group.name))
 
     def _put_all(self, boxes: set[Mailbox], letter: Letter) -> None:
         """Put a message into many mailboxes: without a call for each that has room."""
         full = []
         for box in boxes:
-            if len(box.letters) < box.capacity and not box.closed:
+            waiting = len(box.letters) + 1
+            if waiting <= box.capacity and not box.closed:
+                if 2 * waiting > box.capacity:
+                    self._crowded = box
                 if box.outlet is not None:
                     box.outlet.block()
                 box.letters.append(letter)
@@ -419,6 +466,8 @@ class Hub:
         before = len(box.letters)
         reason = box.put(letter)
         self._waiting += len(box.letters) - before
+        if 2 * len(box.letters) > box.capacity:
+            self._crowded = box
         if reason is None:
             self.statistics.delivered += 1
         else:
@@ -433,7 +482,11 @@ class Hub:
         have had a chance. One that takes nothing does not hold up the others.
         """
         idle = 0
-        while idle < IDLE_TURNS and self._waiting > len(self.mailboxes):
+        crowded, self._crowded = self._crowded, None
+        while idle < IDLE_TURNS and (
+            self._waiting > len(self.mailboxes)
+            or (crowded is not None and 2 * len(crowded.letters) > crowded.capacity)
+        ):
             taken = self._taken
             await asyncio.sleep(0)
             idle = idle + 1 if taken == self._taken else 0
@@ -455,6 +508,8 @@ class Hub:
         if box is None:
             capacity = self.capacity(channel)
             box = self.mailboxes[channel] = Mailbox(channel, capacity, self.options.overflow)
+            # Until somebody receives from it.
+            box.abandoned_at = self.loop.time()
             if self._inbox is None:
                 self._open_inbox()
         return box
@@ -464,27 +519,34 @@ class Hub:
             # Its name is new: all that is sent to it is for this event loop.
             self._inbox = Topic(self._inbox_name(self.name), None)
             self._shard(self.name).open(self._inbox)
-            self._keep(self._sweep())
+            self._sweep_from_now_on()
 
     def abandon(self, box: Mailbox) -> None:
         """Note that nobody receives from a channel: most likely, its consumer has ended."""
         if box.receivers:
             return
-        if box.groups or box.letters:
+        if (box.groups or box.letters) and box.outlet is None:
             box.abandoned_at = self.loop.time()
         else:
-            self._forget(box)
+            self.forget(box)
 
-    def _forget(self, box: Mailbox) -> None:
+    def forget(self, box: Mailbox) -> None:
+        """Leave a channel's groups, and drop what waits for it."""
         self._leave_all(box)
         box.outlet = None
         self._waiting -= len(box.letters)
         box.letters.clear()
-        self.mailboxes.pop(box.channel, None)
+        # There may be another one by now: somebody has sent to the channel.
+        if self.mailboxes.get(box.channel) is box:
+            del self.mailboxes[box.channel]
 
     def _leave_all(self, box: Mailbox) -> None:
         for name in list(box.groups):
             self._part(name, box)
+
+    def _sweep_from_now_on(self) -> None:
+        if self._sweeping is None:
+            self._sweeping = self._keep(self._sweep())
 
     async def _sweep(self) -> None:
         while True:
@@ -496,13 +558,20 @@ class Hub:
                         self._part(name, box)
                 at = box.abandoned_at
                 if at is not None and at + self.options.expiry < now:
-                    self._forget(box)
+                    self.statistics.dropped["no receiver"] += len(box.letters)
+                    self.forget(box)
+            for name, queue in list(self._queues.items()):
+                if queue.idle_at + self.options.expiry < now and queue.is_idle:
+                    del self._queues[name]
+                    queue.shard.subscriber.remove(name)
 
     # Other event loops
 
-    async def _tell(self, owner: str, content: list[Any]) -> None:
+    async def _tell(self, owner: str, content: list[Any]) -> bool:
+        """Send to another event loop; return whether it hears."""
         payload = self.cipher.seal(codec.pack(content))
-        await self._shard(owner).publish(self._inbox_name(owner), payload)
+        heard, _ = await self._shard(owner).publish(self._inbox_name(owner), payload)
+        return heard > 0
 
     async def _ask(self, owner: str, verb: str, group: str, channel: str) -> None:
         """Have another event loop do something, and wait until it has."""
@@ -512,10 +581,13 @@ class Hub:
         step = {"verb": verb, "group": group, "channel": channel}
         try:
             async with asyncio.timeout(self.options.send_timeout):
-                await self._tell(owner, ["", {**step, "answer_to": self.name, "token": token}])
+                content = ["", {**step, "answer_to": self.name, "token": token}]
+                if not await self._tell(owner, content) and verb == "discard":
+                    # It has ended, or reads this in its history when it is connected again.
+                    return
                 await done
         except TimeoutError:
-            raise LayerUnavailableError(f"the process of {channel} does not answer") from None
+            raise LayerUnavailableError(f"the process of {channel} did not answer") from None
         finally:
             del self._asked[token]
 
@@ -526,16 +598,15 @@ class Hub:
             return
         channel, group = step["channel"], step["group"]
         try:
-            if channel not in self.mailboxes:
-                return
             if verb == "add":
                 await self._join(group, channel)
-            else:
-                self._part(group, self.mailboxes[channel])
+            elif box := self.mailboxes.get(channel):
+                self._part(group, box)
             await self._tell(step["answer_to"], ["", {"verb": "done", "token": token}])
         except LayerUnavailableError:
             # The other one stops waiting, too.
-            self.statistics.warn("unanswered", "could not answer for %s", channel)
+            text = "could not answer another process about %s: Redis is away"
+            self.statistics.warn("unanswered", text, channel)
 
     # Named channels
 
@@ -556,18 +627,26 @@ class Hub:
     async def _pull(self, channel: str) -> Any:
         name = self._queue_name(channel)
         shard = self._shard(channel)
-        queue = self._queues.setdefault(name, _Queue())
+        queue = self._queues.setdefault(name, _Queue(shard))
         shard.listen(name)
-        while True:
-            queue.woken.clear()
-            payload = await self._take(shard, name, queue)
-            if payload is None:
-                await queue.woken.wait()
-                continue
-            try:
-                return codec.unpack(self.cipher.open(payload))
-            except CodecError:
-                self.statistics.drop("unreadable", channel)
+        self._sweep_from_now_on()
+        queue.receivers += 1
+        try:
+            while True:
+                queue.woken.clear()
+                payload = await self._take(shard, name, queue)
+                if payload is None:
+                    await queue.woken.wait()
+                    continue
+                try:
+                    return codec.unpack(self.cipher.open(payload))
+                except CodecError:
+                    self.statistics.drop("unreadable", channel)
+        finally:
+            queue.receivers -= 1
+            queue.idle_at = self.loop.time()
+            # There may be more, and what it was woken for is the next one's.
+            queue.woken.set()
 
     async def _take(self, shard: Shard, name: str, queue: _Queue) -> bytes | None:
         """Return an item of a queue, None if there is none."""
@@ -659,22 +738,36 @@ class MailboxSource:
 
     def cancel(self) -> None:
         """Receive no more."""
+        # The consumer has ended: nobody else receives from its channel.
         self._box.waker = None
-        self._hub.abandon(self._box)
+        self._hub.forget(self._box)
 
     async def ended(self) -> None:
         """Wait for nothing: nothing is under way."""
 
 
 class _Queue:
-    """A named channel that is received from in this event loop."""
+    """A named channel that is received from in this event loop.
 
-    def __init__(self) -> None:
+    Args:
+        shard: has the queue.
+    """
+
+    def __init__(self, shard: Shard) -> None:
+        self.shard = shard
+        # Calls of `receive` that wait, and when the last of them ended.
+        self.receivers = 0
+        self.idle_at = math.inf
         # Whether there may be something in it.
         self.woken = asyncio.Event()
         self.lock = asyncio.Lock()
         # What Redis has been asked for; a receiver that gives up leaves it to the next one.
         self.taking: asyncio.Future[Any] | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody receives from it, and Redis has answered all."""
+        return not self.receivers and (self.taking is None or self.taking.done())
 
 
 def owner_of(channel: str) -> str | None:

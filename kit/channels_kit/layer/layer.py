@@ -13,19 +13,22 @@ from channels_kit.layer.codec import Cipher
 from channels_kit.layer.frames import EVENT
 from channels_kit.layer.hub import Hub
 from channels_kit.layer.mailbox import Mailbox, Overflow
-from channels_kit.layer.options import Options, read_hosts
+from channels_kit.layer.options import Options, read_hosts, read_overflow
 from channels_kit.layer.outlet import Outlet
 from channels_kit.layer.statistics import Backlog, Statistics
+
+_NOT_GIVEN: Any = object()
+"""None is a message, as JSON."""
 
 
 class RedisFanoutLayer(BaseChannelLayer):  # type: ignore[misc]
     """A channel layer on Redis that subscribes once to a group, however many members it has.
 
-    docs/layer.md has the options and what is guaranteed. It may be used by several event loops of a
-    process; each has connections of its own.
+    docs/layer.md has the options and guarantees. Several event loops of a process may use one
+    layer; each has its own connections.
 
     Raises:
-        ValueError: an option has a value that is not allowed; names it.
+        ValueError: the value of an option is not allowed; the message names it.
     """
 
     extensions = ("groups", "flush")
@@ -56,7 +59,7 @@ class RedisFanoutLayer(BaseChannelLayer):  # type: ignore[misc]
             prefix=prefix,
             expiry=expiry,
             group_expiry=group_expiry,
-            overflow=Overflow(overflow),
+            overflow=read_overflow(overflow),
             history_size=history_size,
             history_seconds=expiry if history_seconds is None else history_seconds,
             send_timeout=send_timeout,
@@ -83,8 +86,9 @@ class RedisFanoutLayer(BaseChannelLayer):  # type: ignore[misc]
         """Send to one channel.
 
         Raises:
-            ChannelFull: it is full, as far as this process knows.
-            LayerUnavailableError: Redis is away for too long.
+            ChannelFull: the channel is full, as far as this process knows.
+            LayerUnavailableError: Redis is away for longer than `send_timeout`.
+            ResponseError: Redis refuses it; of redis-py.
         """
         self._check(channel)
         _check_message(message)
@@ -94,7 +98,7 @@ class RedisFanoutLayer(BaseChannelLayer):  # type: ignore[misc]
         """Return the next message of a channel; wait for it.
 
         Raises:
-            ConsumerOverflowError: the channel was full and is closed.
+            ConsumerOverflowError: its mailbox was full, with the policy `close`.
             ValueError: it is a channel of another process or event loop.
         """
         hub = self._hub()
@@ -117,10 +121,11 @@ class RedisFanoutLayer(BaseChannelLayer):  # type: ignore[misc]
         await self._hub().group_add(group, channel)
 
     async def group_discard(self, group: str, channel: str) -> None:
-        """Make a channel a member of a group no more.
+        """End a channel's membership of a group.
 
         Raises:
-            LayerUnavailableError: it is a channel of another process, and Redis is away.
+            LayerUnavailableError: Redis is away, or the process of the channel is connected and
+                does not answer.
         """
         self._check(channel)
         self._check_group(group)
@@ -130,7 +135,8 @@ class RedisFanoutLayer(BaseChannelLayer):  # type: ignore[misc]
         """Send to all members of a group.
 
         Raises:
-            LayerUnavailableError: Redis is away for too long.
+            LayerUnavailableError: Redis is away for longer than `send_timeout`.
+            ResponseError: Redis refuses it; of redis-py.
         """
         self._check_group(group)
         _check_message(message)
@@ -140,26 +146,35 @@ class RedisFanoutLayer(BaseChannelLayer):  # type: ignore[misc]
         self,
         group: str,
         text: str | None = None,
-        bytes: bytes | None = None,  # noqa: A002 - as in ASGI
-        json: Any = None,
+        bytes: bytes | bytearray | memoryview | None = None,  # noqa: A002 - as in ASGI
+        json: Any = _NOT_GIVEN,
     ) -> None:
-        """Send one message to the clients of all members of a group, as it is.
+        """Send one message to the clients of all members of a group.
 
-        Members whose consumer is a `FanoutConsumer` on a server with the extension get it without a
-        call of the consumer, all others by an event `layer.broadcast`.
+        The client of a `FanoutConsumer` gets it without a call of the consumer, if the server has
+        the extension for frames. Any other consumer gets an event `layer.broadcast`.
 
         Args:
-            group: the group.
+            group: its name.
             text: the message.
-            bytes: the message, if it is binary.
-            json: the message, if neither is given, as JSON makes it.
+            bytes: a binary message, instead of a text.
+            json: a message to send as JSON, instead of a text.
 
         Raises:
-            LayerUnavailableError: Redis is away for too long.
+            TypeError: not exactly one of the three is given, or one of another type.
+            LayerUnavailableError: Redis is away for longer than `send_timeout`.
+            ResponseError: Redis refuses it; of redis-py.
         """
-        if text is None and bytes is None:
+        is_json = json is not _NOT_GIVEN
+        if (text is not None) + (bytes is not None) + is_json != 1:
+            raise TypeError("give one of text, bytes and json")
+        if is_json:
             text = dumps(json)
-        content = {"bytes": bytes} if text is None else {"text": text}
+        # Else the consumers would end that send it.
+        if not isinstance(text, str | None):
+            raise TypeError(f"text is a str, not {type(text).__name__}")
+        binary: Any = bytes
+        content = {"bytes": memoryview(binary).tobytes()} if text is None else {"text": text}
         await self.group_send(group, {"type": EVENT, **content})
 
     def open_socket(self, channel: str, outlet: Outlet) -> None:
@@ -167,14 +182,22 @@ class RedisFanoutLayer(BaseChannelLayer):  # type: ignore[misc]
         self._hub().open_socket(channel, outlet)
 
     def report_gaps(self, channel: str) -> None:
-        """Have a channel get `{"type": "layer.gap", "group": NAME}` when messages may be lost.
+        """Send a channel an event when it may have lost messages of one of its groups.
 
-        Its consumer has a method `layer_gap`.
+        The event is `{"type": "layer.gap", "group": NAME}`; `layer_gap` of the consumer handles it.
         """
-        self._hub().report_gaps(channel)
+        try:
+            self._hub().report_gaps(channel)
+        except RuntimeError:
+            # No event loop runs here: a synchronous consumer, in a thread.
+            for hub in list(self._hubs.values()):
+                if channel in hub.mailboxes:
+                    hub.loop.call_soon_threadsafe(hub.report_gaps, channel)
+                    return
+            raise ValueError(f"{channel} is no channel of this process") from None
 
     async def flush(self) -> None:
-        """Forget all channels, groups and messages, those in Redis too, and close connections."""
+        """Delete all channels, groups and messages, also in Redis, and close connections."""
         hub = self._hub()
         await hub.delete_everything()
         await self.close_pools()
@@ -195,15 +218,12 @@ class RedisFanoutLayer(BaseChannelLayer):  # type: ignore[misc]
         return {name: len(group.members) for name, group in self._hub().groups.items()}
 
     def backlog(self) -> Backlog:
-        """Return what all event loops of the process hear, and what waits in them."""
-        hubs = [hub for loop, hub in self._hubs.items() if not loop.is_closed()]
-        ages = [age for hub in hubs if (age := hub.oldest()) is not None]
-        frames = [hub.gatherer.backlog() for hub in hubs]
+        """Return what the process hears, and what waits in it: of all its event loops."""
+        parts = [hub.backlog() for hub in list(self._hubs.values()) if not hub.loop.is_closed()]
         return Backlog(
-            subscriptions=sum(len(s.subscriber.names) for hub in hubs for s in hub.shards),
-            waiting=sum(len(box.letters) for hub in hubs for box in hub.mailboxes.values())
-            + sum(number for number, _ in frames),
-            seconds=max([*ages, *(age for _, age in frames)], default=0.0),
+            subscriptions=sum(part.subscriptions for part in parts),
+            waiting=sum(part.waiting for part in parts),
+            seconds=max((part.seconds for part in parts), default=0.0),
         )
 
     def _hub(self) -> Hub:
@@ -211,8 +231,10 @@ class RedisFanoutLayer(BaseChannelLayer):  # type: ignore[misc]
         hub = self._hubs.get(loop)
         if hub is None:
             # Those of loops that have ended, such as async_to_sync's: their tasks have closed their
-            # connections.
-            self._hubs = {each: self._hubs[each] for each in self._hubs if not each.is_closed()}
+            # connections. In steps that no other thread's can come between.
+            for each in list(self._hubs):
+                if each.is_closed():
+                    self._hubs.pop(each, None)
             hub = Hub(
                 *(self.options, self._cipher, self.get_capacity, self.statistics, self._stock)
             )

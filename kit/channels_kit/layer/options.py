@@ -26,15 +26,15 @@ class Options:
 
     Attributes:
         hosts: one for each shard, as `pool` reads them.
-        prefix: of everything in Redis.
-        expiry: seconds.
-        group_expiry: seconds.
-        overflow: of mailboxes.
-        history_size: messages of a topic.
-        history_seconds: seconds after the last one.
-        send_timeout: seconds.
-        send_buffer: bytes.
-        socket_buffer: bytes.
+        prefix: of all keys and channels in Redis.
+        expiry: seconds for which a message waits for its consumer.
+        group_expiry: seconds for which a membership lasts.
+        overflow: what happens to a message for a full mailbox.
+        history_size: messages of a topic that Redis keeps.
+        history_seconds: seconds for which it keeps them after the last one.
+        send_timeout: seconds for which a call waits while Redis is away.
+        send_buffer: bytes of messages that wait for one Redis while it is away.
+        socket_buffer: bytes that wait for one client.
     """
 
     hosts: tuple[Host, ...]
@@ -64,15 +64,17 @@ class Options:
 
 
 def read_hosts(hosts: Sequence[Any] | None) -> tuple[Host, ...]:
-    """Return what `hosts` names as dictionaries.
+    """Return the entries of `hosts` as dictionaries.
 
     Raises:
-        ValueError: it is no list.
+        ValueError: it is no list, or redis-py cannot use an entry.
     """
-    if not hosts:
+    if hosts is None:
         return ({"address": "redis://localhost:6379"},)
     if isinstance(hosts, str | bytes | Mapping):
         raise ValueError("hosts must be a list, also with one host")
+    if not hosts:
+        raise ValueError("hosts is empty; leave it out for redis://localhost:6379")
     found: list[Host] = []
     for host in hosts:
         if isinstance(host, Mapping):
@@ -81,7 +83,25 @@ def read_hosts(hosts: Sequence[Any] | None) -> tuple[Host, ...]:
             found.append({"host": host[0], "port": host[1]})
         else:
             found.append({"address": host})
+    for number, host in enumerate(found):
+        try:
+            pool(host).make_connection()  # type: ignore[no-untyped-call]
+        except (TypeError, ValueError, AttributeError, LookupError) as error:
+            raise ValueError(f"hosts[{number}] cannot be used: {error}") from None
     return tuple(found)
+
+
+def read_overflow(policy: str) -> Overflow:
+    """Return a policy by its name.
+
+    Raises:
+        ValueError: there is none of this name.
+    """
+    try:
+        return Overflow(policy)
+    except ValueError:
+        allowed = ", ".join(each.value for each in Overflow)
+        raise ValueError(f"overflow is {policy!r}; allowed: {allowed}") from None
 
 
 def pool(host: Host) -> ConnectionPool:

@@ -145,12 +145,17 @@ class Outlet:
         gatherer = self.gatherer
         assert gatherer is not None  # noqa: S101 - it is in no room before
         if self.is_sending:
-            self._waiting.append((frames, number))
-            self._waiting_bytes += len(frames)
             if self._waiting_bytes > gatherer.limit:
                 gatherer.refuse(self, number)
+                return
+            self._waiting.append((frames, number))
+            self._waiting_bytes += len(frames)
             return
-        written = self.write(frames, number, gatherer.limit)
+        try:
+            written = self.write(frames, number, gatherer.limit)
+        except Exception as error:
+            gatherer.broken(self, number, error)
+            return
         if written:
             gatherer.count(number)
         elif written is False:
@@ -161,10 +166,33 @@ class Outlet:
         box, gatherer = self.box, self.gatherer
         assert box is not None  # noqa: S101 - it is in no room before
         assert gatherer is not None  # noqa: S101 - it is in no room before
+        if self.held_bytes > gatherer.limit:
+            gatherer.refuse(self, 1)
+            return
         self.held.append((box.gone + len(box.letters), frame))
         self.held_bytes += len(frame)
-        if self.held_bytes > gatherer.limit:
-            gatherer.refuse(self, len(self.held))
+
+    def shift(self, place: int, by: int) -> None:
+        """Note that events were put in or dropped.
+
+        Args:
+            place: how many events come before them, counted as in `held`.
+            by: how many were put in; negative if they were dropped.
+        """
+        self.held = [
+            (number + by if number > place else number, frame) for number, frame in self.held
+        ]
+
+    def discard(self) -> int:
+        """Drop the frames that wait for events and for sends; return how many they are."""
+        turns = [each for each in self._waiting if isinstance(each, asyncio.Future)]
+        frames = [each for each in self._waiting if not isinstance(each, asyncio.Future)]
+        number = len(self.held) + sum(each for _, each in frames)
+        self.held.clear()
+        self.held_bytes = 0
+        self._waiting[:] = turns
+        self._waiting_bytes = 0
+        return number
 
     def block(self) -> None:
         """Keep what comes now until the consumer has handled its events."""

@@ -53,7 +53,7 @@ PUBLISH = Script(
     _FUNCTIONS
     + """\
 -- KEYS: epoch, counter, history, members. ARGV: channel, body, size and milliseconds of the
--- history, milliseconds of the counter, an epoch.
+-- history, milliseconds of the counter, an epoch. Returns how many hear it, and the members.
 local epoch = epoch_of(KEYS[1], ARGV[6])
 local offset = redis.call('INCR', KEYS[2])
 if offset == 1 then
@@ -68,8 +68,8 @@ if tonumber(ARGV[3]) > 0 then
   redis.call('LTRIM', KEYS[3], -ARGV[3], -1)
   redis.call('PEXPIRE', KEYS[3], ARGV[4])
 end
-redis.call('PUBLISH', ARGV[1], entry)
-return redis.call('ZRANGE', KEYS[4], 0, -1)
+local heard = redis.call('PUBLISH', ARGV[1], entry)
+return {heard, redis.call('ZRANGE', KEYS[4], 0, -1)}
 """
 )
 

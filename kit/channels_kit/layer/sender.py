@@ -6,24 +6,26 @@ import asyncio
 import re
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from secrets import token_hex
 from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
+from redis.exceptions import MasterDownError, NoScriptError, ReadOnlyError, ResponseError
 
 from channels_kit.layer import scripts
 from channels_kit.layer.connection import ANSWER_TIMEOUT, CONNECTION_ERRORS, Backoff, ask, opened
 from channels_kit.layer.errors import LayerUnavailableError
 from channels_kit.layer.scripts import Script
-from channels_kit.layer.statistics import Statistics
+from channels_kit.layer.statistics import Statistics, logger
 
 BATCH = 256
 BATCH_BYTES = 1 << 20
 """Commands, and bytes, that are sent before their answers are read."""
 
 AWAY = ("MASTERDOWN", "NOREPLICAS", "MISCONF", "BUSY", "UNKILLABLE")
-"""Errors of a Redis that can answer later, or of one that is the master no more."""
+"""Errors of a Redis that can answer later, or of one that is the master no more. Older versions of
+redis-py have no class for the first."""
 
 
 class Command:
@@ -75,6 +77,8 @@ class Sender:
         self.buffer = buffer
         self.statistics = statistics
         self.is_connected = False
+        # Of what kind the last error was, since the connection was last of use.
+        self._error = ""
         # What is not sent, and what is sent and not answered.
         self._waiting: deque[Command] = deque()
         self._sent: deque[Command] = deque()
@@ -96,14 +100,21 @@ class Sender:
             LayerUnavailableError: Redis is away for too long, or too much waits for it.
             ResponseError: it refuses the script, as without the permission for it.
         """
-        if not self.is_connected and self._bytes + size > self.buffer:
-            raise LayerUnavailableError(f"{self._bytes} bytes wait for Redis, which is away")
+        # The first connection is not yet an outage.
+        if self._error and self._bytes + size > self.buffer:
+            raise LayerUnavailableError(f"Redis is away, and {self._bytes} bytes wait for it")
         command = self.post(script, keys, arguments, size)
         try:
             async with asyncio.timeout(self.timeout):
                 return await command.answer
         except TimeoutError:
-            raise LayerUnavailableError(f"no answer of Redis in {self.timeout:g} s") from None
+            why = f" ({self._error})" if self._error else ""
+            raise LayerUnavailableError(
+                f"Redis did not answer within {self.timeout:g} s{why}"
+            ) from None
+        finally:
+            if command.answer.cancelled():
+                self._give_up(command)
 
     def post(
         self,
@@ -120,6 +131,13 @@ class Sender:
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
         return command
+
+    def _give_up(self, command: Command) -> None:
+        """Let go of a command that is not sent: Redis may be away for hours."""
+        # Most often the first one. What is sent stays until its answer.
+        with suppress(ValueError):
+            self._waiting.remove(command)
+            self._bytes -= command.size
 
     async def close(self) -> None:
         """Close the connection; what waits is not sent."""
@@ -138,11 +156,19 @@ class Sender:
                     async with asyncio.timeout(ANSWER_TIMEOUT):
                         await self._greet(connection)
                     self.is_connected = True
+                    if self._error:
+                        logger.info("Redis is back")
+                    self._error = ""
                     await self._serve(connection, backoff)
             except CONNECTION_ERRORS as error:
                 # The class only: the text of an error may hold a URL with a password.
-                name = type(error).__name__
-                self.statistics.warn("away", "Redis is away or does not answer: %s", name)
+                self._error = type(error).__name__
+                text = "Redis is away, refuses the login or does not answer: %s"
+                self.statistics.warn("away", text, self._error)
+            except Exception as error:
+                # Without this task nothing is sent any more.
+                self._error = type(error).__name__
+                self.statistics.warn("failed", "a connection to Redis failed", error=error)
             finally:
                 self.is_connected = False
                 # In their order, before what has not been sent.
@@ -212,7 +238,7 @@ class Sender:
                 for each in self._sent:
                     each.number = None
                 raise RedisConnectionError("Redis has forgotten the scripts")
-            if isinstance(error, ReadOnlyError) or str(error).startswith(AWAY):
+            if isinstance(error, ReadOnlyError | MasterDownError) or str(error).startswith(AWAY):
                 raise RedisConnectionError(type(error).__name__)
         self._sent.popleft()
         self._bytes -= command.size

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import binascii
-from collections.abc import Awaitable, Callable, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable
 from secrets import token_hex
 from typing import Any
 
@@ -35,7 +36,7 @@ class Shard:
         confirmed: is called when Redis has confirmed the subscription to a topic.
         missed: is called when messages to a topic may be lost.
         woken: is called when something is in a queue, with the queue's channel.
-        turn: is awaited after each message.
+        turn: is awaited after each message, so that receivers get theirs.
         statistics: of the process.
     """
 
@@ -57,8 +58,14 @@ class Shard:
         self.confirmed = confirmed
         self.missed = missed
         self.woken = woken
+        self.turn = turn
         self.statistics = statistics
         self.topics: dict[str, Topic] = {}
+        # What was missed and is not delivered yet, in order; None: something may be missing before
+        # what follows.
+        self._late: deque[tuple[Topic, Entry | None]] = deque()
+        # Delivers it; nothing is read from Redis meanwhile.
+        self._delivering: asyncio.Task[None] | None = None
         connections = pool(host)
         self.sender = Sender(
             connections,
@@ -68,20 +75,23 @@ class Shard:
             statistics,
         )
         self.subscriber = Subscriber(
-            connections, self._arrived, self._subscribed, self._lost, turn, statistics
+            connections, self._arrived, self._subscribed, self._lost, self._turn, statistics
         )
 
     async def close(self) -> None:
         """Close both connections."""
         await self.subscriber.close()
         await self.sender.close()
+        if self._delivering is not None:
+            self._delivering.cancel()
+            await asyncio.wait([self._delivering])
 
     def keys(self, name: str) -> tuple[str, str, str]:
         """Return the keys that a topic has: epoch, counter, history."""
         return (self.sender.epoch_key, f"{name}:counter", f"{name}:history")
 
-    async def publish(self, name: str, payload: bytes) -> list[bytes]:
-        """Publish to a topic; return the queues that are members of it.
+    async def publish(self, name: str, payload: bytes) -> tuple[int, list[bytes]]:
+        """Publish to a topic; return how many hear it now, and the queues that are members of it.
 
         Raises:
             LayerUnavailableError: Redis is away for too long.
@@ -99,11 +109,9 @@ class Shard:
             )
 
         keys = (*self.keys(name), f"{name}:members")
-        members: list[bytes] = await self.sender.call(
-            scripts.PUBLISH, keys, arguments, len(payload)
-        )
+        heard, members = await self.sender.call(scripts.PUBLISH, keys, arguments, len(payload))
         self.statistics.published += 1
-        return members
+        return heard, members
 
     async def delete_keys(self, prefix: str) -> None:
         """Delete all keys that begin so, but the epoch.
@@ -180,18 +188,40 @@ class Shard:
     def _answered(self, topic: Topic, question: Question, answer: asyncio.Future[Any]) -> None:
         if answer.cancelled() or self.topics.get(topic.name) is not topic:
             return
+        before = topic.duplicates
         if error := answer.exception():
-            self.statistics.warn("refused", "Redis refuses a step: %s", type(error).__name__)
-            return
-        epoch, offset, kept = answer.result()
-        missed = [entry for data in kept if (entry := self._parse(topic.name, data)) is not None]
-        found = topic.answered(question, Position(epoch, int(offset)), missed)
-        self.statistics.recovered += len(found.entries)
+            self.statistics.warn("refused", "Redis refused a command: %s", type(error).__name__)
+            found = topic.refused(question)
+        else:
+            epoch, offset, kept = answer.result()
+            missed = [each for data in kept if (each := self._parse(topic.name, data)) is not None]
+            found = topic.answered(question, Position(epoch, int(offset)), missed)
+            self.statistics.recovered += len(found.entries)
+        self.statistics.duplicates += topic.duplicates - before
         if found.gap:
             self.statistics.gaps += 1
-            self.statistics.warn("gap", "messages may be lost, last of %s", topic.name)
-            self.missed(topic)
-        self._deliver(topic, found.entries)
+            self.statistics.warn("gap", "messages of %s may be lost", topic.name)
+            self._late.append((topic, None))
+        self._late.extend((topic, entry) for entry in found.entries)
+        if self._late and self._delivering is None:
+            self._delivering = asyncio.get_running_loop().create_task(self._deliver_late())
+
+    async def _deliver_late(self) -> None:
+        """Deliver what was missed, no faster than receivers take it."""
+        try:
+            while self._late:
+                topic, entry = self._late.popleft()
+                if self.topics.get(topic.name) is topic:
+                    self._deliver(topic, entry)
+                await asyncio.sleep(0)
+                await self.turn()
+        finally:
+            self._delivering = None
+
+    async def _turn(self) -> None:
+        if self._delivering is not None:
+            await asyncio.wait([self._delivering])
+        await self.turn()
 
     def _arrived(self, name: str, data: bytes) -> None:
         topic = self.topics.get(name)
@@ -199,15 +229,25 @@ class Shard:
             self.woken(name)
         elif (entry := self._parse(name, data)) is not None:
             before = topic.duplicates
-            entries = topic.arrived(entry)
+            for each in topic.arrived(entry):
+                if self._delivering is None:
+                    self._deliver(topic, each)
+                else:
+                    self._late.append((topic, each))
             self.statistics.duplicates += topic.duplicates - before
-            if entries:
-                self._deliver(topic, entries)
 
-    def _deliver(self, topic: Topic, entries: Sequence[Entry]) -> None:
-        self.statistics.received += len(entries)
-        for entry in entries:
-            self.deliver(topic, entry)
+    def _deliver(self, topic: Topic, entry: Entry | None) -> None:
+        try:
+            if entry is None:
+                self.missed(topic)
+            else:
+                self.statistics.received += 1
+                self.deliver(topic, entry)
+        except Exception as error:
+            # It ends neither the task that reads nor what follows.
+            self.statistics.dropped["failed"] += 1
+            text = "could not deliver a message of %s"
+            self.statistics.warn("delivery", text, topic.name, error=error)
 
     def _parse(self, name: str, data: bytes) -> Entry | None:
         try:

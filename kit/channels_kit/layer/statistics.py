@@ -1,4 +1,4 @@
-"""What a layer counts, and tells at most once a second."""
+"""What a layer counts, and logs at most once a second."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ LOG_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Backlog:
-    """What a layer has in hand.
+    """What waits in a process.
 
     Attributes:
-        subscriptions: names that Redis publishes to and that are heard here.
-        waiting: messages that no consumer has received, and no socket has got, yet.
+        subscriptions: groups, channels and queues that the process hears.
+        waiting: messages that wait in mailboxes and for sockets.
         seconds: for how long the oldest of them has waited.
     """
 
@@ -33,16 +33,16 @@ class Statistics:
     """What has happened in this process since it started.
 
     Attributes:
-        published: messages that Redis has taken.
+        published: messages that Redis took.
         received: messages that came from Redis, each once for the process.
         delivered: messages put into mailboxes, or written to sockets, each once for a consumer.
-        gathered: those of them that went to a socket in one write with an earlier one.
-        slow_sockets: sockets closed because their clients did not read fast enough.
+        gathered: those of them that needed no write of their own.
+        slow_sockets: sockets that closed because their clients did not read fast enough.
         recovered: messages that came from a history.
-        resubscriptions: connections for subscriptions that were made again.
-        gaps: groups and channels that may have lost messages.
-        duplicates: second copies that were dropped.
-        dropped: messages that a consumer did not get, by the reason.
+        resubscriptions: connections for subscriptions, after the first one of each.
+        gaps: groups that may have lost messages on the way to this process.
+        duplicates: second copies, which nobody got.
+        dropped: messages that a consumer did not get, by reason: docs/layer.md.
     """
 
     published: int = 0
@@ -61,12 +61,14 @@ class Statistics:
     def drop(self, reason: str, channel: str) -> None:
         """Note that a consumer does not get a message."""
         self.dropped[reason] += 1
-        self.warn(f"dropped {reason}", "dropped a message (%s), last of %s", reason, channel)
+        self.warn(f"dropped {reason}", "dropped a message for %s: %s", channel, reason)
 
-    def warn(self, kind: str, text: str, *arguments: object) -> None:
+    def warn(
+        self, kind: str, text: str, *arguments: object, error: Exception | None = None
+    ) -> None:
         """Write a line, unless one of its kind was written in the last second.
 
-        The next one says how many there were.
+        The next one says how many there were. With an error, its traceback follows.
         """
         now = time.monotonic()
         written, since = self._lines.get(kind, (-LOG_SECONDS, 0))
@@ -74,5 +76,5 @@ class Statistics:
             self._lines[kind] = (written, since + 1)
             return
         self._lines[kind] = (now, 0)
-        more = f" (and {since} more before)" if since else ""
-        logger.warning(text + "%s", *arguments, more)
+        more = f" ({since} more since the last such line)" if since else ""
+        logger.warning(text + "%s", *arguments, more, exc_info=error)

@@ -56,6 +56,8 @@ class Subscriber:
         self._wake = asyncio.Event()
         # Answers and messages so far: whether Redis is there.
         self._heard = 0
+        # Whether receivers have their turn, and nothing is read meanwhile.
+        self._is_paused = False
         self._task: asyncio.Task[None] | None = None
 
     def add(self, name: str) -> None:
@@ -91,6 +93,7 @@ class Subscriber:
                     connected_before = True
                     self._changes = [(name, True) for name in self.names]
                     self._unconfirmed.clear()
+                    self._is_paused = False
                     self._wake.set()
                     await self._until_one_ends(
                         self._listen(connection, backoff), self._tell(connection)
@@ -98,7 +101,10 @@ class Subscriber:
             except CONNECTION_ERRORS as error:
                 # The class only: the text of an error may hold a URL with a password.
                 name = type(error).__name__
-                self.statistics.warn("lost", "a subscription to Redis is lost: %s", name)
+                self.statistics.warn("lost", "lost the subscriptions to Redis: %s", name)
+            except Exception as error:
+                # Without this task nothing is heard any more.
+                self.statistics.warn("failed", "a connection to Redis failed", error=error)
             finally:
                 self.lost()
             await backoff.wait()
@@ -122,7 +128,9 @@ class Subscriber:
             kind = answer[0]
             if kind == b"message":
                 self.arrived(answer[1].decode(), answer[2])
+                self._is_paused = True
                 await self.turn()
+                self._is_paused = False
             elif kind == b"subscribe":
                 backoff.succeeded()
                 self._confirm(answer[1].decode())
@@ -143,7 +151,7 @@ class Subscriber:
                     await self._wake.wait()
             commands = self._commands()
             now = time.monotonic()
-            if heard != self._heard:
+            if heard != self._heard or self._is_paused:
                 heard, since, asked = self._heard, now, False
             elif asked and now - since >= 2 * SILENCE:
                 raise RedisConnectionError("Redis does not answer")

@@ -146,6 +146,14 @@ class Topic:
             self.position = here
         return Found(entries, gap)
 
+    def refused(self, question: Question) -> Found:
+        """Redis has refused the question; deliver what arrives, without what was missed."""
+        if question.attempt != self._attempt:
+            return Found()
+        self.state = State.LIVE
+        held, self._held = self._held, []
+        return Found(self._new(held), gap=self.position is not None)
+
     def _new(self, entries: Sequence[Entry]) -> list[Entry]:
         """Return those that have not been here, and go to the position of the last."""
         new = []

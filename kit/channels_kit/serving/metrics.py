@@ -135,18 +135,18 @@ class _SocketsCollector:
 
 
 class _LayerCollector:
-    """What the fan-out layer counts; nothing with another one."""
+    """What the fan-out layer counts; nothing with another layer."""
 
     COUNTERS: ClassVar[Mapping[str, str]] = {
-        "published": "Messages that Redis has taken from this worker.",
-        "received": "Messages that came from Redis, each once for the worker.",
-        "delivered": "Messages put into the mailboxes of consumers, or written to sockets.",
-        "gathered": "Those of them that went to a socket in one write with an earlier one.",
-        "slow_sockets": "Sockets closed because their clients did not read fast enough.",
-        "recovered": "Messages that came from a history after a lost connection.",
-        "resubscriptions": "Connections for subscriptions that were made again.",
+        "published": "Messages that Redis took from the worker.",
+        "received": "Messages that the worker got from Redis.",
+        "delivered": "Messages put into mailboxes or written to sockets, once for each consumer.",
+        "gathered": "Delivered messages that needed no write of their own.",
+        "slow_sockets": "Sockets that closed because their clients did not read fast enough.",
+        "recovered": "Messages that the worker took from a history.",
+        "resubscriptions": "Connections to Redis made again.",
         "gaps": "Groups and channels that may have lost messages.",
-        "duplicates": "Second copies of messages that were dropped.",
+        "duplicates": "Second copies that the worker dropped.",
     }
 
     def collect(self) -> "Iterator[Metric]":
@@ -158,21 +158,24 @@ class _LayerCollector:
             yield _counter(f"layer_{name}", text, getattr(statistics, name))
         dropped = CounterMetricFamily(
             "channels_kit_layer_dropped",
-            "Messages that a consumer did not get, by the reason.",
+            "Messages that a consumer did not get, by reason: docs/layer.md.",
             labels=["reason"],
         )
-        for reason, times in sorted(statistics.dropped.items()):
+        # A copy: event loops of other threads count meanwhile.
+        for reason, times in sorted(statistics.dropped.copy().items()):
             dropped.add_metric([reason], times)
         yield dropped
         backlog = layer.backlog()
         yield _gauge(
             "layer_subscriptions",
-            "Groups, channels and queues that are heard.",
+            "Groups, channels and queues that the worker hears.",
             backlog.subscriptions,
         )
-        yield _gauge("layer_waiting", "Messages that no consumer has received.", backlog.waiting)
         yield _gauge(
-            "layer_lag_seconds", "For how long the oldest of them has waited.", backlog.seconds
+            "layer_waiting", "Messages that wait in mailboxes and for sockets.", backlog.waiting
+        )
+        yield _gauge(
+            "layer_lag_seconds", "For how long the oldest message has waited.", backlog.seconds
         )
 
 

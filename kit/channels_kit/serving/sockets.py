@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import ceil
 from time import monotonic
 from typing import Any
 
@@ -42,6 +43,9 @@ FIRST_OF_APPLICATIONS = 3000
 
 RETRY_AFTER = 5
 """Seconds after which a client that a worker has not taken may try again."""
+
+BUSY_RETRY_AFTER = ceil(HANDSHAKE_WAIT)
+"""The same where it has too many handshakes in hand: they are decided by then."""
 
 CLOSE_TIMEOUT = 3.0
 """Seconds a client has to answer the drain's close; then the application is told without it.
@@ -168,7 +172,8 @@ class Sockets:
                 self._sockets.discard(socket)
         else:
             self.counts.refused[reason] += 1
-            retry = {b"retry-after": b"%d" % RETRY_AFTER}
+            seconds = BUSY_RETRY_AFTER if reason == "busy" else RETRY_AFTER
+            retry = {b"retry-after": b"%d" % seconds}
             await refuse_with_status(scope, send, 503, f"This worker is {reason}.", retry)
 
     def _refusal(self) -> str | None:

@@ -206,9 +206,15 @@ class EventSource:
         """Return whether there is one."""
         return bool(self.protocol.queue.events)
 
+    def taken(self) -> None:
+        """Note that the event has been handled."""
+
     def cancel(self) -> None:
         """Ask for no event any more."""
         self.protocol.queue.waker = None
+
+    async def ended(self) -> None:
+        """Wait for nothing: nothing is under way."""
 
 
 # For a consumer's own task, where nothing has wrapped `receive`.

@@ -16,6 +16,9 @@ from channels_kit.layer import FanoutConsumer  # noqa: E402
 class Rooms(FanoutConsumer, AsyncWebsocketConsumer):  # type: ignore[misc]
     """Says what was done after each step: a message of its own among those of the rooms."""
 
+    # Frames that it had to send itself.
+    calls = 0
+
     async def connect(self) -> None:
         if os.environ.get("SERVED_ROOM"):
             await self.channel_layer.group_add(os.environ["SERVED_ROOM"], self.channel_name)
@@ -43,10 +46,16 @@ class Rooms(FanoutConsumer, AsyncWebsocketConsumer):  # type: ignore[misc]
                 await layer.group_send(group, {"type": "room.event", "text": text})
             case "alone":
                 await layer.send(self.channel_name, {"type": "room.event", "text": text})
+            case "calls":
+                await self.send(text_data=f"called {self.calls}")
             case "close":
                 await self.close(4000)
                 return
         await self.send(text_data=f"done {kind} {text}")
+
+    async def layer_broadcast(self, event: Any) -> None:
+        self.calls += 1
+        await super().layer_broadcast(event)
 
     async def room_event(self, event: dict[str, Any]) -> None:
         await self.send(text_data=event["text"])
