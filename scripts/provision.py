@@ -8,6 +8,7 @@ knows a cloud: docs/terraform.md.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import time
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import commands
-from commands import INTERRUPTED, ROOT
+from commands import ROOT
 from management import ManageError, find_inventory
 from provisioning import inventory, pins
 from provisioning.cloud import Cloud, cloud_of
@@ -74,13 +75,14 @@ class Environment:
         found = sorted(directory.glob("*.tfvars"))
         folders = sorted(path.parent.name for path in clouds.glob("*/example.tfvars"))
         if len(found) != 1 or found[0].stem not in folders:
-            has = ", ".join(path.name for path in found) or "none"
+            has = ", ".join(path.name for path in found) or "no .tfvars file"
             stop(
-                f"{directory} has {has} for Terraform; allowed: one file, named after a cloud:"
+                f"{directory} has {has}; allowed: one file, named after a cloud:"
                 f" {', '.join(f'{folder}.tfvars' for folder in folders)}.",
-                f"Copy terraform/{folders[0]}/example.tfvars, and set its values:"
-                " docs/terraform.md.",
+                f"Is ENV right? If so, copy terraform/{folders[0]}/example.tfvars to"
+                f" {directory / folders[0]}.tfvars, and set its values: docs/terraform.md.",
             )
+        self.variables = found[0]
         self.terraform = Terraform(clouds / found[0].stem, directory, found[0])
 
     def cluster(self) -> None:
@@ -88,7 +90,7 @@ class Environment:
         with unchanged():
             for program in ("ssh", "ssh-keygen", "ssh-keyscan"):
                 if not shutil.which(program):
-                    stop(f"{program} is missing: install an OpenSSH client.")
+                    stop(f"{program} is missing. Install an OpenSSH client.")
             try:
                 inventory.refuse_foreign(self.hosts)
             except inventory.ForeignFileError as error:
@@ -102,7 +104,7 @@ class Environment:
             if changes:
                 self.refuse_outage(plan)
                 self.confirm(plan)
-        with phase("2/5 Machines"):
+        with phase("2/5 Apply"):
             if plan.leaving:
                 self.drain(plan)
             if changes:
@@ -111,8 +113,12 @@ class Environment:
                 say("nothing to change")
         cloud = self.told()
         self.write(cloud)
+        # Here, too: a certificate by ACME, and so the proof, needs it.
+        resolve = f"The names in cluster_server_names must resolve to {', '.join(cloud.entry)}"
+        say(resolve)
         with phase("3/5 Wait for SSH and cloud-init"):
-            say(f"each of {', '.join(cloud.hosts)} has {pins.PATIENCE:.0f} s to answer by SSH")
+            say(f"waiting up to {pins.PATIENCE:.0f} s for SSH on {', '.join(cloud.hosts)}")
+            say("SSH needs the private key of one of ssh_keys: ansible_ssh_private_key_file")
             try:
                 pins.pin_hosts(self.known_hosts, cloud, say)
             except pins.PinError as error:
@@ -123,8 +129,8 @@ class Environment:
         with phase("5/5 Prove"):
             self.run(VERIFY, self.directory)
         print(
-            f"\nThe cluster {self.name} is up and delivery is proved. Its names must resolve to"
-            f" {', '.join(cloud.entry)}.\nCommit {self.hosts} and {self.known_hosts}.",
+            f"\nThe cluster {self.name} is up, and delivery is proved. {resolve}.\nCommit"
+            f" {self.hosts}, {self.known_hosts} and {self.variables}.",
             flush=True,
         )
 
@@ -133,11 +139,10 @@ class Environment:
         self.terraform.start()
         if inventory.is_own(self.hosts) and self.terraform.empty():
             stop(
-                f"{self.hosts} names machines, but Terraform's state of {self.name} is empty.",
-                f"Either the state is elsewhere, or {self.directory} was copied or renamed, or the"
-                " machines are gone.",
-                "To use the state of another operator: docs/terraform.md#state-and-secrets. If the"
-                f" machines are gone, delete {self.hosts}.",
+                f"{self.hosts} lists machines, but Terraform's state of {self.name} is empty.",
+                "If another operator has the state, use it: docs/terraform.md#several-operators.",
+                f"If you renamed {self.directory}, give it its old name.",
+                f"If you copied it, or if the machines are gone, delete {self.hosts}.",
             )
 
     def told(self) -> Cloud:
@@ -145,14 +150,15 @@ class Environment:
         output = self.terraform.output("inventory")
         if not output:
             stop(
-                f"{self.terraform.folder} has no output `inventory`: docs/terraform.md#add-a-cloud."
+                f"{self.terraform.folder} has no output `inventory`. Add it:"
+                " docs/terraform.md#add-a-cloud."
             )
         cloud = cloud_of(output)
         if unknown := cloud.unknown():
             stop(
-                "Terraform's output `inventory` has no id, address or private_address of"
-                f" {', '.join(unknown)}. Look at these machines at the cloud, and at the outputs of"
-                f" {self.terraform.folder}. Then run the same command again."
+                f"Terraform's output `inventory` has no {', '.join(unknown)}.",
+                "Look at these machines in the cloud's console, and at the output in"
+                f" {self.terraform.folder}. Then run the same command again.",
             )
         return cloud
 
@@ -166,22 +172,36 @@ class Environment:
         if plan.leaving and not plan.staying:
             stop(
                 "The plan deletes or replaces every app host that serves:"
-                f" {', '.join(plan.leaving)}. No client could connect during it.",
-                "Replace hosts one after the other, or make another environment beside this one:"
-                " docs/terraform.md.",
+                f" {', '.join(plan.leaving)}. No client could connect meanwhile.",
+                "Replace one host at a time, or make another environment beside this one:"
+                " docs/terraform.md#change-the-size.",
             )
 
     def confirm(self, plan: Plan) -> None:
         """Ask; end if the answer is no."""
         wanted = "yes"
         if plan.leaving:
-            print(f"Drained and taken out of the edge first: {', '.join(plan.leaving)}")
+            print(
+                "Before Terraform applies the plan, make cluster drains these, takes them out of"
+                f" the edge, and proves the others: {', '.join(plan.leaving)}"
+            )
+        if plan.stopping:
+            wanted = self.name
+            print(
+                "The plan changes the type of these machines:",
+                *(f"{name}: {was} -> {to}" for name, was, to in plan.stopping),
+                sep="\n  ",
+            )
+            print(
+                "For that, the cloud powers them off without a shutdown or a drain, up to ten at"
+                " the same time. It starts each again after the change. If all hosts of a group"
+                " stop, nobody can connect meanwhile. How to avoid that:"
+                " docs/terraform.md#change-the-size."
+            )
         if plan.others:
             # More than app hosts: data, addresses or the only edge may go.
             wanted = self.name
-            print(
-                "The plan also deletes or replaces what is no app host:", *plan.others, sep="\n  "
-            )
+            print("The plan deletes or replaces more than app hosts:", *plan.others, sep="\n  ")
         answer(f"To apply the plan, type {wanted}: ", wanted)
 
     def drain(self, plan: Plan) -> None:
@@ -193,9 +213,20 @@ class Environment:
         drained = [name for name in plan.leaving if self.serves(name)]
         if drained:
             self.run(OPERATE, self.directory, "drain", ",".join(drained))
-        rest = cluster.without(plan.leaving)
-        self.write(rest)
+        self.write(cluster.without(plan.leaving))
         self.run(OPERATE, self.directory, "converge")
+        # The last moment at which those that leave can be kept.
+        hosts = ", ".join(plan.leaving)
+        self.run(
+            *(VERIFY, self.directory),
+            failed=(
+                f"The cluster is not proved without {hosts}: see above. Terraform has changed"
+                f" nothing. All machines of {self.name} stay. The edge does not use {hosts}.",
+                "To go on, fix the cause, then run the same command again. How to keep"
+                f" {hosts}: docs/terraform.md#change-the-size.",
+            ),
+            PARTS="behaviour",
+        )
 
     def serves(self, host: str) -> bool:
         """Return whether a host answers and has workers; say so if not."""
@@ -212,15 +243,26 @@ class Environment:
             say(f"{host} {reason}: it is not drained")
         return result.returncode == 0
 
-    def run(self, *command: str | Path) -> None:
-        """Run a program of the repository; end as it does if it fails."""
-        status, signals = watch(command, pass_on)
+    def run(self, *command: str | Path, failed: Sequence[str] = (), **environment: str) -> None:
+        """Run a program of the repository; end as it does if it fails.
+
+        Args:
+            command: the program and its arguments.
+            failed: what to say if it fails, instead of the usual advice.
+            environment: further environment variables of the program.
+        """
+        status, signals = watch(command, pass_on, env=os.environ | environment)
         if signals:
-            raise KeyboardInterrupt
+            # An operation has already said how to go on.
+            advice = "" if command[0] == OPERATE else f" {AGAIN}"
+            raise KeyboardInterrupt(f"The machines of {self.name} stay.{advice}")
         if status:
             tell(
-                f"The machines of {self.name} are there. Fix the cause, then run the same command"
-                " again."
+                *failed
+                or (
+                    f"This phase failed: see above. The machines of {self.name} stay. Fix the"
+                    " cause, then run the same command again.",
+                )
             )
             sys.exit(status)
 
@@ -232,17 +274,17 @@ class Environment:
                 changes = self.terraform.plan("-destroy")
                 plan = self.terraform.planned()
             if changes:
-                print(f"Everything of {self.name} is deleted, also PostgreSQL's data.")
+                print(f"This deletes everything of {self.name}, PostgreSQL's data too.")
                 answer(f"To delete it, type {self.name}: ", self.name)
-        with phase("2/2 Machines"):
+        with phase("2/2 Delete"):
             if changes:
                 self.terraform.apply(plan)
             else:
-                say("there are none")
+                say("nothing to delete")
         if inventory.is_own(self.hosts):
             self.hosts.unlink()
         elif self.hosts.exists():
-            say(f"{self.hosts} was not written by make cluster: it stays")
+            say(f"{self.hosts} stays: make cluster did not write it")
         pins.unpin_hosts(self.known_hosts)
         self.terraform.forget()
         print(f"\nNothing of {self.name} is left. Variables and secrets stay in {self.directory}.")
@@ -256,7 +298,7 @@ def answer(question: str, wanted: str) -> None:
     if not (sys.stdin and sys.stdin.isatty()):
         print(given, flush=True)
     if given != wanted:
-        stop("Not confirmed.")
+        stop(f'Not confirmed: the answer is "{given}"; allowed: "{wanted}".')
 
 
 def directory_of(name: str) -> Path:
@@ -264,9 +306,9 @@ def directory_of(name: str) -> Path:
     try:
         path = find_inventory(name)
     except ManageError as error:
-        stop(str(error), "A new one: make new ENV=... SOURCE=... DOMAIN=...")
+        stop(str(error), "To make a new one: make new ENV=... SOURCE=... DOMAIN=...")
     if not path.is_dir():
-        stop(f"{path} is a file; ENV= takes a directory.")
+        stop(f"ENV is {name}: {path} is a file; allowed: a directory, such as one of inventories/.")
     return path.resolve()
 
 
@@ -287,12 +329,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    commands.end_on_signals()
     try:
-        main()
+        with commands.interruptible():
+            main()
     except KeyboardInterrupt as error:
-        tell(f"Interrupted. {str(error) or AGAIN}")
-        sys.exit(INTERRUPTED)
+        sys.exit(commands.interrupted(f"\nInterrupted. {str(error) or AGAIN}"))
     except OSError as error:
         # Such as a disk that is full.
         stop(f"{error}. Fix the cause, then run the same command again.")

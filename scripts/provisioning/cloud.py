@@ -18,6 +18,7 @@ class Host:
         name: its name in the inventory.
         id: the cloud's; another one is another machine.
         groups: those of the kit that it is in.
+        type: its size, in the cloud's words; to change it, the cloud stops the machine.
         address: where SSH reaches it.
         private_address: where the other hosts reach it.
         mounts: devices of volumes, by directory.
@@ -26,6 +27,7 @@ class Host:
     name: str
     id: str
     groups: tuple[str, ...]
+    type: str
     address: str
     private_address: str
     mounts: Mapping[str, str]
@@ -55,11 +57,12 @@ class Cloud:
         return replace(self, hosts=left)
 
     def unknown(self) -> list[str]:
-        """Return the hosts of which the cloud does not say what SSH and the inventory need."""
+        """Return what SSH and the inventory need and the cloud does not say, as HOST.WHAT."""
         return [
-            host.name
+            f"{host.name}.{what}"
             for host in self.hosts.values()
-            if not (host.id and host.address and host.private_address)
+            for what in ("id", "address", "private_address")
+            if not getattr(host, what)
         ]
 
     def group(self, group: str) -> list[Host]:
@@ -85,6 +88,7 @@ def _host(name: str, told: Mapping[str, Any]) -> Host:
         name=name,
         id=told.get("id") or "",
         groups=tuple(told["groups"]),
+        type=told.get("type") or "",
         address=told.get("address") or "",
         private_address=told.get("private_address") or "",
         mounts=told.get("mounts") or {},

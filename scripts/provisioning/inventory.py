@@ -51,8 +51,8 @@ def refuse_foreign(file: Path) -> None:
     """
     if file.exists() and not is_own(file) and file.read_text() != EXAMPLE.read_text():
         raise ForeignFileError(
-            f"{file} was not written by make cluster, which would replace it. Move it away first,"
-            " or choose another ENV."
+            f"make cluster would replace {file}, and did not write it. Move it away, or choose"
+            " another ENV."
         )
 
 

@@ -135,10 +135,11 @@ def pin_hosts(
     ]
     if changed:
         raise PinError(
-            "\n".join(["Hosts have another SSH key than the pinned one:", *changed])
-            + "\nThe machines are the same, by the cloud's id. Somebody may be between you and"
-            " them.\nIf you installed the host anew yourself, remove its line from"
-            f" {file} and retry."
+            "\n".join([f"Hosts have another SSH key than in {file}:", *changed])
+            + "\nThe cloud has not replaced these machines: somebody may be between you and them."
+            "\nIf you have installed the host again yourself, remove its line from the file, then"
+            " run the same command again.\nIf not, log in at the cloud's console, and compare:"
+            " ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub"
         )
 
 
@@ -157,8 +158,9 @@ def wait_for_key(
         if given_up.wait(1):
             return ""
     raise PinError(
-        f"{host.name} ({host.address}) does not answer by SSH within {patience:.0f} s."
-        " Is your own address one of operator_addresses?"
+        f"{host.name} ({host.address}) does not answer by SSH within {patience:.0f} s.\nCheck that"
+        " operator_addresses has your address, and that the machine runs. Then run the same command"
+        " again."
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from provisioning.cloud import Cloud, cloud_of
 
-DELETE, CREATE = "delete", "create"
+DELETE, CREATE, UPDATE = "delete", "create", "update"
 APP = "channels"
 WIDTH = 34
 
@@ -22,6 +22,7 @@ class Plan:
         leaving: app hosts that the plan deletes or replaces.
         gone: hosts that there were, and that somebody else has deleted.
         others: addresses of everything else that it deletes or replaces.
+        stopping: hosts that the cloud stops to change their type: name, type before and after.
         creates: what it makes or makes again, in words, by address.
         costs_before: what the cluster costs; nothing before the first run.
         costs: what it will cost.
@@ -31,6 +32,7 @@ class Plan:
     leaving: tuple[str, ...]
     gone: tuple[str, ...]
     others: tuple[str, ...]
+    stopping: tuple[tuple[str, str, str], ...]
     creates: Mapping[str, str]
     costs_before: Mapping[str, Any] | None
     costs: Mapping[str, Any] | None
@@ -53,7 +55,9 @@ def plan_of(shown: Mapping[str, Any]) -> Plan:
     outputs = shown.get("output_changes", {})
     told = outputs.get("inventory", {}).get("before")
     before = cloud_of(told) if told else None
-    leaving, gone, others = [], [], []
+    # What is not known yet is not in there.
+    after = (outputs.get("inventory", {}).get("after") or {}).get("hosts", {})
+    leaving, gone, others, stopping = [], [], [], []
     creates: dict[str, str] = {}
     for change in shown.get("resource_changes", []):
         actions = change["change"]["actions"]
@@ -70,6 +74,10 @@ def plan_of(shown: Mapping[str, Any]) -> Plan:
                 others.append(change["address"])
         elif actions == [CREATE] and host and _is_machine(change, shown):
             gone.append(host.name)
+        elif actions == [UPDATE] and host and host.id == str(was.get("id")):
+            wanted = after.get(host.name, {}).get("type") or host.type
+            if host.type and wanted != host.type:
+                stopping.append((host.name, host.type, wanted))
     # What belongs to a host that leaves goes with it.
     others = [
         address for address in others if not any(f'["{name}"]' in address for name in leaving)
@@ -80,6 +88,7 @@ def plan_of(shown: Mapping[str, Any]) -> Plan:
         leaving=tuple(leaving),
         gone=tuple(gone),
         others=tuple(others),
+        stopping=tuple(stopping),
         creates=creates,
         costs_before=costs.get("before"),
         costs=costs.get("after"),
@@ -103,11 +112,11 @@ def costs_in_words(costs: Mapping[str, Any], before: Mapping[str, Any] | None = 
         before: the same of the cluster as it is.
     """
     currency = costs["currency"]
-    lines = [f"Costs a month, {currency}, with the prices of {costs['date'][:10]}. {costs['note']}"]
+    lines = [f"Costs a month in {currency}, by prices of {costs['date'][:10]}. {costs['note']}"]
     for line in costs["lines"]:
         label = f"{line['count']} x {line['what']}"
         if line["price"] is None:
-            lines.append(f"  {label:<{WIDTH}} not in the table of prices")
+            lines.append(f"  {label:<{WIDTH}} not in prices.yml")
         else:
             each = f"{line['price']:.4f}".rstrip("0").ljust(4, "0")
             lines.append(f"  {label:<{WIDTH}} {each:>8} {line['count'] * line['price']:>9.2f}")
@@ -117,7 +126,7 @@ def costs_in_words(costs: Mapping[str, Any], before: Mapping[str, Any] | None = 
         if before and before["lines"] != costs["lines"]
         else ""
     )
-    lines.append(f"  {'together':<{WIDTH}} {least:>8} {_sum(costs['lines']):>9.2f}{was}")
+    lines.append(f"  {'total':<{WIDTH}} {least:>8} {_sum(costs['lines']):>9.2f}{was}")
     return "\n".join(lines)
 
 

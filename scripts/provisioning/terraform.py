@@ -23,7 +23,13 @@ PROGRAM = ROOT / "scripts" / "terraform"
 NO_CHANGES, CHANGES = 0, 2
 """What `terraform plan -detailed-exitcode` ends with."""
 
-NAME = re.compile("[a-z][a-z0-9-]*")
+NAME = re.compile("(?!default$)[a-z][a-z0-9-]{0,30}")
+"""The name of an environment."""
+
+NAME_ALLOWED = (
+    "a lower-case letter, then up to 30 lower-case letters, digits and dashes,"
+    ' and not "default", which Terraform keeps for itself'
+)
 UNSAVED = "errored.tfstate"
 """Where Terraform puts a state that it could not save."""
 
@@ -94,8 +100,8 @@ def complete(process: subprocess.Popen[str], signals: Sequence[int]) -> None:
         tell(
             "Interrupted. Terraform completes the plan first, so that its state has all that the"
             " cloud makes. Then this command ends.",
-            "To stop Terraform now, press Ctrl-C again. What the cloud is making at that moment can"
-            " then be missing from the state: you must find and delete it yourself.",
+            "To stop Terraform now, press Ctrl-C again. Its state may then lack what the cloud is"
+            " making: you must find and delete it yourself.",
         )
     elif insists(signals) and not insists(signals[:-1]):
         tell("Terraform stops, and saves its state. Wait until it has ended.")
@@ -124,19 +130,19 @@ class Terraform:
 
     def __init__(self, folder: Path, directory: Path, variables: Path) -> None:
         self.folder, self.directory, self.name = folder, directory, directory.name
-        if not NAME.fullmatch(self.name) or self.name == "default":
+        if not NAME.fullmatch(self.name):
             stop(
-                f'ENV is "{self.name}"; allowed: lower-case letters, digits and dashes, a letter'
-                ' first, and not "default", which Terraform keeps for itself.',
-                f"The names of the machines begin with it. Rename {directory}.",
+                f'ENV is "{self.name}"; allowed: {NAME_ALLOWED}.',
+                f"The names of all machines begin with it. Rename {directory}.",
             )
         self.variables = (f"-var=name={self.name}", f"-var-file={variables}")
         # The selected workspace is in there: two environments do not share it.
         self.data = folder / ".terraform" / self.name
         self.saved = self.data / "plan"
         self.unsaved = self.data / UNSAVED
-        # Without a backend.
+        # Without a backend; after a move to one, an empty file stays there.
         self.state = folder / "terraform.tfstate.d" / self.name / "terraform.tfstate"
+        self.backend = self.data / "terraform.tfstate"
         self.environment = os.environ | {
             "TF_DATA_DIR": str(self.data),
             "TF_IN_AUTOMATION": "1",
@@ -154,7 +160,11 @@ class Terraform:
         result = commands.run(self.command(*arguments), env=self.environment)
         if result.returncode:
             said = f"{result.stdout}\n{result.stderr}".strip()
-            stop(f"terraform {arguments[0]} failed: {said}")
+            stop(
+                f"terraform {arguments[0]} failed:\n{said}",
+                "Fix the cause, then run the same command again. To call Terraform yourself:"
+                " docs/terraform.md#call-terraform-yourself.",
+            )
         return result.stdout
 
     def watch(self, *arguments: str, interrupted: Interrupted) -> tuple[int, list[int]]:
@@ -177,7 +187,7 @@ class Terraform:
 
         Where the disk was full, that file is half of a state, and Terraform takes no other for it.
         """
-        if self.unsaved.exists() and self.state.exists():
+        if self.unsaved.exists() and self.state.exists() and not self.backend.exists():
             whole = self.state.with_suffix(".new")
             shutil.copy(self.unsaved, whole)
             whole.replace(self.state)
@@ -189,7 +199,7 @@ class Terraform:
         other = Path(owner.read_text()) if owner.exists() else self.directory
         if other != self.directory and other.is_dir():
             stop(
-                f"{other} has the name {self.name}, too. Terraform keeps one state for a name.",
+                f"{other} has the name {self.name}, too. Terraform keeps one state for each name.",
                 f"Give {self.directory} another name, or run make destroy ENV={other} first.",
             )
         self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -212,7 +222,10 @@ class Terraform:
         if signals:
             raise KeyboardInterrupt
         if status not in (NO_CHANGES, CHANGES):
-            stop("Terraform cannot plan this: see above.")
+            stop(
+                "Terraform cannot plan this: see above. Fix the cause, then run the same command"
+                " again."
+            )
         return status == CHANGES
 
     def planned(self) -> Plan:
@@ -246,18 +259,27 @@ class Terraform:
                 "\n".join(["Terraform was stopped.", *self.missing(plan), AGAIN])
             )
         if status:
-            failed = "Terraform has not completed the plan. Its state has what it made."
+            failed = "Terraform has not completed the plan: see above. Its state has what it made."
             if signals:
                 raise KeyboardInterrupt(f"{failed} {AGAIN}")
             stop(f"{failed} Fix the cause, then run the same command again.")
 
     def missing(self, plan: Plan) -> list[str]:
-        """Return, in words, what was to be made and is not in the state."""
-        state = set(self.read("state", "list").splitlines())
+        """Return, in words, what was to be made and is not in the state, or may not be."""
+        has_not = "does not have these"
+        try:
+            state = set(self.read("state", "list").splitlines())
+        except (KeyboardInterrupt, SystemExit):
+            # Such as a backend that does not answer.
+            state, has_not = set(), "cannot be read, and may not have these"
         lines = [f"  {what}" for address, what in plan.creates.items() if address not in state]
         if not lines:
             return []
-        return ["Not in its state. Delete those of them that the cloud has:", *lines]
+        return [
+            f"Its state {has_not}. Look for them in the cloud's console, and delete those that"
+            " exist:",
+            *lines,
+        ]
 
     def output(self, name: str) -> Any:
         """Return an output; nothing if there is none."""

@@ -27,15 +27,51 @@ locals {
   user = "deploy"
 }
 
-# Both are looked up before anything is made: a name that does not exist stops the plan.
-data "hcloud_location" "here" {
-  name = var.location
+# What Hetzner has. A name that does not exist stops the plan. In terraform test, these lists are empty:
+# a mock cannot fill them.
+data "hcloud_locations" "all" {
+  lifecycle {
+    postcondition {
+      condition     = length(self.locations) == 0 || contains(self.locations[*].name, var.location)
+      error_message = "location is \"${var.location}\"; allowed: ${join(", ", self.locations[*].name)}."
+    }
+  }
 }
 
-data "hcloud_server_type" "wanted" {
-  for_each = toset([for wanted in values(var.servers) : wanted.type])
+data "hcloud_server_types" "all" {
+  lifecycle {
+    postcondition {
+      condition     = length(self.server_types) == 0 || alltrue([for wanted in values(var.servers) : contains(self.server_types[*].name, wanted.type)])
+      error_message = "${join(", ", [for group, wanted in var.servers : "servers.${group}.type is \"${wanted.type}\"" if !contains(self.server_types[*].name, wanted.type)])}; allowed: ${join(", ", [for each in self.server_types : each.name if !each.is_deprecated])}."
+    }
+  }
+}
 
-  name = each.key
+# A host that exists keeps its image, though Hetzner may have deprecated that: the list has those, too.
+data "hcloud_images" "all" {
+  include_deprecated = true
+
+  lifecycle {
+    postcondition {
+      condition     = length(self.images) == 0 || alltrue([for wanted in values(var.servers) : contains(concat(self.images[*].name, [for each in self.images : tostring(each.id)]), wanted.image)])
+      error_message = "${join(", ", [for group, wanted in var.servers : "servers.${group}.image is \"${wanted.image}\"" if !contains(concat(self.images[*].name, [for each in self.images : tostring(each.id)]), wanted.image)])}; allowed: ${join(", ", distinct([for each in self.images : each.name if each.os_flavor == "debian" && each.type == "system"]))}, or the id of an image of your own."
+    }
+  }
+}
+
+data "hcloud_load_balancer_types" "all" {
+  lifecycle {
+    postcondition {
+      condition     = length(self.load_balancer_types) == 0 || contains(self.load_balancer_types[*].name, var.load_balancer_type)
+      error_message = "load_balancer_type is \"${var.load_balancer_type}\"; allowed: ${join(", ", self.load_balancer_types[*].name)}."
+    }
+  }
+}
+
+data "hcloud_location" "here" {
+  name = var.location
+
+  depends_on = [data.hcloud_locations.all]
 }
 
 resource "hcloud_ssh_key" "operator" {
@@ -60,7 +96,7 @@ resource "hcloud_server" "host" {
   name        = "${var.name}-${each.key}"
   server_type = each.value.type
   image       = each.value.image
-  location    = data.hcloud_location.here.name
+  location    = var.location
   labels      = merge(local.labels, { group = each.value.group })
 
   # Without a key Hetzner would set a password for root, and send it by e-mail.
@@ -107,7 +143,7 @@ resource "hcloud_server" "host" {
 # PostgreSQL's data outlive the host.
 resource "hcloud_volume" "data" {
   name     = "${var.name}-data"
-  location = data.hcloud_location.here.name
+  location = var.location
   size     = var.volume_gigabytes
   format   = "ext4"
   labels   = local.labels

@@ -49,7 +49,7 @@ resource "hcloud_load_balancer" "edge" {
 
   name               = "${var.name}-edge"
   load_balancer_type = var.load_balancer_type
-  location           = data.hcloud_location.here.name
+  location           = var.location
   labels             = local.labels
 
   algorithm {

@@ -49,7 +49,7 @@ def table(pricing: Mapping[str, Any], location: str, date: datetime.date) -> dic
     places = sorted({place for prices in servers.values() for place in prices})
     if location not in places:
         allowed = ", ".join(places)
-        sys.exit(f"location is '{location}'; allowed: {allowed}. Nothing changed.")
+        sys.exit(f"--location is '{location}'; allowed: {allowed}. Nothing changed.")
 
     def at(place: str) -> dict[str, Any]:
         return {
@@ -84,17 +84,20 @@ def _by_type(types: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]:
 def main() -> None:
     """Write the table."""
     parser = argparse.ArgumentParser(description="Write prices.yml from Hetzner's price list.")
-    parser.add_argument("--location", default="fsn1")
-    parser.add_argument("--table", type=Path, default=TABLE)
+    parser.add_argument("--location", default="fsn1", help="whose prices to write, such as ash")
+    parser.add_argument("--table", type=Path, default=TABLE, help="the file to write")
     options = parser.parse_args()
     token = os.environ.get("HCLOUD_TOKEN", "").strip()
     if not token:
-        sys.exit("HCLOUD_TOKEN is not set; allowed: a token of your project. Nothing changed.")
+        sys.exit("HCLOUD_TOKEN is not set; allowed: a token of a project. Nothing changed.")
     try:
         pricing = read(os.environ.get("HCLOUD_ENDPOINT", ENDPOINT), token)
     except OSError as error:
         # Also an answer such as 401.
-        sys.exit(f"Hetzner's price list cannot be read: {error}. Nothing changed.")
+        sys.exit(
+            f"Cannot read Hetzner's price list: {error}. Check HCLOUD_TOKEN and the connection."
+            " Nothing changed."
+        )
     found = table(pricing, options.location, datetime.datetime.now(tz=datetime.UTC).date())
     options.table.write_text(HEADER + yaml.safe_dump(found, sort_keys=False))
     print(f"Wrote {options.table}: {len(found['servers'])} server types, {found['date']}.")

@@ -1,26 +1,26 @@
 variable "name" {
-  description = "Name of the cluster: the ENV of make cluster. The names of all resources begin with it."
+  description = "Name of the environment: the ENV of make cluster. The names of all resources begin with it."
   type        = string
 
   validation {
     condition     = can(regex("^[a-z][a-z0-9-]{0,30}$", var.name))
-    error_message = "name is \"${var.name}\"; allowed: a lower-case letter, then up to 30 lower-case letters, digits and dashes. Host names begin with it. Rename the directory in inventories/."
+    error_message = "name is \"${var.name}\"; allowed: a lower-case letter, then up to 30 lower-case letters, digits and dashes. The names of all machines begin with it. Rename the directory in inventories/."
   }
 }
 
 variable "location" {
-  description = "Location of everything. The placement group spreads app hosts within it."
+  description = "Hetzner's location of all machines. Placement groups spread app hosts within it."
   type        = string
   default     = "fsn1"
 }
 
 variable "operator_addresses" {
-  description = "Networks from which operators reach the hosts by SSH, such as [\"203.0.113.7/32\"]. No other address can."
+  description = "Networks that can reach the hosts by SSH, such as [\"203.0.113.7/32\"]."
   type        = list(string)
 
   validation {
     condition     = length(var.operator_addresses) > 0
-    error_message = "operator_addresses is empty; allowed: at least one network, such as [\"203.0.113.7/32\"]. Nobody could reach the hosts by SSH, and neither could Ansible."
+    error_message = "operator_addresses is empty; allowed: at least one network, such as [\"203.0.113.7/32\"]. Without it, neither you nor Ansible can reach the hosts by SSH."
   }
 
   validation {
@@ -29,11 +29,16 @@ variable "operator_addresses" {
   }
 
   validation {
+    condition     = alltrue([for each in var.operator_addresses : try(cidrhost(each, 0) == cidrhost("${split("/", each)[0]}/${strcontains(each, ":") ? 128 : 32}", 0), true)])
+    error_message = "operator_addresses has ${jsonencode([for each in var.operator_addresses : each if !try(cidrhost(each, 0) == cidrhost("${split("/", each)[0]}/${strcontains(each, ":") ? 128 : 32}", 0), true)])}, with bits of a host; allowed: ${jsonencode([for each in var.operator_addresses : "${cidrhost(each, 0)}/${split("/", each)[1]}" if can(cidrhost(each, 0))])}."
+  }
+
+  validation {
     condition = alltrue([
       for each in var.operator_addresses :
       try(tonumber(split("/", each)[1]) >= (strcontains(each, ":") ? 32 : 16), true)
     ])
-    error_message = "operator_addresses opens SSH to (nearly) the whole world: ${jsonencode(var.operator_addresses)}. Allowed: IPv4 networks of /16 or smaller, IPv6 networks of /32 or smaller. Name the addresses of your office or VPN."
+    error_message = "operator_addresses has ${jsonencode([for each in var.operator_addresses : each if !try(tonumber(split("/", each)[1]) >= (strcontains(each, ":") ? 32 : 16), true)])}, which lets nearly everybody connect to SSH; allowed: IPv4 networks from /16 to /32, IPv6 networks from /32 to /128, such as those of your office or VPN."
   }
 }
 
@@ -58,12 +63,12 @@ variable "ssh_keys" {
     condition = length(var.ssh_keys) == length(distinct([
       for key in values(var.ssh_keys) : join(" ", slice(split(" ", "${trimspace(key)} "), 0, 2))
     ]))
-    error_message = "ssh_keys has the same key under two names: ${join(", ", keys(var.ssh_keys))}; allowed: each key once. Hetzner refuses a key that it already has."
+    error_message = "ssh_keys has the same key as ${join(" and ", [for name, key in var.ssh_keys : name if length([for other in values(var.ssh_keys) : other if slice(split(" ", "${trimspace(other)} "), 0, 2) == slice(split(" ", "${trimspace(key)} "), 0, 2)]) > 1])}; allowed: each key once. Hetzner refuses the same key twice."
   }
 }
 
 variable "servers" {
-  description = "Hosts by group: how many, of which server type, made from which image. A change of the image has no effect on hosts that exist."
+  description = "Hosts by group: their count, server type and image. The image applies to new hosts only."
   type = object({
     edge = optional(object({
       count = optional(number, 1)
@@ -85,7 +90,7 @@ variable "servers" {
 
   validation {
     condition     = contains(range(1, 11), var.servers.edge.count)
-    error_message = "servers.edge.count is ${var.servers.edge.count}; allowed: a whole number from 1 to 10. With two or more, a load balancer is put before them."
+    error_message = "servers.edge.count is ${var.servers.edge.count}; allowed: a whole number from 1 to 10. Two or more get a load balancer."
   }
 
   validation {
@@ -100,7 +105,7 @@ variable "servers" {
 }
 
 variable "volume_gigabytes" {
-  description = "Size of the volume on which PostgreSQL keeps its data. It can grow, but it cannot shrink."
+  description = "Size of the volume with PostgreSQL's data. It cannot shrink. To grow it: docs/terraform.md#what-is-made."
   type        = number
   default     = 10
 
@@ -117,7 +122,7 @@ variable "load_balancer_type" {
 }
 
 variable "network" {
-  description = "The private network of the hosts."
+  description = "Private network of the hosts."
   type        = string
   default     = "10.10.0.0/24"
 
@@ -128,7 +133,16 @@ variable "network" {
 }
 
 variable "labels" {
-  description = "More labels for all resources."
+  description = "Further labels of all resources."
   type        = map(string)
   default     = {}
+
+  # docs.hetzner.cloud, Labels.
+  validation {
+    condition = alltrue([
+      for key, value in var.labels :
+      can(regex("^([a-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$", key)) && can(regex("^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$", value))
+    ])
+    error_message = "labels has ${jsonencode({ for key, value in var.labels : key => value if !can(regex("^([a-z0-9.-]+/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$", key)) || !can(regex("^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$", value)) })}; allowed: names and values of up to 63 letters, digits, dashes, underscores and dots that begin and end with a letter or digit."
+  }
 }

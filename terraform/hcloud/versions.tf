@@ -9,5 +9,5 @@ terraform {
   }
 }
 
-# The token is taken from the environment, HCLOUD_TOKEN: so it is in no file, plan or state.
+# It takes the token from the environment, HCLOUD_TOKEN: so the token is in no file, plan or state.
 provider "hcloud" {}

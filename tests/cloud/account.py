@@ -129,9 +129,9 @@ class Account:
         """Run make cluster or make destroy, and answer its question."""
         return self.run(self.command(verb), f"{answer}\n", **environment)
 
-    def terminal(self, verb: str) -> Terminal:
+    def terminal(self, verb: str, **environment: str) -> Terminal:
         """Run make cluster or make destroy at a terminal."""
-        return Terminal(self.command(verb), self.environment)
+        return Terminal(self.command(verb), {**self.environment, **environment})
 
     def terraform(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run Terraform in the folder of the cloud, as make cluster does."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cloud.account import Account, opened
+from tests.cloud.account import TERRAFORM, Account, opened
 from tests.cloud.hetzner import ApiError, NoMachines
 
 NAME = "environment"
-ANSWERS = "to answer by SSH"
+ANSWERS = "s for SSH on "
 """What is printed when the machines and the inventory are there."""
 
 
@@ -24,9 +25,12 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
 
 
 def make_machines(account: Account) -> str:
-    """Run make cluster until it waits for the machines, which are none; return what it said."""
+    """Run make cluster until it waits for the machines, which are none; return what it said.
+
+    Where it would delete more than app hosts, it ends at the question.
+    """
     terminal = account.terminal("cluster")
-    if terminal.until("type yes: ", ANSWERS) == "type yes: ":
+    if terminal.until("type yes: ", f"type {NAME}: ", ANSWERS) == "type yes: ":
         terminal.press("yes\n")
         terminal.until(ANSWERS)
     terminal.press("\x03")
@@ -76,7 +80,7 @@ def test_an_inventory_with_machines_and_a_state_without_is_refused(account: Acco
     for verb in ("cluster", "destroy"):
         run = account.make(verb, answer=NAME)
         assert run.returncode == 1
-        assert "names machines, but Terraform's state of environment is empty" in run.stdout
+        assert "lists machines, but Terraform's state of environment is empty" in run.stdout
         assert "Nothing changed." in run.stdout
     assert (account.inventory / "hosts.yml").exists()
 
@@ -112,6 +116,30 @@ def test_a_state_that_could_not_be_saved_is_saved_by_the_next_run(account: Accou
     assert account.unknown_to_terraform() == []
 
 
+def test_a_backend_takes_over_a_state_and_one_that_it_could_not_save(
+    account: Account, tmp_path: Path
+) -> None:
+    make_machines(account)
+    folder = account.clouds / "hcloud"
+    (folder / "backend.tf").write_text(
+        f'terraform {{\n  backend "local" {{\n    workspace_dir = "{tmp_path}"\n  }}\n}}\n'
+    )
+    data = folder / ".terraform" / NAME
+    moved = account.run(
+        [TERRAFORM, f"-chdir={folder}", "init", "-migrate-state"], "yes\n", TF_DATA_DIR=str(data)
+    )
+    assert moved.returncode == 0, moved.stdout
+    assert "No changes." in make_machines(account)
+
+    # As after an outage of the storage: it has an older state.
+    newest = json.loads((tmp_path / NAME / "terraform.tfstate").read_text())
+    (data / "errored.tfstate").write_text(json.dumps(newest | {"serial": newest["serial"] + 9}))
+    assert account.terraform("state", "rm", "hcloud_server.host").returncode == 0
+    assert "No changes." in make_machines(account)
+    assert not (data / "errored.tfstate").exists()
+    assert account.unknown_to_terraform() == []
+
+
 def test_what_somebody_wrote_into_hosts_yml_is_shown_when_it_goes(account: Account) -> None:
     make_machines(account)
     file = account.inventory / "hosts.yml"
@@ -134,6 +162,17 @@ def test_lines_of_somebody_else_in_known_hosts_stay(account: Account) -> None:
 # Hosts
 
 
+def test_the_address_for_the_dns_is_printed_before_the_hosts_are_set_up(account: Account) -> None:
+    said = make_machines(account)
+    (edge,) = (
+        server
+        for server in account.hetzner.things["servers"].values()
+        if server["name"] == f"{NAME}-edge1"
+    )
+    address = edge["public_net"]["ipv4"]["ip"]
+    assert f"cluster_server_names must resolve to {address}\n" in said
+
+
 def test_a_host_without_an_address_is_named_at_once(account: Account) -> None:
     outputs = account.clouds / "hcloud" / "outputs.tf"
     text = outputs.read_text()
@@ -143,7 +182,7 @@ def test_a_host_without_an_address_is_named_at_once(account: Account) -> None:
     outputs.write_text(text.replace(address, without))
     run = account.make("cluster")
     assert run.returncode == 1
-    assert "has no id, address or private_address of app1." in run.stdout
+    assert "Terraform's output `inventory` has no app1.address." in run.stdout
     assert account.unknown_to_terraform() == []
 
 
@@ -160,7 +199,20 @@ def test_a_missing_program_of_ssh_is_named(account: Account, tmp_path: Path) -> 
         (tmp_path / name).touch(mode=0o755)
     run = account.make("cluster", PATH=str(tmp_path))
     assert run.returncode == 1
-    assert run.stdout == "ssh-keyscan is missing: install an OpenSSH client. Nothing changed.\n"
+    assert run.stdout == "ssh-keyscan is missing. Install an OpenSSH client. Nothing changed.\n"
+
+
+def test_of_another_type_is_said_which_machines_stop_before_the_question(account: Account) -> None:
+    make_machines(account)
+    account.write_variables(servers={"app": {"type": "cx33"}}, labels={"team": "chat"})
+    run = account.make("cluster")
+    assert run.returncode == 1
+    said = (
+        "type of these machines:\n  app1: cx23 -> cx33\n  app2: cx23 -> cx33\nFor that, the cloud"
+    )
+    assert said in run.stdout
+    # No habit answers it.
+    assert f'the answer is "yes"; allowed: "{NAME}". Nothing changed.' in run.stdout
 
 
 # A cloud that refuses

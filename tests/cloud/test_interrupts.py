@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.cloud.account import Account, opened
+from tests.cloud.account import ROOT, Account, Terminal, opened
 from tests.cloud.hetzner import NoMachines
 
 NAME = "interrupted"
@@ -43,16 +46,22 @@ class Held:
             self.released.wait()
 
 
+def applying(account: Account, **environment: str) -> tuple[Held, Terminal]:
+    """Start make cluster, and hold the answers to Terraform, which makes the servers."""
+    servers = Held(account, "POST", "/v1/servers")
+    terminal = account.terminal("cluster", **environment)
+    terminal.until("type yes: ")
+    terminal.press("yes\n")
+    servers.reached.wait()
+    return servers, terminal
+
+
 def left(account: Account) -> list[str]:
     return [name for kind in account.hetzner.things for name in account.names(kind)]
 
 
 def test_terraform_completes_what_it_makes_and_the_next_run_goes_on(account: Account) -> None:
-    servers = Held(account, "POST", "/v1/servers")
-    terminal = account.terminal("cluster")
-    terminal.until("type yes: ")
-    terminal.press("yes\n")
-    servers.reached.wait()
+    servers, terminal = applying(account)
     terminal.press(CTRL_C)
     terminal.until("Interrupted. Terraform completes the plan first")
     assert "To stop Terraform now, press Ctrl-C again." in terminal.text
@@ -64,7 +73,7 @@ def test_terraform_completes_what_it_makes_and_the_next_run_goes_on(account: Acc
 
     # The next run has nothing to make. While it waits for hosts that do not answer, it can end.
     terminal = account.terminal("cluster")
-    terminal.until("to answer by SSH")
+    terminal.until("s for SSH on ")
     assert "No changes." in terminal.text
     terminal.press(CTRL_C)
     assert terminal.end() == 130
@@ -77,11 +86,7 @@ def test_terraform_completes_what_it_makes_and_the_next_run_goes_on(account: Acc
 
 
 def test_who_insists_is_told_what_the_state_does_not_have(account: Account) -> None:
-    servers = Held(account, "POST", "/v1/servers")
-    terminal = account.terminal("cluster")
-    terminal.until("type yes: ")
-    terminal.press("yes\n")
-    servers.reached.wait()
+    servers, terminal = applying(account)
     terminal.press(CTRL_C)
     terminal.until("press Ctrl-C again")
     terminal.press(CTRL_C)
@@ -91,9 +96,7 @@ def test_who_insists_is_told_what_the_state_does_not_have(account: Account) -> N
     assert terminal.end() == 130
     servers.released.set()
     assert "Two interrupts received" not in terminal.text
-    _, _, said = terminal.text.partition(
-        "Not in its state. Delete those of them that the cloud has:"
-    )
+    _, _, said = terminal.text.partition("Its state does not have these.")
     lost = account.unknown_to_terraform()
     assert lost
     assert set(lost) <= {f"{NAME}-{host}" for host in SERVERS}
@@ -108,7 +111,7 @@ def test_who_insists_is_told_what_the_state_does_not_have(account: Account) -> N
     terminal = account.terminal("cluster")
     terminal.until("type yes: ")
     terminal.press("yes\n")
-    terminal.until("to answer by SSH")
+    terminal.until("s for SSH on ")
     terminal.press(CTRL_C)
     terminal.end()
     assert account.names("servers") == [f"{NAME}-{host}" for host in SERVERS]
@@ -117,12 +120,39 @@ def test_who_insists_is_told_what_the_state_does_not_have(account: Account) -> N
     assert left(account) == []
 
 
+def test_who_insists_is_told_all_if_the_state_cannot_be_read(
+    account: Account, tmp_path: Path
+) -> None:
+    program = tmp_path / "terraform"
+    real = subprocess.run(
+        ["bash", "-c", ". scripts/lib.sh && terraform_program"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    program.write_text(
+        f"""#!/bin/sh
+case " $* " in *" state list "*) echo The state is asked for. >/dev/tty; exec sleep 300 ;; esac
+exec {real.strip()} "$@"
+"""
+    )
+    program.chmod(0o755)
+    servers, terminal = applying(account, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    terminal.press(CTRL_C)
+    terminal.until("press Ctrl-C again")
+    terminal.press(CTRL_C)
+    terminal.until("The state is asked for.")
+    terminal.press(CTRL_C)
+    assert terminal.end() == 130
+    servers.released.set()
+    _, _, said = terminal.text.partition("cannot be read, and may not have these.")
+    for host in SERVERS:
+        assert f", named {NAME}-{host}\n" in said
+
+
 def test_terraform_completes_its_plan_without_its_terminal(account: Account) -> None:
-    servers = Held(account, "POST", "/v1/servers")
-    terminal = account.terminal("cluster")
-    terminal.until("type yes: ")
-    terminal.press("yes\n")
-    servers.reached.wait()
+    servers, terminal = applying(account)
     terminal.hang_up()
     servers.released.set()
     assert terminal.end() == 130
@@ -158,7 +188,7 @@ def test_an_interrupted_destroy_stops_at_once_and_the_next_one_completes(account
     terminal = account.terminal("cluster")
     terminal.until("type yes: ")
     terminal.press("yes\n")
-    terminal.until("to answer by SSH")
+    terminal.until("s for SSH on ")
     terminal.press(CTRL_C)
     terminal.end()
     servers = Held(account, "DELETE", "/v1/servers")

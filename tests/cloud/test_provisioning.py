@@ -88,6 +88,8 @@ def test_app_hosts_that_are_deleted_or_replaced_leave_and_others_stay() -> None:
     assert plan.leaving == ("app2", "app3")
     assert plan.staying == ["app1"]
     assert plan.others == ()
+    # Such as another label.
+    assert plan.stopping == ()
 
 
 def test_hosts_that_somebody_else_deleted_are_gone_and_not_drained() -> None:
@@ -125,16 +127,16 @@ def test_costs_are_added_up_with_their_date() -> None:
         costs(("server cx23", 3, 3.99), ("volume, GB", 10, 0.0572)),
     )
     assert text.splitlines() == [
-        "Costs a month, EUR, with the prices of 2026-05-27. Without VAT.",
+        "Costs a month in EUR, by prices of 2026-05-27. Without VAT.",
         "  4 x server cx23                        3.99     15.96",
         "  10 x volume, GB                      0.0572      0.57",
-        "  together                                        16.53 (now 12.54)",
+        "  total                                           16.53 (now 12.54)",
     ]
 
 
 def test_a_price_that_nobody_knows_is_not_zero() -> None:
     text = costs_in_words(costs(("server cx23", 1, 3.99), ("server cx99", 1, None)))
-    assert "  1 x server cx99                    not in the table of prices" in text
+    assert "  1 x server cx99                    not in prices.yml" in text
     assert "at least " in text
 
 
@@ -156,8 +158,8 @@ def test_the_table_of_prices_is_read_from_the_price_list(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("token", "location", "said"),
     [
-        ("w" * 64, "fsn1", "Hetzner's price list cannot be read: HTTP Error 401"),
-        (TOKEN, "moon", "location is 'moon'; allowed: ash, fsn1"),
+        ("w" * 64, "fsn1", "Cannot read Hetzner's price list: HTTP Error 401"),
+        (TOKEN, "moon", "--location is 'moon'; allowed: ash, fsn1"),
         ("", "fsn1", "HCLOUD_TOKEN is not set"),
     ],
     ids=["token", "location", "none"],
@@ -225,7 +227,7 @@ def test_the_example_may_be_replaced_and_an_inventory_of_somebody_else_not(tmp_p
     inventory.write(file, cloud_of(output("app1")))
     inventory.refuse_foreign(file)
     file.write_text("all: {}\n")
-    with pytest.raises(inventory.ForeignFileError, match="was not written by make cluster"):
+    with pytest.raises(inventory.ForeignFileError, match="did not write it"):
         inventory.refuse_foreign(file)
 
 

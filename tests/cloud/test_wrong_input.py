@@ -27,11 +27,17 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"operator_addresses": ["0.0.0.0/0"]},
-        'operator_addresses opens SSH to (nearly) the whole world: ["0.0.0.0/0"]',
+        'operator_addresses has ["0.0.0.0/0"], which lets nearly everybody connect to SSH',
     ),
     (
-        {"operator_addresses": ["::/1"]},
-        'operator_addresses opens SSH to (nearly) the whole world: ["::/1"]',
+        {"operator_addresses": ["::/1", "203.0.113.7/32"]},
+        'operator_addresses has ["::/1"], which lets nearly everybody connect to SSH; allowed:'
+        " IPv4 networks from /16 to /32, IPv6 networks from /32 to /128",
+    ),
+    (
+        {"operator_addresses": ["203.0.113.7/24", "2001:db8:0::1/64", "2001:db8:0::/48"]},
+        'operator_addresses has ["203.0.113.7/24","2001:db8:0::1/64"], with bits of a host;'
+        ' allowed: ["203.0.113.0/24","2001:db8::/64","2001:db8::/48"].',
     ),
     ({"operator_addresses": []}, "operator_addresses is empty; allowed: at least one network"),
     ({"servers": {"data": {"count": 0}}}, "servers.data.count is 0; allowed: 1."),
@@ -43,10 +49,32 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"servers": {"edge": {"count": 1.5}}},
         "servers.edge.count is 1.5; allowed: a whole number from 1 to 10.",
     ),
-    ({"servers": {"app": {"type": "cx999"}}}, 'Resource (server type) was not found: name="cx999"'),
-    ({"location": "moon"}, 'Resource (location) was not found: name="moon"'),
+    (
+        {"servers": {"app": {"type": "cx999"}, "data": {"type": "cx33"}, "edge": {"type": "x"}}},
+        'servers.app.type is "cx999", servers.edge.type is "x"; allowed: cx23, cx33, cax11.',
+    ),
+    (
+        {
+            "servers": {
+                "app": {"image": "debian-99"},
+                "data": {"image": "12"},
+                "edge": {"image": ""},
+            }
+        },
+        'servers.app.image is "debian-99", servers.data.image is "12", servers.edge.image is "";'
+        " allowed: debian-12, debian-13, or the id of an image of your own.",
+    ),
+    ({"location": "moon"}, 'location is "moon"; allowed: fsn1, nbg1, ash.'),
+    ({"load_balancer_type": "lb99"}, 'load_balancer_type is "lb99"; allowed: lb11.'),
     ({"ssh_keys": {}}, "ssh_keys is empty; allowed: at least one public key"),
-    ({"ssh_keys": {"ann": KEY, "bob": KEY}}, "ssh_keys has the same key under two names: ann, bob"),
+    (
+        {"ssh_keys": {"ann": KEY, "bob": KEY.replace("IJ3q", "IJ3r"), "eve": f"{KEY}.uk"}},
+        "ssh_keys has the same key as ann and eve; allowed: each key once.",
+    ),
+    (
+        {"labels": {"team": "web chat", "example.org/cost-centre": "42", "_of": "", "none": ""}},
+        'labels has {"_of":"","team":"web chat"}; allowed: names and values of up to 63 letters',
+    ),
     ({"network": "203.0.113.0/24"}, 'network is "203.0.113.0/24"; allowed: a private IPv4 network'),
     (
         {"network": "10.10.0.5/24"},
@@ -126,12 +154,15 @@ def test_a_wrong_token_is_refused_and_not_printed(account: Account, token: str, 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("my_shop", 'ENV is "my_shop"; allowed: lower-case letters, digits and dashes'),
-        ("my shop", 'ENV is "my shop"; allowed: lower-case letters, digits and dashes'),
-        ("größe", 'ENV is "größe"; allowed: lower-case letters, digits and dashes'),
-        ("-x", 'ENV is "-x"; allowed: lower-case letters, digits and dashes, a letter first'),
+        (
+            "my_shop",
+            'ENV is "my_shop"; allowed: a lower-case letter, then up to 30 lower-case letters',
+        ),
+        ("my shop", 'ENV is "my shop"; allowed: a lower-case letter, then'),
+        ("größe", 'ENV is "größe"; allowed: a lower-case letter, then'),
+        ("-x", 'ENV is "-x"; allowed: a lower-case letter, then'),
         ("default", 'and not "default", which Terraform keeps for itself'),
-        ("n" * 32, f'name is "{"n" * 32}"; allowed: a lower-case letter, then up to 30'),
+        ("n" * 32, f'ENV is "{"n" * 32}"; allowed: a lower-case letter, then up to 30'),
     ],
 )
 def test_a_name_that_no_host_can_have_is_refused(account: Account, name: str, said: str) -> None:
@@ -164,8 +195,8 @@ def test_a_name_that_the_account_has_is_refused(account: Account) -> None:
 def test_an_answer_that_is_not_yes_changes_nothing(account: Account) -> None:
     run = account.make("cluster", answer="y")
     assert run.returncode == 1
-    assert "together" in run.stdout
-    assert "Not confirmed. Nothing changed." in run.stdout
+    assert "total" in run.stdout
+    assert 'Not confirmed: the answer is "y"; allowed: "yes". Nothing changed.' in run.stdout
     assert not any(account.names(kind) for kind in account.hetzner.things)
 
 
@@ -178,7 +209,7 @@ def test_an_inventory_of_somebody_else_is_kept(account: Account) -> None:
     finally:
         file.unlink()
     assert run.returncode == 1
-    assert "was not written by make cluster" in run.stdout
+    assert "did not write it. Move it away" in run.stdout
 
 
 def test_destroy_keeps_an_inventory_of_somebody_else(account: Account) -> None:
@@ -193,7 +224,7 @@ def test_destroy_keeps_an_inventory_of_somebody_else(account: Account) -> None:
             file.unlink(missing_ok=True)
     assert run.returncode == 0, run.stdout
     assert kept == ["mine: {}\n"] * 2
-    assert "was not written by make cluster: it stays" in run.stdout
+    assert "hosts.yml stays: make cluster did not write it" in run.stdout
 
 
 def test_without_anybody_to_answer_nothing_changes(account: Account) -> None:
@@ -201,7 +232,7 @@ def test_without_anybody_to_answer_nothing_changes(account: Account) -> None:
     closed += [sys.executable, PROVISION, "cluster"]
     run = account.run([*closed, account.inventory, f"--clouds={account.clouds}"])
     assert run.returncode == 1
-    assert "Not confirmed. Nothing changed." in run.stdout
+    assert 'Not confirmed: the answer is ""; allowed: "yes". Nothing changed.' in run.stdout
     assert not any(account.names(kind) for kind in account.hetzner.things)
 
 
@@ -215,6 +246,5 @@ def test_an_environment_without_variables_for_a_cloud_is_named(account: Account)
         file.write_text(content)
     assert run.returncode == 1
     assert (
-        "has none for Terraform; allowed: one file, named after a cloud: hcloud.tfvars."
-        in run.stdout
+        "has no .tfvars file; allowed: one file, named after a cloud: hcloud.tfvars." in run.stdout
     )

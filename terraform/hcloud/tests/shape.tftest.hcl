@@ -1,6 +1,7 @@
 # The shape of the cluster, without an account: terraform test.
 
 mock_provider "hcloud" {
+  mock_data "hcloud_location" { defaults = { network_zone = "eu-central" } }
   mock_resource "hcloud_network" { defaults = { id = "1" } }
   mock_resource "hcloud_placement_group" { defaults = { id = "2" } }
   mock_resource "hcloud_firewall" { defaults = { id = "3" } }
@@ -136,10 +137,10 @@ run "the_output_is_what_the_inventory_needs" {
     condition = jsonencode(output.inventory) == jsonencode({
       user = "deploy"
       hosts = {
-        app1  = { id = "4", groups = ["channels"], address = "192.0.2.4", private_address = "10.10.0.30", mounts = {} }
-        app2  = { id = "4", groups = ["channels"], address = "192.0.2.4", private_address = "10.10.0.31", mounts = {} }
-        data1 = { id = "4", groups = ["postgres", "redis"], address = "192.0.2.4", private_address = "10.10.0.20", mounts = { "/var/lib/postgresql" = "/dev/disk/by-id/scsi-0HC_Volume_5" } }
-        edge1 = { id = "4", groups = ["nginx"], address = "192.0.2.4", private_address = "10.10.0.10", mounts = {} }
+        app1  = { id = "4", groups = ["channels"], type = "cx23", address = "192.0.2.4", private_address = "10.10.0.30", mounts = {} }
+        app2  = { id = "4", groups = ["channels"], type = "cx23", address = "192.0.2.4", private_address = "10.10.0.31", mounts = {} }
+        data1 = { id = "4", groups = ["postgres", "redis"], type = "cx23", address = "192.0.2.4", private_address = "10.10.0.20", mounts = { "/var/lib/postgresql" = "/dev/disk/by-id/scsi-0HC_Volume_5" } }
+        edge1 = { id = "4", groups = ["nginx"], type = "cx23", address = "192.0.2.4", private_address = "10.10.0.10", mounts = {} }
       }
       proxies        = []
       proxy_protocol = false
@@ -152,4 +153,14 @@ run "the_output_is_what_the_inventory_needs" {
     condition     = { for line in output.costs.lines : line.what => line.count } == { "server cx23" = 4, "public IPv4 address" = 4, "volume, GB" = 10 }
     error_message = jsonencode(output.costs)
   }
+}
+
+run "a_name_that_no_machine_can_have" {
+  command = plan
+
+  variables {
+    name = "my_shop"
+  }
+
+  expect_failures = [var.name]
 }

@@ -6,19 +6,21 @@ terraform {
 # the folder of a cloud and make cluster, which writes the inventory from its output.
 
 variable "user" {
-  description = "The user as whom Ansible logs in, and who becomes root."
+  description = "User as whom Ansible logs in, and who becomes root."
   type        = string
 }
 
 variable "hosts" {
   description = <<-EOT
-    The hosts by name. The resource of each is in a map with the same names.
-    id: another one is another machine. groups: of the kit. address: where SSH reaches it.
-    private_address: where the other hosts reach it. mounts: devices of volumes, by directory.
+    Hosts by name. The resource of each is in a map with the same names.
+    id: the cloud's; a new machine has a new one. groups: of the kit. type: its size; leave it out if
+    the cloud changes it without a stop. address: where SSH reaches it. private_address: where the
+    other hosts reach it. mounts: devices of volumes, by directory.
   EOT
   type = map(object({
     id              = string
     groups          = list(string)
+    type            = optional(string)
     address         = string
     private_address = string
     mounts          = optional(map(string), {})
@@ -28,17 +30,17 @@ variable "hosts" {
     condition = length(setsubtract(
       flatten(values(var.hosts)[*].groups), ["nginx", "channels", "postgres", "redis"],
     )) == 0
-    error_message = "hosts has other groups than nginx, channels, postgres and redis."
+    error_message = "hosts has the groups ${join(", ", setsubtract(flatten(values(var.hosts)[*].groups), ["nginx", "channels", "postgres", "redis"]))}; allowed: nginx, channels, postgres and redis."
   }
 
   validation {
     condition     = length(setsubtract(["nginx", "channels"], flatten(values(var.hosts)[*].groups))) == 0
-    error_message = "hosts has no edge or no app host; a cluster needs at least one in nginx and one in channels."
+    error_message = "hosts has none in ${join(" and ", setsubtract(["nginx", "channels"], flatten(values(var.hosts)[*].groups)))}; allowed: at least one host in each of nginx and channels."
   }
 
   validation {
     condition     = length(distinct(values(var.hosts)[*].private_address)) == length(var.hosts)
-    error_message = "Two hosts have the same private_address."
+    error_message = "hosts has the private_address ${join(", ", distinct([for host in values(var.hosts) : host.private_address if length([for other in values(var.hosts) : other if other.private_address == host.private_address]) > 1]))} more than once; allowed: a private_address of its own for each host."
   }
 }
 
