@@ -3,9 +3,10 @@
 Each role says in ``meta/terms.yml`` what it needs of a host: ``term``, ``needs`` and ``has``
 (templates; ``host`` is what the module ``host_capacity_info`` read, and ``ports`` are those of the
 role's ``meta/ports.yml``), ``unit``, ``reason``, and ``ways``, three ways out. Numbers of the same
-term are added up over the roles of the host. A term is short if it needs more than the host has.
-With ``is: at_most``, it is short if the host has more; with ``is: one_of``, if what it has matches
-none of the patterns that it needs. ``for_each`` repeats a term, and ``when`` leaves it out.
+term are added up over the roles of the host, and their reasons follow each other. A term is short
+if it needs more than the host has. With ``is: at_most``, it is short if the host has more; with
+``is: one_of``, if what it has matches none of the patterns that it needs. ``for_each`` repeats a
+term, and ``when`` leaves it out.
 
 The task does not fail where a term is short: the play reports all hosts together.
 """
@@ -113,6 +114,7 @@ def add(terms: dict[str, Term], term: Term) -> None:
     known = terms.setdefault(term["term"], term)
     if known is not term:
         known["needs"] += term["needs"]
+        known["reason"] += f"; {term['reason']}"
 
 
 def is_short(term: Mapping[str, Any]) -> bool:

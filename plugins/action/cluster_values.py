@@ -4,7 +4,8 @@ The action contacts no host. For each host of the groups in ``by_group`` it eval
 ``expressions`` (by name, without braces) with the variables of the inventory and the defaults of
 the roles that run there, and writes all values as JSON to ``dest``, a file that only its owner can
 read. ``variables`` take the place of those of the inventory. With ``counts``, a group has another
-number of hosts, by its name: copies of the first one, with other names and addresses.
+number of hosts, by its name: copies of the first one, with other names and addresses. Of copies no
+values are written.
 An expression that fails is null, and the file says why. ``table`` is a variable with lines that
 have a value and, if an inventory may override it, the name of a variable: each line is evaluated on
 the first host whose roles have that variable. A value that the inventory gives to one of these
@@ -94,7 +95,8 @@ class ActionModule(ActionBase):
         checked = set(arguments.get("checked") or ()) - set(arguments.get("variables") or ())
         for host in groups["all"]:
             names = [group for group in by_group if host in groups.get(group, ())]
-            if not names:
+            # A copy has the values of the first host. Evaluating thousands takes hours.
+            if not names or host not in task_vars["groups"]["all"]:
                 continue
             variables = {}
             private: dict[str, Any] = {}
@@ -150,7 +152,7 @@ class ActionModule(ActionBase):
             try:
                 if not templar.evaluate_conditional(rule["that"]):
                     value = templar.template(variables[rule["variable"]])
-                    yield f"{rule['variable']} is {value!r}; allowed: {rule['allowed']}"
+                    yield f"{rule['variable']} is {value!r:.300}; allowed: {rule['allowed']}"
             except AnsibleError:
                 # It stands on a value that cannot be evaluated: that is one of the errors.
                 continue

@@ -42,6 +42,8 @@ PER_HOST = {"cluster_address", "cluster_nofile", "cluster_workers"}
 # and Redis, also use the prefixes nginx_, postgres_ and redis_: redis_exporter_port is accepted.
 OWN_PREFIXES = ("channels_", "cluster_")
 NOT_SET = "not set"
+MOST_SHOWN = 300
+"""Characters of a value that a problem shows: cluster_figures has two thousand."""
 
 # The end of the description of an option that an inventory must not set.
 DERIVED = "Derived; do not set."
@@ -99,7 +101,10 @@ def has_shape(value: Any, shape: str, secret: bool) -> bool:
 
 def shown(value: Any, option: Mapping[str, Any]) -> str:
     """Return a value as a problem may show it."""
-    return "(a secret, not shown)" if option.get("no_log") else repr(value)
+    if option.get("no_log"):
+        return "(a secret, not shown)"
+    text = repr(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
 
 
 def ports_of(entry: Mapping[str, Any], templar: Any) -> Iterator[tuple[int, str]]:

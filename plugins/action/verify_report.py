@@ -58,6 +58,9 @@ class ActionModule(ActionBase):
         told = {host: hostvars.raw_get(host) if host in hostvars else {} for host in asked["hosts"]}
         checks: list[dict[str, Any]] = []
         moments = {}
+        for host, known in told.items():
+            if reason := why_unread(known, "reading" in parts):
+                checks.append(_unread(host, reason))
         if "reading" in parts:
             for host, known in told.items():
                 read = known.get("_verify_read") or {}
@@ -65,8 +68,6 @@ class ActionModule(ActionBase):
                     checks += read["checks"]
                     if read["clock"]:
                         moments[host] = tuple(read["clock"])
-                else:
-                    checks.append(_unread(host, read))
                 certificate = known.get("_verify_certificate") or {}
                 # One for each of several addresses, if the task asked for several.
                 for each in certificate.get("results") or [certificate]:
@@ -97,10 +98,10 @@ class ActionModule(ActionBase):
             seconds=round(time.time() - began, 1),
         )
         path = write(Path(asked["directory"]), report)
-        text = list(lines(report, str(path)))
+        *text, last = lines(report, str(path))
+        said = "\n".join([*text, *_delivery(told, asked.get("drained") or []), last])
         if asked.get("result_file"):
-            Path(asked["result_file"]).write_text("\n".join([report["verdict"], str(path), *text]))
-        said = "\n".join([*text[:-1], *_delivery(told, asked.get("drained") or []), text[-1]])
+            Path(asked["result_file"]).write_text(f"{report['verdict']}\n{path}\n{said}")
         return {
             **result,
             # Shown after a success too, as a debug task shows its message.
@@ -113,9 +114,27 @@ class ActionModule(ActionBase):
         }
 
 
-def _unread(host: str, read: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the verdict on a host of which nothing was read."""
-    reason = str(read.get("msg") or "the host cannot be reached")
+def why_unread(known: Mapping[str, Any], wanted: bool) -> str:
+    """Return why a host was not read, or not as a whole; empty if it was.
+
+    Args:
+        known: its variables, with what the tasks before have registered.
+        wanted: whether the run compares hosts with the inventory; otherwise it only reads their
+            state.
+    """
+    if "verify_unread" in known:
+        return str(known["verify_unread"])
+    read: Mapping[str, Any] = known.get("_verify_read") or {}
+    for told in (known.get("_channels_host") or {}, read):
+        if told.get("unreachable"):
+            return f"the host cannot be reached: {told.get('msg', '')}"
+    if not wanted or "checks" in read:
+        return ""
+    return str(read.get("msg") or "it was not asked: see the output of Ansible")
+
+
+def _unread(host: str, reason: str) -> dict[str, Any]:
+    """Return the verdict on a host that was not read, or not as a whole."""
     return {
         "host": host, "kind": "host", "subject": "host", "term": "reading", "expected": "an answer",
         "effective": "none", "source": "Ansible", "status": "unreadable",

@@ -97,20 +97,35 @@ def absent(found: Found) -> list[str]:
     return [name for name, told in found.items() if not told["active"]]
 
 
-def outdated(wanted: Sequence[Unit], found: Found, restart: bool = False) -> list[Unit]:
-    """Return the units that a roll restarts.
+def outdated(
+    wanted: Sequence[Unit], found: Found, contents: Mapping[str, str], restart: bool = False
+) -> list[Unit]:
+    """Return the running units that a roll replaces: those that would start differently now.
 
     Args:
         wanted: the units that the host runs.
         found: what was found of them.
-        restart: whether those whose process is the right one are restarted, too.
+        contents: the content that the role writes to its unit files, by path.
+        restart: whether those whose process is the right one are replaced, too.
     """
     return [
-        {**unit, "replaced_process": found[unit["name"]]["process"]}
+        {**unit, "replaced_process": told["process"]}
         for unit in wanted
-        if unit["name"] in found
-        and (found[unit["name"]]["outdated"] or (restart and found[unit["name"]]["active"]))
+        if (told := found.get(unit["name"]))
+        and told["active"]
+        and (restart or told["outdated"] or told["nofile_stale"] or is_edited(told, contents))
     ]
+
+
+def is_edited(told: Mapping[str, Any], contents: Mapping[str, str]) -> bool:
+    """Return whether a unit file of the role was edited: its process may have other settings.
+
+    Args:
+        told: what was found of the unit.
+        contents: the content that the role writes to its unit files, by path.
+    """
+    path = told["path"]
+    return path in contents and told.get("content") != contents[path]
 
 
 def former_units(wanted: Sequence[Unit], found: Found) -> list[Unit]:

@@ -7,12 +7,21 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import ansible.module_utils
 from ansible.errors import AnsibleFilterError
 from ansible.inventory.manager import InventoryManager, split_host_pattern
 from ansible.parsing.dataloader import DataLoader
+
+# Outside of collections, Ansible makes its own module_utils importable on hosts alone.
+_OWN_MODULE_UTILS = str(Path(__file__).parents[1] / "module_utils")
+if _OWN_MODULE_UTILS not in ansible.module_utils.__path__:
+    ansible.module_utils.__path__.append(_OWN_MODULE_UTILS)
+
+from ansible.module_utils.capacity import nginx_connections
 
 
 def cluster_addresses(hosts: Sequence[str], hostvars: Mapping[str, Any]) -> list[str]:
@@ -242,6 +251,7 @@ class FilterModule:
             "cluster_twice": twice,
             "cluster_short_terms": short_terms,
             "cluster_port_count": port_count,
+            "cluster_nginx_connections": nginx_connections,
             "cluster_most_workers": most_workers,
             "cluster_power_of_two": power_of_two,
             "cluster_certificate_names": certificate_names,

@@ -15,6 +15,17 @@ BACK_SECONDS = 120
 
 SOURCE = "make calibrate"
 
+MOST_HOSTS = 10_000
+"""Hosts of a group that a plan has at most."""
+
+
+def nginx_connections(of_a_process: int, processes: int) -> int:
+    """Return the connections that all processes of an nginx take together.
+
+    If there are several, one is full before the others: 5 % are for an uneven share.
+    """
+    return max(of_a_process, of_a_process * processes * 19 // 20)
+
 
 class PlanError(ValueError):
     """The question cannot be answered; the message says what is allowed."""
@@ -37,14 +48,15 @@ class Statement:
     spare: int
 
     def __post_init__(self) -> None:
-        for name, value, least in (
-            ("SOCKETS", self.sockets, 1),
-            ("MESSAGES", self.messages, 0),
-            ("ROOM", self.room, 1),
-            ("SPARE", self.spare, 0),
+        for name, value, least, most in (
+            ("SOCKETS", self.sockets, 1, 10_000_000),
+            ("MESSAGES", self.messages, 0, 10_000_000),
+            ("ROOM", self.room, 1, 10_000_000),
+            # One more host at least carries the sockets.
+            ("SPARE", self.spare, 0, MOST_HOSTS - 1),
         ):
-            if not least <= value <= 10_000_000:
-                raise PlanError(f"{name} is {value}; allowed: {least} to 10000000")
+            if not least <= value <= most:
+                raise PlanError(f"{name} is {value}; allowed: {least} to {most}")
 
     @property
     def deliveries(self) -> float:
@@ -98,11 +110,17 @@ class Figures:
 
     def _of(self, name: str, end: str) -> float:
         try:
-            return float(self.content[name]["value" if self.expected else end])
+            number = float(self.content[name]["value" if self.expected else end])
         except (KeyError, TypeError, ValueError):
+            number = math.nan
+        # A cost may be 0. What is carried divides what is needed.
+        if not 0 < number < math.inf and (number != 0 or end == "low"):
+            shown = repr(self.content[name]) if name in self.content else "not set"
             raise PlanError(
-                f"cluster_figures has no {name} with value, low and high. Run make calibrate"
-            ) from None
+                f"{name} of cluster_figures is {shown}; allowed: value, low and high, numbers above"
+                " 0. Run make calibrate"
+            )
+        return number
 
     def measured(self, name: str) -> float | None:
         """Return up to where something was measured; None: it was not."""
@@ -125,13 +143,14 @@ class Cluster:
         app: an app host.
         edge: an edge.
         app_hosts: how many.
-        workers_per_host: of an app host.
+        workers_per_host: of an app host, on average.
         edges: how many.
         processes: of an app host, beside its workers.
         tls: whether the edges speak TLS.
         sockets_per_worker: a limit of the inventory; None: it follows from the sockets.
         handshakes_per_worker: what the edges pass on; None: 80 % of what a worker takes.
         back_seconds: in which clients of lost hosts should be back.
+        uneven: workers of each app host, where they differ.
     """
 
     app: Shape
@@ -144,10 +163,28 @@ class Cluster:
     sockets_per_worker: int | None = None
     handshakes_per_worker: float | None = None
     back_seconds: float = BACK_SECONDS
+    uneven: tuple[int, ...] = ()
 
     def carrying(self, statement: Statement) -> int:
         """Return the app hosts that are left when the spare ones are lost."""
         return max(1, self.app_hosts - statement.spare)
+
+    def carrying_workers(self, statement: Statement) -> float:
+        """Return the workers that are left then: the hosts with the most workers are lost."""
+        hosts = self.carrying(statement)
+        return sum(sorted(self.uneven)[:hosts]) if self.uneven else hosts * self.workers_per_host
+
+    def lost_share(self, statement: Statement) -> float:
+        """Return the share of all sockets on the spare hosts; of one host, if none is spare."""
+        lost = min(max(1, statement.spare), self.app_hosts)
+        if self.uneven:
+            return sum(sorted(self.uneven)[-lost:]) / sum(self.uneven)
+        return lost / self.app_hosts
+
+    @property
+    def most_workers(self) -> float:
+        """The workers of the app host that has the most."""
+        return max(self.uneven, default=self.workers_per_host)
 
     @property
     def carrying_edges(self) -> int:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from plugins.module_utils.capacity import (
+        MOST_HOSTS,
         SOURCE,
         Cluster,
         Figures,
@@ -22,9 +24,11 @@ if TYPE_CHECKING:
         PlanError,
         Statement,
         Term,
+        nginx_connections,
     )
 else:
     from ansible.module_utils.capacity import (
+        MOST_HOSTS,
         SOURCE,
         Cluster,
         Figures,
@@ -32,9 +36,8 @@ else:
         PlanError,
         Statement,
         Term,
+        nginx_connections,
     )
-
-MOST_HOSTS = 10_000
 
 SYSTEM_MIB = 400
 """The operating system of a host, with sshd, journald and chrony."""
@@ -54,13 +57,13 @@ REDIS_PERCENT = 70
 
 def app_terms(statement: Statement, figures: Figures, cluster: Cluster) -> list[Term]:
     """Return the terms of the app hosts, when the spare ones are lost."""
-    hosts = cluster.carrying(statement)
-    workers = hosts * cluster.workers_per_host
+    workers = cluster.carrying_workers(statement)
     load = Load.of(statement, figures, workers)
-    per_host = load.sockets * cluster.workers_per_host
+    most = cluster.most_workers
+    per_host = load.sockets * most
     kib = figures.cost("socket_kib") + KERNEL_KIB
     worker_mib = figures.cost("worker_mib")
-    count = 2 * cluster.workers_per_host + cluster.processes
+    count = 2 * most + cluster.processes
     beyond_sockets = figures.beyond("sockets_per_worker", load.sockets, "sockets a worker")
     beyond_messages = "; ".join(
         filter(
@@ -104,10 +107,10 @@ def app_terms(statement: Statement, figures: Figures, cluster: Cluster) -> list[
             "processors of an app host",
             "app",
             "HOST_CORES",
-            load.percent * cluster.workers_per_host,
+            load.percent * most,
             MOST_PERCENT * cluster.app.cores,
             "% of a core",
-            f"{cluster.workers_per_host:g} workers; {MOST_PERCENT} % of {cluster.app.cores} cores",
+            f"{most:g} workers; {MOST_PERCENT} % of {cluster.app.cores} cores",
             SOURCE,
             beyond_messages,
         ),
@@ -142,12 +145,11 @@ def app_terms(statement: Statement, figures: Figures, cluster: Cluster) -> list[
 def back_term(statement: Statement, figures: Figures, cluster: Cluster) -> Term:
     """Return the time until all clients of lost hosts are back on the others."""
     hosts = cluster.carrying(statement)
-    lost = math.ceil(statement.sockets / max(1, cluster.app_hosts)) * max(1, statement.spare)
-    lost = min(lost, statement.sockets)
+    lost = lost_clients(statement, cluster)
     rate = cluster.handshakes_per_worker or 0.8 * figures.rate("handshakes_per_second")
-    of_workers = hosts * cluster.workers_per_host * rate
+    of_workers = cluster.carrying_workers(statement) * rate
     cpu = figures.cost("handshake_milliseconds")
-    of_cores = hosts * cluster.app.cores * MOST_PERCENT * 10 / cpu
+    of_cores = hosts * cluster.app.cores * MOST_PERCENT * 10 / cpu if cpu else math.inf
     return Term(
         "time until all clients are back after lost hosts",
         "app",
@@ -155,9 +157,15 @@ def back_term(statement: Statement, figures: Figures, cluster: Cluster) -> Term:
         lost / min(of_workers, of_cores),
         cluster.back_seconds,
         "s",
-        f"{lost} clients; {min(of_workers, of_cores):.0f} handshakes/s on {hosts} hosts"
+        f"{lost} clients; {min(of_workers, of_cores):.0f} handshakes/s on {hosts}"
+        f" host{'' if hosts == 1 else 's'}"
         + ("" if of_workers <= of_cores else f", limited by their cores ({cpu:.1f} ms each)"),
     )
+
+
+def lost_clients(statement: Statement, cluster: Cluster) -> int:
+    """Return the sockets of the hosts that may be lost; of one host, if none may be."""
+    return math.ceil(statement.sockets * cluster.lost_share(statement))
 
 
 def redis_terms(
@@ -205,7 +213,9 @@ def edge_terms(statement: Statement, figures: Figures, cluster: Cluster) -> list
     # Both sides of a socket are connections of the edge.
     kib = figures.cost(f"{prefix}socket_kib") + 2 * KERNEL_KIB
     handshakes = cluster.handshakes_per_worker or 0.8 * figures.rate("handshakes_per_second")
-    handshakes *= cluster.app_hosts * cluster.workers_per_host / edges
+    # What the workers take at most. Fewer clients than that are back within a second.
+    handshakes *= cluster.app_hosts * cluster.workers_per_host
+    handshakes = min(handshakes, lost_clients(statement, cluster)) / edges
     cpu = figures.cost(f"{prefix}handshake_milliseconds")
     deliveries = (statement.deliveries + statement.messages) / edges
     percent = deliveries * figures.cost("edge_delivery_microseconds") / 10_000
@@ -244,23 +254,26 @@ def edge_terms(statement: Statement, figures: Figures, cluster: Cluster) -> list
 LIMITS = (
     # What it is, the line of what is needed, and the line of what the processes get.
     ("open files of a worker", "sockets_per_worker", "nofile"),
-    ("connections of an nginx process", "edge_connections", "worker_connections"),
+    ("connections of nginx", "edge_connections", "worker_connections"),
     ("connections of Redis", "redis_clients", "redis_maxclients"),
     ("connections of PostgreSQL", "database_connections", "postgres_connections"),
 )
 
 
-def limit_terms(table: Mapping[str, Mapping[str, Any]]) -> list[Term]:
+def limit_terms(table: Mapping[str, Mapping[str, Any]], edge_cores: int) -> list[Term]:
     """Return the limits of the table of the roles that are short, because an inventory set one.
 
     Args:
         table: `cluster_capacity`, evaluated.
+        edge_cores: of an edge, each with an nginx process that has the limit of connections.
     """
     terms = []
     for name, needed, given in LIMITS:
         try:
             needs, has = float(table[needed]["value"]), float(table[given]["value"])
             line = table[given]
+            if given == "worker_connections":
+                has = nginx_connections(int(has), edge_cores)
             words = (str(line["variable"] or needed), str(line["unit"]))
             reason = str(table[needed]["reason"])
         except (KeyError, TypeError, ValueError):
@@ -308,7 +321,7 @@ class Plan:
 
 def examine(statement: Statement, figures: Figures, cluster: Cluster, redis: int = 1) -> Plan:
     """Return what given hosts have to carry, and what is short."""
-    workers = cluster.carrying(statement) * cluster.workers_per_host
+    workers = cluster.carrying_workers(statement)
     terms = [
         *app_terms(statement, figures, cluster),
         *redis_terms(statement, figures, cluster, redis),
@@ -323,45 +336,50 @@ def least(statement: Statement, figures: Figures, cluster: Cluster) -> Plan:
     Raises:
         PlanError: no number of them does.
     """
+    cluster = replace(cluster, uneven=())
+
+    def with_edges(edges: int) -> Cluster:
+        return _least_app_hosts(statement, figures, replace(cluster, edges=edges))
+
+    def edges_fit(tried: Cluster) -> bool:
+        return all(term.fits for term in edge_terms(statement, figures, tried))
+
     fewest = replace(cluster, edges=MOST_HOSTS, app_hosts=statement.spare + 1)
-    if not all(term.fits for term in edge_terms(statement, figures, fewest)):
+    if not edges_fit(fewest):
         _refuse(edge_terms(statement, figures, fewest))
-    edges, hosts = 1, 0
-    # More edges make no term of the app hosts worse.
-    for edges in range(1, MOST_HOSTS):
-        tried = replace(cluster, edges=edges)
-        found = _least_app_hosts(statement, figures, tried)
-        if found is None:
-            _refuse(app_terms(statement, figures, replace(tried, app_hosts=MOST_HOSTS)))
-        hosts = found or 0
-        tried = replace(tried, app_hosts=hosts)
-        if all(term.fits for term in edge_terms(statement, figures, tried)):
-            break
-    else:
-        _refuse(edge_terms(statement, figures, replace(cluster, edges=MOST_HOSTS, app_hosts=hosts)))
-    planned = replace(cluster, app_hosts=hosts, edges=edges)
+    counts = range(1, MOST_HOSTS + 1)
+    # More edges make no term worse, neither of the edges nor of the app hosts.
+    found = bisect_left(counts, True, key=lambda edges: edges_fit(with_edges(edges)))
+    planned = with_edges(counts[min(found, len(counts) - 1)])
+    if found == len(counts):
+        _refuse(edge_terms(statement, figures, planned))
     term = redis_terms(statement, figures, planned, 1)[0]
     return examine(statement, figures, planned, max(1, math.ceil(term.needs / REDIS_PERCENT)))
 
 
-def _least_app_hosts(statement: Statement, figures: Figures, cluster: Cluster) -> int | None:
-    def fits(hosts: int) -> bool:
-        terms = app_terms(statement, figures, replace(cluster, app_hosts=hosts))
-        return all(term.fits for term in terms)
+def _least_app_hosts(statement: Statement, figures: Figures, cluster: Cluster) -> Cluster:
+    """Return the cluster with as few app hosts as carry it; more of them make no term worse."""
 
-    return next((n for n in range(statement.spare + 1, MOST_HOSTS + 1) if fits(n)), None)
+    def terms(hosts: int) -> list[Term]:
+        return app_terms(statement, figures, replace(cluster, app_hosts=hosts))
+
+    counts = range(statement.spare + 1, MOST_HOSTS + 1)
+    found = bisect_left(counts, True, key=lambda hosts: all(term.fits for term in terms(hosts)))
+    if found == len(counts):
+        _refuse(terms(MOST_HOSTS))
+    return replace(cluster, app_hosts=counts[found])
 
 
-def _refuse(terms: list[Term]) -> None:
+def _refuse(terms: list[Term]) -> NoReturn:
     short = min(terms, key=lambda term: term.headroom)
     raise PlanError(
-        f"No number of these hosts carries it: {short.name} needs {short.needs:.0f} {short.unit},"
-        f" and has {short.has:.0f}. Change {short.variable}"
+        f"No number of these hosts carries it, up to {MOST_HOSTS}: {short.name} needs"
+        f" {short.needs:.0f} {short.unit}, and has {short.has:.0f}. Change {short.variable}"
     )
 
 
-def wave_size(limit: Any, workers: int, spare_workers: int) -> int:
-    """Return how many workers are restarted at once: a number or a share, within the spare ones."""
+def wave_size(limit: Any, workers: int) -> int:
+    """Return how many workers a wave replaces: channels_roll_limit, a number or a share."""
     text = str(limit if limit not in (None, "") else 1)
     if share := re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", text):
         size = int(workers * float(share[1]) / 100)
@@ -369,17 +387,30 @@ def wave_size(limit: Any, workers: int, spare_workers: int) -> int:
         size = int(text)
     else:
         raise PlanError(f"channels_roll_limit is {text!r}; allowed: a number, or a share like 20%")
-    return max(1, min(size, spare_workers or 1, workers))
+    return max(1, min(size, workers))
 
 
-def deploy_seconds(workers: int, size: int, figures: Figures, drain: float = 0.0) -> float:
-    """Return how long a deploy takes: the canary alone, then waves.
+def drain_rounds(size: int, per_host: float, workers: int, spare_hosts: int) -> int:
+    """Return in how many rounds the app hosts drain what a deploy has replaced.
+
+    Args:
+        size: of a wave.
+        per_host: workers of a host.
+        workers: all of them.
+        spare_hosts: that the others can do without; no more than these drain at once.
+    """
+    at_once = max(1, math.floor(min(size, spare_hosts * per_host) / per_host))
+    return math.ceil(workers / per_host / at_once)
+
+
+def deploy_seconds(workers: int, size: int, figures: Figures, drains: float = 0.0) -> float:
+    """Return how long a deploy takes: the canary alone, then waves, then the drains.
 
     Args:
         workers: all of them.
         size: of a wave.
         figures: with the seconds of a wave, and of what a deploy does once.
-        drain: seconds that a worker takes to close its sockets.
+        drains: seconds that all rounds of drains take.
     """
     waves = 1 + math.ceil(max(0, workers - 1) / size)
-    return figures.cost("deploy_seconds") + waves * (figures.cost("wave_seconds") + drain)
+    return figures.cost("deploy_seconds") + waves * figures.cost("wave_seconds") + drains

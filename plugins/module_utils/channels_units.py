@@ -143,6 +143,8 @@ PROPERTIES = (
     "ReloadResult",
     "MemoryMax",
     "MemoryCurrent",
+    "LimitNOFILE",
+    "ExecMainStartTimestampMonotonic",
 )
 """What systemd is asked of a unit: systemctl show --property."""
 
@@ -167,8 +169,10 @@ class Status:
     """How often systemd has started it again by itself."""
     path: str = ""
     """Its unit file; empty where systemd knows none."""
+    changed: bool = False
+    """Whether the unit file or a drop-in has changed since systemd read it."""
     stale: bool = True
-    """Whether systemd has to read the unit file again."""
+    """Whether systemd has to read the unit file, for the first time or again."""
     last_process: int = 0
     """The main process, even if it has ended."""
     exit_code: int = 0
@@ -186,18 +190,24 @@ class Status:
     """The exit status of the last reload."""
     memory_left: int | None = None
     """Bytes that the unit may still take; None where it has no limit."""
+    nofile: str = ""
+    """LimitNOFILE= of the unit, as systemd has read it."""
+    started: int = 0
+    """When the main process was started, in microseconds of the monotonic clock."""
 
     @classmethod
     def from_properties(cls, shown: Mapping[str, str]) -> Status:
         """Return the status that ``systemctl show`` prints, without the revision."""
         path = shown.get("FragmentPath", "")
+        changed = shown.get("NeedDaemonReload") == "yes"
         return cls(
             active_state=shown["ActiveState"],
             process=number(shown, "MainPID"),
             enabled=shown.get("UnitFileState") == "enabled",
             restarts=number(shown, "NRestarts"),
             path=path,
-            stale=shown.get("NeedDaemonReload") == "yes" or not path,
+            changed=changed,
+            stale=changed or not path,
             last_process=number(shown, "ExecMainPID"),
             exit_code=number(shown, "ExecMainCode"),
             exit_status=number(shown, "ExecMainStatus"),
@@ -210,6 +220,8 @@ class Status:
             reload_failed=shown.get("ReloadResult", "success") != "success",
             reload_status=exit_status(shown.get("ExecReload", "")),
             memory_left=memory_left(shown),
+            nofile=shown.get("LimitNOFILE", ""),
+            started=number(shown, "ExecMainStartTimestampMonotonic"),
         )
 
     def with_revision(self, revision: str) -> Status:

@@ -12,8 +12,10 @@ import re
 import socket
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from ansible.module_utils.nginx_config import (
     value_of,
 )
 
+PROC = Path("/proc")
 NGINX = "nginx"
 SOURCE = "nginx -T"
 
@@ -79,7 +82,7 @@ def read_nginx(
         files = dumped(text)
         if not files:
             raise UnreadableError(f"nginx -T printed no configuration: {text}")
-        why = why_not_in_effect(list(files), binary)
+        why = why_not_in_effect(list(files), workers())
         source = f"start of the worker processes, and {next(iter(files))}"
         if generation_url and not why:
             source = f"GET {generation_url}, and {next(iter(files))}"
@@ -127,20 +130,19 @@ def read_location(
     readings.add(NGINX, subject, "passes to", location.passes, source)
 
 
-def read_workers(
-    readings: Readings, directives: Sequence[Directive], proc: Path = Path("/proc")
-) -> None:
+def read_workers(readings: Readings, directives: Sequence[Directive], proc: Path = PROC) -> None:
     """Read how many sockets the worker processes can hold, by their connections and their files."""
     source = "/proc/PID/limits of the worker processes"
     with readings.reading(NGINX, "nginx", source, "open files of a worker"):
-        limits = [(proc / pid / "limits").read_text() for pid, _ in workers(proc)]
-        found = [re.search(r"^Max open files +(\d+)", text, re.M) for text in limits]
-        files = min(int(each[1]) for each in found if each is not None)
+        found = workers(proc)
+        files = nofile_of(found, proc)
+        if files is None:
+            raise UnreadableError("no worker process of nginx runs with a limit")
         readings.add(NGINX, "nginx", "open files of a worker", files, source)
         told = value_of(directives, *GLOBAL["worker_connections"])
         connections = int(told or DEFAULTS["worker_connections"])
         # Each socket is two connections: of the client, and to the server behind.
-        carried = len(limits) * min(connections, files) // 2
+        carried = len(found) * min(connections, files) // 2
         readings.add(NGINX, "nginx", "sockets that it can hold", carried, f"{SOURCE}, {source}")
 
 
@@ -196,31 +198,46 @@ def number(text: str) -> Any:
     return int(amount) if amount == int(amount) else amount
 
 
-def why_not_in_effect(files: Sequence[str], binary: str, proc: Path = Path("/proc")) -> str:
-    """Return why nginx does not run with its files; nothing if it does."""
-    started = worker_start(proc)
-    if started is None:
-        return f"no worker process of {Path(binary).name} runs"
+def why_not_in_effect(files: Sequence[str], found: Sequence[Worker]) -> str:
+    """Return why nginx does not run with its files; nothing if it does.
+
+    Args:
+        files: what nginx reads when it starts or reloads.
+        found: its worker processes.
+    """
+    if not found:
+        return "no worker process of nginx runs"
+    # The oldest counts: a reload starts all of them. After a crash, nginx starts only the one that
+    # crashed, with what it had read before.
+    started = min(each.started_at for each in found)
     changed = {path: Path(path).stat().st_ctime for path in files if Path(path).exists()}
-    newest = max(changed, key=lambda path: changed[path])
+    newest = max(changed, key=lambda path: changed[path], default="")
     # A tick of the kernel's clock is a hundredth of a second.
-    if changed[newest] > started + 0.02:
+    if newest and changed[newest] > started + 0.02:
         return f"{newest} was changed after nginx read it"
     return ""
 
 
-def worker_start(proc: Path) -> float | None:
-    """Return when the youngest worker process of nginx began, in seconds since 1970."""
-    uptime = float((proc / "uptime").read_text().split()[0])
-    found = [ticks / os.sysconf("SC_CLK_TCK") for _, ticks in workers(proc)]
-    if not found:
-        return None
+@dataclass(frozen=True)
+class Worker:
+    """A worker process of nginx that takes connections.
+
+    Attributes:
+        process: its id.
+        parent: the id of its master process.
+        started_at: when it began, in seconds since 1970.
+    """
+
+    process: str
+    parent: str
+    started_at: float
+
+
+def workers(proc: Path = PROC) -> list[Worker]:
+    """Return the worker processes of every nginx that runs; not those that shut down."""
+    found = []
     # Not btime, which has whole seconds; the clock and the time since boot are exact.
-    return time.time() - uptime + max(found)
-
-
-def workers(proc: Path) -> Iterator[tuple[str, int]]:
-    """Yield the id of each worker process that takes connections, and its start in ticks."""
+    booted = time.time() - float((proc / "uptime").read_text().split()[0])
     for directory in proc.iterdir():
         if not directory.name.isdigit():
             continue
@@ -228,25 +245,78 @@ def workers(proc: Path) -> Iterator[tuple[str, int]]:
             title = (directory / "cmdline").read_bytes()
             if title.rstrip(b"\0 ") != b"nginx: worker process":
                 continue
-            stat = (directory / "stat").read_text()
+            stat = (directory / "stat").read_text().rpartition(")")[2].split()
         except OSError:  # it has ended
             continue
-        yield directory.name, int(stat.rpartition(")")[2].split()[19])
+        started = booted + int(stat[19]) / os.sysconf("SC_CLK_TCK")
+        found.append(Worker(directory.name, stat[1], started))
+    return found
+
+
+def nginx_freshness(
+    files: Sequence[str], url: str, generation: str, proc: Path = PROC
+) -> dict[str, Any]:
+    """Return whether the nginx that answers runs with its files.
+
+    Args:
+        files: what it reads when it starts or reloads.
+        url: where it answers with the name of its configuration and the id of a worker process.
+        generation: the name of the configuration in the files.
+        proc: the processes of the host.
+
+    Returns:
+        What the module nginx_freshness returns.
+    """
+    nofile = None
+    try:
+        runs, process = reported(url)
+        everyone = workers(proc)
+        # Another nginx, of a container for example, has files of its own.
+        master = next((each.parent for each in everyone if each.process == process), "")
+        own = [each for each in everyone if each.parent == master]
+        if runs != generation:
+            why = f"the configuration is {generation}, nginx runs with {runs}"
+        else:
+            why = why_not_in_effect(files, own)
+        nofile = nofile_of(own, proc)
+    except UnreadableError as error:
+        why = str(error)
+    return {"stale": bool(why), "reason": why, "nofile": nofile}
+
+
+def nofile_of(found: Iterable[Worker], proc: Path = PROC) -> int | None:
+    """Return the smallest limit of open files of worker processes; None where none has one."""
+    limits = []
+    for each in found:
+        with suppress(OSError):  # it has ended
+            text = (proc / each.process / "limits").read_text()
+            limits += re.findall(r"^Max open files +(\d+)", text, re.M)
+    return min(map(int, limits), default=None)
+
+
+def reported(url: str) -> tuple[str, str]:
+    """Return the name of the configuration that nginx runs with, and the process that answered.
+
+    Raises:
+        UnreadableError: nginx gives no such answer.
+    """
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=3) as response:
+            runs, process = response.read(200).decode(errors="replace").split()
+    except (OSError, ValueError) as error:
+        raise UnreadableError(
+            f"nginx does not report its configuration on {url}: {error}"
+        ) from error
+    return runs, process
 
 
 def other_generation(url: str, text: str) -> str:
     """Return why nginx does not run with the configuration in the file, by its own report."""
     written = GENERATION.search(text)
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(url, timeout=3) as response:
-            runs = response.read(200).decode(errors="replace").split()
-    except OSError as error:
-        raise UnreadableError(
-            f"nginx does not report its configuration on {url}: {error}"
-        ) from error
+    runs, _ = reported(url)
     if written is None:
         return "the file does not name its configuration"
-    if not runs or runs[0] != written[1]:
-        return f"the file has the configuration {written[1]}, nginx runs {runs[0] if runs else ''}"
+    if runs != written[1]:
+        return f"the file has the configuration {written[1]}, nginx runs with {runs}"
     return ""

@@ -12,6 +12,8 @@ import urllib.request
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -145,7 +147,9 @@ def processes_of(properties: Mapping[str, str], proc: Path, cgroups: Path) -> It
     for root in roots if group else []:
         for directory, _, files in os.walk(root):
             if "cgroup.procs" in files:
-                found += (Path(directory) / "cgroup.procs").read_text().split()
+                # The group may end meanwhile. One of threads has no list of processes: cgroups(7).
+                with suppress(OSError):
+                    found += (Path(directory) / "cgroup.procs").read_text().split()
         if found:
             break
     yield from (each for each in dict.fromkeys(found) if each != main)
@@ -287,3 +291,5 @@ def answer_of(url: str, seconds: float = ANSWER_SECONDS) -> str:
         return f"no answer within {seconds:g} s"
     except OSError as error:
         return str(error.strerror or error).lower()
+    except HTTPException:
+        return "an answer that is not HTTP"

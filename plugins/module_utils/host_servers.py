@@ -44,7 +44,8 @@ def read_redis(readings: Readings, instance: Mapping[str, Any]) -> None:
     with readings.reading(REDIS, subject, f"Redis at {place}"):
         password = instance.get("password") or ""
         if instance.get("password_file"):
-            password = read_password(instance["password_file"])
+            # Whoever set up the server has chosen it.
+            password = read_password(instance["password_file"], minimum=1)
         try:
             server = Redis(instance["address"], int(instance["port"]), SECONDS)
         except OSError as error:

@@ -119,17 +119,21 @@ def pairs(answer: list[Any]) -> dict[str, Any]:
     return dict(zip(answer[::2], answer[1::2], strict=False))
 
 
-def read_password(path: str) -> str:
+def read_password(path: str, minimum: int = MINIMUM) -> str:
     """Return the password in a file.
+
+    Args:
+        path: the file.
+        minimum: characters that it has at least.
 
     Raises:
         ValueError: the file holds none, or one that is too short.
     """
     with open(path, encoding="utf-8") as file:  # noqa: PTH123 - as every module reads
         password = file.read().strip()
-    if len(password) < MINIMUM:
+    if len(password) < minimum:
         raise ValueError(
-            f"{path} holds {len(password)} characters; at least {MINIMUM} are required"
+            f"{path} holds {len(password)} characters; at least {minimum} are required"
         )
     return password
 

@@ -1,7 +1,7 @@
 """What a systemd unit runs with, compared with the files that it was configured by.
 
-No input and no output here: the text of ``systemctl show`` and of ``/proc`` goes in, a comparison
-comes out.
+The text of ``systemctl show`` and of ``/proc`` goes in, a comparison comes out. Only
+:func:`read_proc` and :func:`read_nofile` read, from ``/proc``.
 """
 
 from __future__ import annotations
@@ -10,6 +10,10 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from pathlib import Path
+
+MANAGER = 1
+"""The process of the service manager."""
 
 PROPERTIES = (
     "LoadState",
@@ -66,16 +70,6 @@ def can_raise_limits(status: str) -> bool:
     return bool(match and int(match[1], 16) >> CAP_SYS_RESOURCE & 1)
 
 
-def granted(asked: int | None, manager: int | None, can_raise: bool) -> int | None:
-    """Return the limit that the service manager gives a process that asks for one.
-
-    It gives less than was asked for, without an error, where it may not raise its own.
-    """
-    if can_raise or manager is None:
-        return asked
-    return manager if asked is None else min(asked, manager)
-
-
 @dataclass(frozen=True)
 class Nofile:
     """Hard limits of open files; None where one is infinite or not known.
@@ -89,6 +83,37 @@ class Nofile:
     process: int | None = None
     manager: int | None = None
     can_raise: bool = True
+
+    def granted(self, asked: str) -> int | None:
+        """Return what a new process would get; asked is LimitNOFILE of ``systemctl show``.
+
+        The manager gives less than was asked for, without an error, if it may not raise its own.
+        """
+        wanted = parse_number(asked)
+        if self.can_raise or self.manager is None:
+            return wanted
+        return self.manager if wanted is None else min(wanted, self.manager)
+
+    def is_stale(self, asked: str) -> bool:
+        """Return whether a new process would get another limit than the running one has."""
+        return self.process != self.granted(asked)
+
+
+def read_proc(process: int, file: str) -> str:
+    """Return a file of a process; nothing where the process has ended."""
+    try:
+        return Path("/proc", str(process), file).read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def read_nofile(limits: str) -> Nofile:
+    """Return the limits of a process, given its ``/proc/PID/limits``, and of the manager."""
+    return Nofile(
+        process=parse_nofile(limits),
+        manager=parse_nofile(read_proc(MANAGER, "limits")),
+        can_raise=can_raise_limits(read_proc(MANAGER, "status")),
+    )
 
 
 def freshness(
@@ -116,7 +141,7 @@ def freshness(
         started = parse_timestamp(shown.get("ActiveEnterTimestamp", ""))
     moments = {path: moment for path, moment in changed.items() if moment is not None}
     newest = max(moments, key=lambda path: moments[path], default=None)
-    wanted = granted(parse_number(shown.get("LimitNOFILE", "")), nofile.manager, nofile.can_raise)
+    asked = shown.get("LimitNOFILE", "")
     # Of a unit that it has loaded, systemd 252 does not see a drop-in in a directory that is new.
     not_read = not set(drop_ins) <= set(shown.get("DropInPaths", "").split())
     return {
@@ -131,6 +156,6 @@ def freshness(
         "missing_files": sorted(path for path, moment in changed.items() if moment is None),
         "stale": bool(active and newest and (started is None or moments[newest] > started)),
         "nofile": nofile.process,
-        "nofile_granted": wanted,
-        "nofile_stale": active and runs and nofile.process != wanted,
+        "nofile_granted": nofile.granted(asked),
+        "nofile_stale": active and runs and nofile.is_stale(asked),
     }

@@ -186,10 +186,10 @@ def lines(report: Mapping[str, Any], path: str) -> Iterator[str]:
         for each in report["behaviour"]:
             if each["status"] == status:
                 yield f"{status}  {each['subject']}  {each['name']}: {each['message']}"
-    skipped = _counted(each for each in report["checks"] if each["status"] == "skipped")
+    skipped = _counted(each for each in _all(report) if each["status"] == "skipped")
     yield f"ok: {_counted(each for each in _all(report) if each['status'] == 'ok') or 'nothing'}"
     if skipped:
-        yield f"does not apply: {skipped}"
+        yield f"does not apply, not counted: {skipped}"
     for way, latency in ((report["matrix"] or {}).get("latency") or {}).items():
         yield f"deliveries {way}: p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms"
     yield last_line(report, path)
@@ -236,12 +236,13 @@ def _counted(checks: Iterable[Mapping[str, Any]]) -> str:
 
 
 def last_line(report: Mapping[str, Any], path: str) -> str:
-    """Return the verdict, and where the report is."""
-    counts = Counter(each["status"] for each in _all(report))
+    """Return the verdict, and where the report is. A check that does not apply counts nowhere."""
+    counts = Counter(each["status"] for each in _all(report) if each["status"] != "skipped")
+    total = sum(counts.values())
     told = {
-        "verified": f"Verified: {counts['ok']} checks.",
-        "failed": f"NOT verified: {counts['failed']} of {sum(counts.values())} checks failed.",
-        "incomplete": f"Incomplete: {counts['unreadable']} checks could not be read.",
+        "verified": f"Verified: {total} checks.",
+        "failed": f"NOT verified: {counts['failed']} of {total} checks failed.",
+        "incomplete": f"Incomplete: {counts['unreadable']} of {total} checks could not be read.",
     }[report["verdict"]]
     if report["verdict"] == "incomplete" and not counts["ok"]:
         told = "Incomplete: nothing was checked."

@@ -15,7 +15,8 @@ description:
 options:
   state:
     description:
-      - V(gathered) returns the state of the units, and whether each is ready. Changes nothing.
+      - V(gathered) returns the state of the units, and whether each is ready. Changes nothing,
+        except with O(daemon_reload).
       - V(listed) returns the units of this host that match O(patterns) and are not in O(units).
         Changes nothing.
       - V(started) enables all units and starts those that do not run. Waits until each is ready,
@@ -108,6 +109,13 @@ options:
     description:
       - With O(state=watched), whether the workers get their new process beside the former one. That
         the former one runs until then is no drain.
+    type: bool
+    default: false
+  daemon_reload:
+    description:
+      - With O(state=gathered), whether systemd first reads unit files and drop-ins that have
+        changed since it read them.
+      - In check mode it does not. The limits that the units would then have are not known.
     type: bool
     default: false
   proof:
@@ -212,6 +220,12 @@ units:
     memory_left:
       description: Bytes that the unit may still take; null if it has no limit.
       type: int
+    nofile_stale:
+      description: >-
+        Whether a new process would get another hard open-file limit from systemd than the main
+        process has. False for a process that systemd started with what it knows now: then the
+        process itself has changed its limit. With O(state=gathered).
+      type: bool
     sockets:
       description: Number of sockets that it still has while it drains.
       type: int
@@ -311,6 +325,7 @@ from ansible.module_utils.channels_units import (
     parse_show,
     plan,
 )
+from ansible.module_utils.systemd_units import read_nofile, read_proc
 
 RESTART_PATIENCE = 5.0
 """Seconds that systemd may take to start a process again; RestartSec= of the units is 1 s."""
@@ -339,6 +354,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "fail_on_exit": {"type": "bool", "default": True},
     "hold": {"type": "float", "default": 0.0},
     "reloaded": {"type": "bool", "default": False},
+    "daemon_reload": {"type": "bool", "default": False},
     "proof": {"type": "list", "elements": "str", "default": []},
 }
 
@@ -384,6 +400,19 @@ class Host:
         """Return the status with the revision of its process."""
         revision = running_revision(status.process) if status.process else ""
         return status.with_revision(revision)
+
+    def nofile_is_stale(self, status: Status) -> bool:
+        """Return whether a new process of a unit would get another limit of open files.
+
+        If systemd started the process with the settings that it knows now, the limit was changed in
+        the process itself. A new process would do the same: each run would replace it again.
+        """
+        limits = read_proc(status.process, "limits") if status.process else ""
+        if not limits or not read_nofile(limits).is_stale(status.nofile):
+            return False
+        name = "UnitsLoadTimestampMonotonic"
+        read = self.systemctl("show", f"--property={name}").strip().removeprefix(f"{name}=")
+        return not read.isdecimal() or status.started < int(read)
 
     def readiness(self, unit: Unit, process: int) -> tuple[bool, str]:
         """Return whether a unit is ready, and what says so."""
@@ -602,14 +631,18 @@ def bring(host: Host, state: State, parameters: Mapping[str, Any], check: bool) 
     others = [Unit.from_option(each) for each in parameters["beside"]]
     units = {unit.name: unit for unit in [*every, *others]}
     statuses = host.statuses(units.values())
+    unread = [unit for unit in every if parameters["daemon_reload"] and statuses[unit.name].changed]
     if state == State.GATHERED:
+        if unread and not check:
+            host.systemctl("daemon-reload", unit=unread[0])
+            statuses = host.statuses(units.values())
         statuses = settled(host, units.values(), statuses)
     made = plan(state, every, statuses)
     touched = [unit for unit in every if unit.name in made.touched]
     reloads = state == State.RELOADED or parameters["reloaded"]
     answer: dict[str, Any] = {
-        "changed": bool(touched),
-        "diff": difference(state, touched, statuses),
+        "changed": bool(touched or unread),
+        "diff": difference(state, touched, statuses) if touched or not unread else reading(unread),
     }
     watch = None
     if not check:
@@ -655,6 +688,7 @@ def bring(host: Host, state: State, parameters: Mapping[str, Any], check: bool) 
                 ready, said = host.readiness(units[name], told["process"])
                 told["ready"], told["reason"] = ready, "" if ready else said
                 told["memory"] = memory_of(told["process"])
+                told["nofile_stale"] = host.nofile_is_stale(statuses[name])
         answer["memory_available"] = memory_available()
     return answer
 
@@ -690,6 +724,15 @@ def difference(
     wanted = {unit.name: "" if state in STOPS else unit.revision for unit in touched}
     after = [f"{unit.name}: {wanted[unit.name] or 'stopped'}\n" for unit in touched]
     return {"before": "".join(before), "after": "".join(after)}
+
+
+def reading(unread: Sequence[Unit]) -> dict[str, str]:
+    """Return the difference, as Ansible shows it, if systemd only reads files of units again."""
+    after = "read by systemd; a process with another open-file limit is replaced"
+    return {
+        "before": "".join(f"{unit.name}: changed since systemd read it\n" for unit in unread),
+        "after": "".join(f"{unit.name}: {after}\n" for unit in unread),
+    }
 
 
 class Proof:

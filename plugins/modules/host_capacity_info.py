@@ -74,7 +74,7 @@ host:
       description: Units or programs that listen, by port.
       type: dict
     sysctls:
-      description: Kernel settings, each V(there), V(missing) or V(read-only).
+      description: Kernel settings, each V(writable), V(missing) or V(read-only).
       type: dict
     disks:
       description: Free MiB, free inodes and whether the file system is read-only, by path.
@@ -230,7 +230,7 @@ def setting(root: Path, name: str) -> str:
     path = root / name.replace(".", "/")
     if not path.exists():
         return "missing"
-    return "there" if os.access(path, os.W_OK) else "read-only"
+    return "writable" if os.access(path, os.W_OK) else "read-only"
 
 
 def disk(path: str) -> dict[str, Any]:

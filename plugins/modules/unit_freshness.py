@@ -146,14 +146,11 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.systemd_units import (
     PROPERTIES,
-    Nofile,
-    can_raise_limits,
     freshness,
-    parse_nofile,
     parse_properties,
+    read_nofile,
+    read_proc,
 )
-
-MANAGER = "1"
 
 
 def read_changed(path: str) -> float | None:
@@ -162,14 +159,6 @@ def read_changed(path: str) -> float | None:
         return Path(path).stat().st_ctime
     except FileNotFoundError:
         return None
-
-
-def read_proc(process: str, file: str) -> str:
-    """Return a file of a process; nothing where the process has ended."""
-    try:
-        return Path("/proc", process, file).read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
 
 
 def main() -> None:
@@ -191,12 +180,8 @@ def main() -> None:
         module.fail_json(msg=f"systemctl show exited with status {code}: {error.strip()}")
     # The files come last: one that changes meanwhile is seen as changed.
     properties = parse_properties(shown)
-    process = properties.get("MainPID", "0")
-    nofile = Nofile(
-        process=parse_nofile(read_proc(process, "limits")) if process != "0" else None,
-        manager=parse_nofile(read_proc(MANAGER, "limits")),
-        can_raise=can_raise_limits(read_proc(MANAGER, "status")),
-    )
+    process = int(properties.get("MainPID", "0"))
+    nofile = read_nofile(read_proc(process, "limits") if process else "")
     changed = {path: read_changed(path) for path in module.params["files"]}
     drop_ins = [path for path in module.params["drop_ins"] if Path(path).exists()]
     module.exit_json(changed=False, **freshness(properties, changed, nofile, drop_ins))

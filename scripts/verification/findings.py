@@ -64,23 +64,30 @@ class Involved:
 def headline(report: Report) -> str:
     """Return the verdict in a sentence."""
     failed, unreadable = report.counts[FAILED], report.counts[UNREADABLE]
-    of = f"of {plural(report.counts.total(), 'check')}"
+    # The last line of make verify counts no pairs: it has a line for all of them.
+    of = f"of {report.total:,} checks and pairs"
+    word = verdict_word(report)
     if report.verdict == FAILED:
-        return f"Failed: {failed} {of}." if failed else "Failed: the run did not complete."
+        return f"{word}: {failed} {of} failed." if failed else f"{word}: the run did not complete."
     if report.verdict == INCOMPLETE:
         if not report.counts[OK]:
-            return "Incomplete: nothing was verified."
+            return f"{word}: nothing was checked."
         if unreadable:
-            return f"Incomplete: {unreadable} {of} could not be read."
-        return "Incomplete: not everything was checked."
+            return f"{word}: {unreadable} {of} could not be read."
+        return f"{word}: not everything was checked."
     if unreadable:
-        return f"Verified, but {unreadable} {of} could not be read."
-    return "Verified: nothing failed."
+        return f"{word}, but {unreadable} {of} could not be read."
+    return f"{word}: {report.counts[OK]:,} checks and pairs are ok."
 
 
 def verdict_word(report: Report) -> str:
-    """Return the verdict in a word."""
-    return {VERIFIED: "Verified", FAILED: "Failed", INCOMPLETE: "Incomplete"}[report.verdict]
+    """Return the verdict, in the words of make verify."""
+    return {VERIFIED: "Verified", FAILED: "NOT verified", INCOMPLETE: "Incomplete"}[report.verdict]
+
+
+def word_of(status: str) -> str:
+    """Return a status, in the words of make verify."""
+    return "does not apply" if status == SKIPPED else status
 
 
 def scope(report: Report) -> list[str]:
@@ -212,7 +219,9 @@ def ordered(behaviour: Iterable[Behaviour]) -> list[Behaviour]:
 def count_line(items: Iterable[Check | Behaviour | Cell]) -> str:
     """Return how many there are of each status, the worst first: `1 failed, 20 ok`."""
     counts = Counter(item.status for item in items)
-    return ", ".join(f"{counts[status]} {status}" for status in WORST_FIRST if counts[status])
+    return ", ".join(
+        f"{counts[status]} {word_of(status)}" for status in WORST_FIRST if counts[status]
+    )
 
 
 def plural(count: int, one: str, many: str = "") -> str:

@@ -51,7 +51,7 @@ def run_of(name: str, report: Report, page: bool) -> Run:
         began=f"{report.began:%Y-%m-%d %H:%M}",
         failed=report.counts[FAILED],
         unreadable=report.counts[UNREADABLE],
-        total=report.counts.total(),
+        total=report.total,
         p99=report.delay(0.99),
         page=page,
     )

@@ -63,6 +63,7 @@ def render(report: Report, runs: Sequence[Run]) -> str:
     environment.filters["duration"] = figures.duration
     environment.filters["count_line"] = findings.count_line
     environment.filters["plural"] = findings.plural
+    environment.filters["word"] = findings.word_of
     found = findings.findings(report)
     failed = findings.failed_cells(report)
     limits = figures.bars(report.checks)

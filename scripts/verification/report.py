@@ -149,6 +149,11 @@ class Report:
             item.status for part in (self.checks, self.cells, self.behaviour) for item in part
         )
 
+    @property
+    def total(self) -> int:
+        """How many checks apply, and pairs."""
+        return self.counts.total() - self.counts[SKIPPED]
+
     @cached_property
     def verdict(self) -> str:
         """The stated verdict, or a worse one where the content does not bear it out.

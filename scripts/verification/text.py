@@ -15,6 +15,7 @@ from verification.findings import (
     missing_pairs,
     plural,
     scope,
+    word_of,
 )
 from verification.report import Report
 
@@ -38,8 +39,8 @@ def summary(report: Report) -> Iterator[str]:
     tightest = bars(report.checks)
     for bar in tightest[:1]:
         yield (
-            f"limits: {len(tightest)} measured; the tightest is {bar.term} of"
-            f" {bar.host} {bar.subject}: {bar.used} of {bar.limit} ({bar.percent})"
+            f"limits: {len(tightest)} read; the fullest is {bar.term} of"
+            f" {bar.host} {bar.subject}: {bar.used} of {bar.limit} used ({bar.percent})"
         )
     for name, part in (("comparisons", report.checks), ("behaviour", report.behaviour)):
         yield f"{name}: {count_line(part) or 'none'}"
@@ -55,7 +56,7 @@ def _lines(finding: Finding) -> Iterator[str]:
     values = ""
     if finding.expected or finding.effective:
         values = f": expected {finding.expected or '-'}, effective {finding.effective or '-'}"
-    yield f"{finding.status.upper():<10} {finding.what}{values}: {where}"
+    yield f"{word_of(finding.status).upper():<10} {finding.what}{values}: {where}"
     for line in filter(None, (finding.message, finding.advice)):
         yield f"           {line}"
 
@@ -73,7 +74,7 @@ def _matrix(report: Report) -> Iterator[str]:
     if missing := missing_pairs(report):
         yield f"matrix: {plural(missing, 'pair')} not measured"
     yield f"matrix: {count_line(report.cells) or 'not measured'}" + (
-        f"; half of the messages within {duration(report.delay(0.5))},"
+        f"; half of the messages arrived within {duration(report.delay(0.5))},"
         f" 99 % within {duration(report.delay(0.99))}"
         if report.delays
         else ""

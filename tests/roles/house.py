@@ -100,7 +100,7 @@ def environment(home: Path, **more: str) -> dict[str, str]:
         "ANSIBLE_LOCAL_TEMP": str(home / "local"),
         "ANSIBLE_REMOTE_TEMP": str(home / "remote"),
         "ANSIBLE_NOCOLOR": "1",
-        # Python reads sitecustomize from there: 15 % less processor time.
+        # Python reads sitecustomize from there: 15 to 45 % less processor time.
         "PYTHONPATH": str(Path(__file__).parent / "quick"),
         # What is on the screen as on a terminal that never ends a line.
         "COLUMNS": "4000",

@@ -1,14 +1,17 @@
 """The arithmetic of make plan: what is needed, what binds, and how many hosts are the least."""
 
 import importlib
+import math
+import runpy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plugins.filter.cluster import FilterModule
 
-from .house import Tree, defaults, own_module_utils
+from .house import ROOT, Tree, defaults, own_module_utils
 
 if TYPE_CHECKING:
     from plugins.module_utils import capacity
@@ -117,6 +120,16 @@ def test_clients_of_lost_hosts_come_back_at_the_pace_of_the_others() -> None:
 def test_the_edge_passes_on_what_the_inventory_lets_it() -> None:
     limited = replace(CLUSTER, handshakes_per_worker=20)
     assert planning.back_term(statement(), EASY, limited).needs == pytest.approx(3334 / 160)
+
+
+def test_the_edge_needs_no_more_processors_than_its_clients_take_when_they_come_back() -> None:
+    name = "processors of an edge while clients come back"
+    plan = planning.examine(statement(messages=0), EASY, CLUSTER)
+    # 12 workers at 80 % of 100 a second, each 1 ms.
+    assert term(plan, name).needs == pytest.approx(12 * 80 / 10)
+    # A third of 600 clients: a second of the workers would be 960.
+    plan = planning.examine(statement(sockets=600, messages=0), EASY, CLUSTER)
+    assert term(plan, name).needs == pytest.approx(200 / 10)
 
 
 def test_the_unfavourable_end_of_each_range_counts() -> None:
@@ -229,6 +242,32 @@ def test_more_messages_and_more_spare_hosts_never_need_fewer(
     assert safe.cluster.app_hosts >= few.cluster.app_hosts
 
 
+def test_the_largest_question_is_answered() -> None:
+    asked = statement(sockets=10_000_000, messages=1000, room=1000)
+    plan = planning.least(asked, EASY, replace(CLUSTER, edge=replace(SHAPE, memory_mib=512)))
+    assert plan.fits
+    assert plan.cluster.app_hosts > 100
+    assert plan.cluster.edges > 1000
+    fewer = replace(plan.cluster, edges=plan.cluster.edges - 1)
+    assert not planning.examine(asked, EASY, fewer, plan.redis).fits
+
+
+@settings(max_examples=60, deadline=None, database=None)
+@given(st.lists(st.integers(1, 8), min_size=2, max_size=6), st.integers(0, 1))
+def test_uneven_hosts_are_planned_for_the_loss_of_the_largest(
+    workers: list[int], spare: int
+) -> None:
+    mean = sum(workers) / len(workers)
+    even = replace(CLUSTER, app_hosts=len(workers), workers_per_host=mean)
+    plan = planning.examine(statement(spare=spare), EASY, replace(even, uneven=tuple(workers)))
+    left = sum(sorted(workers)[: len(workers) - spare])
+    assert plan.load == capacity.Load.of(statement(spare=spare), EASY, left)
+    assert plan.workers == sum(workers)
+    alike = planning.examine(statement(spare=spare), EASY, even)
+    for name in ("processor of a worker", "memory of an app host"):
+        assert term(plan, name).needs >= term(alike, name).needs - 1e-9
+
+
 # How far it was measured
 
 
@@ -276,40 +315,53 @@ def test_a_limit_that_the_inventory_sets_too_low_is_short() -> None:
         "redis_clients": line(10_000, 10_000),
         "redis_maxclients": line(10_000, 10_000, "redis_maxclients"),
     }
-    (short,) = planning.limit_terms(table)
+    (short,) = planning.limit_terms(table, 1)
     assert (short.variable, short.needs, short.has) == ("nginx_worker_connections", 20_512, 19_000)
     assert short.source == "the inventory"
     assert not short.fits
+    # Each processor of an edge has a process with this limit.
+    assert planning.limit_terms(table, 2) == []
+
+
+@pytest.mark.parametrize(("processes", "taken"), [(1, 1000), (2, 1900), (4, 3800)])
+def test_processes_of_nginx_share_their_connections_unevenly(processes: int, taken: int) -> None:
+    # What the plan counts, and the preflight by the filter.
+    filters = FilterModule().filters()
+    assert filters["cluster_nginx_connections"](1000, processes) == taken
+    assert capacity.nginx_connections(1000, processes) == taken
 
 
 # Deploys
 
 
 @pytest.mark.parametrize(
-    ("limit", "workers", "spare", "size"),
-    [
-        (None, 20, 4, 1),
-        ("20%", 20, 8, 4),
-        ("20 %", 20, 2, 2),
-        (5, 20, 8, 5),
-        ("1%", 20, 8, 1),
-        (50, 4, 100, 4),
-        # Without a spare host workers are restarted one by one.
-        ("50%", 20, 0, 1),
-    ],
+    ("limit", "workers", "size"),
+    [(None, 20, 1), ("20%", 20, 4), ("20 %", 5, 1), (5, 20, 5), ("1%", 20, 1), (50, 4, 4)],
 )
-def test_a_wave_is_within_the_spare_capacity(
-    limit: Any, workers: int, spare: int, size: int
-) -> None:
-    assert planning.wave_size(limit, workers, spare) == size
+def test_a_wave_is_a_number_or_a_share_of_the_workers(limit: Any, workers: int, size: int) -> None:
+    assert planning.wave_size(limit, workers) == size
+
+
+@pytest.mark.parametrize("limit", [1, 3, 7, "20%", "55%"])
+@pytest.mark.parametrize("spare", [0, 1, 3])
+@pytest.mark.parametrize("hosts", [1, 2, 7])
+def test_waves_and_drains_are_those_of_a_roll(limit: Any, spare: int, hosts: int) -> None:
+    roll = runpy.run_path(str(ROOT / "plugins/filter/waves.py"))
+    names = [f"app{number}" for number in range(hosts)]
+    workers = [{"host": name} for name in names for _ in range(2)]
+    runs = {"_channels_look": {"units": {"a": {"active": True}}}}
+    size = planning.wave_size(limit, len(workers))
+    assert size == min(roll["roll_limit"](limit, len(workers)), len(workers))
+    at_once = roll["drain_hosts"](names, dict.fromkeys(names, runs), workers, limit, spare)
+    assert planning.drain_rounds(size, 2, len(workers), spare) == math.ceil(hosts / at_once)
 
 
 def test_a_deploy_is_a_canary_and_waves() -> None:
     known = figures(deploy_seconds=20, wave_seconds=3)
     assert planning.deploy_seconds(20, 4, known) == 20 + 6 * 3
-    assert planning.deploy_seconds(20, 4, known, drain=50) == 20 + 6 * 53
+    assert planning.deploy_seconds(20, 4, known, drains=50) == 20 + 6 * 3 + 50
     with pytest.raises(capacity.PlanError, match="channels_roll_limit is 'many'"):
-        planning.wave_size("many", 4, 4)
+        planning.wave_size("many", 4)
 
 
 # Arguments
@@ -323,6 +375,8 @@ def test_a_deploy_is_a_canary_and_waves() -> None:
         ((1, 1, 0, 0), "ROOM is 0; allowed: 1 to"),
         ((1, 1, 1, -1), "SPARE is -1; allowed: 0 to"),
         ((10_000_001, 1, 1, 0), "SOCKETS is 10000001"),
+        # All hosts that a plan may have would be spare.
+        ((1, 1, 1, 10_000), "SPARE is 10000; allowed: 0 to 9999"),
     ],
 )
 def test_a_statement_that_makes_no_sense_is_refused(
@@ -339,8 +393,23 @@ def test_a_host_that_there_is_not_is_refused(cores: int, memory: int) -> None:
 
 
 def test_a_figure_that_is_missing_is_named() -> None:
-    with pytest.raises(capacity.PlanError, match="cluster_figures has no socket_kib"):
+    with pytest.raises(capacity.PlanError, match="socket_kib of cluster_figures is not set; allow"):
         capacity.Figures({}).cost("socket_kib")
+
+
+@pytest.mark.parametrize("value", [-1, "many", None, float("nan"), float("inf"), [1]])
+def test_a_figure_that_is_no_number_is_refused(value: Any) -> None:
+    for name in ("busy_percent", "socket_kib", "handshakes_per_second"):
+        wrong = {**FIGURES, name: {"value": value, "low": value, "high": value}}
+        with pytest.raises(capacity.PlanError, match=f"{name} of cluster_figures is "):
+            planning.examine(statement(), capacity.Figures(wrong), CLUSTER)
+
+
+def test_a_cost_may_be_nothing_and_a_rate_may_not() -> None:
+    free = {name: 0 for name in FIGURES if name.endswith(("microseconds", "milliseconds"))}
+    assert planning.examine(statement(), figures(**free), CLUSTER).fits
+    with pytest.raises(capacity.PlanError, match="handshakes_per_second of cluster_figures"):
+        planning.examine(statement(), figures(handshakes_per_second=0), CLUSTER)
 
 
 def test_the_defaults_have_every_figure_that_the_plan_needs() -> None:

@@ -14,14 +14,17 @@ WORKERS = [
     for port in (8001, 8002)
 ]
 WEB1, WEB2 = "channels-web@8001.service", "channels-web@8002.service"
+WEB_FILE = "/etc/systemd/system/channels-web@.service"
+CONTENTS = {WEB_FILE: "[Unit]"}
 
 
 def found(**more: Any) -> Tree:
     told = {"active": True, "outdated": False, "ready": True, "revision": "old-1", "process": 7}
     return {
         **told,
-        "path": "/etc/systemd/system/channels-web@.service",
+        "path": WEB_FILE,
         "content": "[Unit]",
+        "nofile_stale": False,
         **more,
     }
 
@@ -82,13 +85,27 @@ def test_units_run_or_do_not() -> None:
 def test_what_runs_with_another_revision_is_rolled() -> None:
     wanted = [{"name": WEB1}, {"name": WEB2}, {"name": "channels-web@8003.service"}]
     looked = {WEB1: found(), WEB2: found(outdated=True, process=9)}
-    assert channels.outdated(wanted, looked) == [{"name": WEB2, "replaced_process": 9}]
+    assert channels.outdated(wanted, looked, CONTENTS) == [{"name": WEB2, "replaced_process": 9}]
+
+
+@pytest.mark.parametrize(
+    "more", [{"nofile_stale": True}, {"content": "[Unit]\nby hand"}, {"content": None}]
+)
+def test_what_would_start_otherwise_now_is_rolled_if_it_runs(more: Tree) -> None:
+    wanted = [{"name": WEB1}, {"name": WEB2}]
+    looked = {WEB1: found(**more), WEB2: found(**more, active=False)}
+    assert channels.outdated(wanted, looked, CONTENTS) == [{"name": WEB1, "replaced_process": 7}]
+
+
+def test_a_unit_file_that_no_role_writes_does_not_roll_again_and_again() -> None:
+    own = found(path="/etc/systemd/system/channels-web@8001.service", content="[Unit]\nby hand")
+    assert channels.outdated([{"name": WEB1}], {WEB1: own}, CONTENTS) == []
 
 
 def test_a_restart_rolls_everything_that_runs() -> None:
     wanted = [{"name": WEB1}, {"name": WEB2}]
     looked = {WEB1: found(), WEB2: found(active=False)}
-    assert channels.outdated(wanted, looked, restart=True) == [
+    assert channels.outdated(wanted, looked, CONTENTS, restart=True) == [
         {"name": WEB1, "replaced_process": 7}
     ]
 
@@ -98,7 +115,7 @@ def test_what_ran_before_is_what_is_put_back() -> None:
     looked = {WEB1: found(), WEB2: found(revision="", content="")}
     assert channels.former_units(wanted, looked) == [{"name": WEB1, "revision": "old-1"}]
     assert channels.former_files({**looked, "a": found()}) == [
-        {"path": "/etc/systemd/system/channels-web@.service", "content": "[Unit]"}
+        {"path": WEB_FILE, "content": "[Unit]"}
     ]
 
 

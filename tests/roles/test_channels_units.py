@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import runpy
 import socket
 import subprocess
@@ -31,6 +32,7 @@ echo "$*" >> calls
 case $1 in
     show)
         shift 2
+        [ $# -gt 0 ] || cat manager
         for unit; do
             set -- "states-$unit"/*
             echo "Id=$unit"
@@ -213,6 +215,7 @@ def test_a_look_changes_nothing_and_tells_what_runs(
     answer = worker.run("gathered", ports=(8001, 8002))
 
     assert answer["changed"] is False
+    assert answer["units"][UNIT].pop("nofile_stale") in (True, False)
     assert worker.calls() == []
     assert worker.asked == ["/-/ready"], "what does not run is not asked"
     common = {
@@ -280,6 +283,62 @@ def test_a_look_tells_of_processes_that_were_replaced(
     # One that has ended does not count.
     assert (told[UNIT]["replaceable"], told[UNIT]["retired"]) == (True, [os.getpid()])
     assert (told[OTHER]["replaceable"], told[OTHER]["retired"]) == (False, [])
+
+
+LOADED = 5_000_000
+"""When systemd has read its units last, in microseconds."""
+
+
+@pytest.mark.parametrize(
+    ("asked", "started", "stale"),
+    [
+        # The process has 1000.
+        (1000, LOADED - 1, False),
+        (1024, LOADED - 1, True),
+        (512, LOADED - 1, True),
+        # It has got what systemd gives, and has changed that: the next one would do so too.
+        (1024, LOADED, False),
+        (1024, LOADED + 1, False),
+    ],
+)
+def test_a_process_has_a_stale_limit_if_a_new_one_would_get_another(
+    worker: Worker, asked: int, started: int, stale: bool
+) -> None:
+    (worker.directory / "manager").write_text(f"UnitsLoadTimestampMonotonic={LOADED}\n")
+    environment = {"CHANNELS_KIT_REVISION": "old"}
+    command = ["/usr/bin/prlimit", "--nofile=1000", "/bin/sleep", "60"]
+    with subprocess.Popen(command, env=environment) as process:
+        limits = Path("/proc", str(process.pid), "limits")
+        while not re.search("^Max open files +1000 +1000", limits.read_text(), re.M):
+            assert process.poll() is None
+        start: Tree = {"LimitNOFILE": asked, "ExecMainStartTimestampMonotonic": started}
+        worker.state("active", process.pid, **start)
+        told = worker.run("gathered", "old")["units"][UNIT]
+        process.kill()
+    # It is the right one nevertheless: a roll that is under way waits for no other.
+    assert (told["up_to_date"], told["nofile_stale"]) == (True, stale)
+
+
+def test_systemd_reads_changed_files_before_a_look_that_asks_for_it(
+    worker: Worker, process: subprocess.Popen[bytes]
+) -> None:
+    asks = {"daemon_reload": True}
+    worker.state("active", process.pid)
+    worker.state("active", process.pid, read="now")
+    predicted = worker.run("gathered", "old", check=True, options=asks)
+    assert worker.calls() == []
+    # The states of the fake are used up by each look.
+    worker.state("active", process.pid)
+    worker.state("active", process.pid, read="now")
+    (worker.directory / f"states-{UNIT}" / "002").unlink()
+    done = worker.run("gathered", "old", options=asks)
+    assert worker.calls() == ["daemon-reload"]
+    for key in ("changed", "diff"):
+        assert predicted[key] == done[key]
+    assert done["changed"] is True
+    assert done["diff"]["before"] == f"{UNIT}: changed since systemd read it\n"
+    again = worker.run("gathered", "old", options=asks)
+    assert (again["changed"], worker.calls()) == (False, [])
 
 
 def test_a_unit_that_was_never_written_has_no_content(worker: Worker) -> None:

@@ -1,6 +1,7 @@
 """The values that make plan prints: those of the roles, as Ansible evaluates them for a host."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -88,6 +89,8 @@ def test_values_are_those_of_the_host_and_its_roles(told: Tree) -> None:
 def test_limits_of_planned_hosts_follow_from_as_many_hosts(told: Tree) -> None:
     planned = told["others"]
     assert len(planned["groups"]["channels"]) == 5
+    # What the planned ones have is what the first one has.
+    assert sorted(planned["hosts"]) == ["app1", "app2", "data1", "lb1"]
     # Four of five hosts with two workers each carry 160 000; two of three edges, too.
     assert line(planned, "sockets_per_worker")["value"] == 20_000
     assert line(planned, "edge_sockets")["value"] == 80_000
@@ -116,3 +119,17 @@ def test_what_the_preflight_refuses_is_told_in_its_words(told: Tree) -> None:
 def test_what_is_asked_for_takes_the_place_of_a_refused_value(told: Tree) -> None:
     (text,) = told["asked otherwise"]["refused"]
     assert text.startswith("redis_maxmemory is 'lots'")
+
+
+def test_a_host_on_which_no_module_runs_has_its_values_all_the_same(tmp_path: Path) -> None:
+    # A failure, and no host that cannot be reached.
+    fails = {"ansible_connection": "local", "ansible_python_interpreter": "/bin/false"}
+    given = inventory(GROUPS, HOSTS, **fails)
+    playbook = {"ansible.builtin.import_playbook": str(ROOT / "playbooks" / "values.yml")}
+    file = tmp_path / "values.json"
+    more = json.dumps({"values_file": str(file)})
+    run = finish(start(tmp_path / "home", given, [playbook], "--extra-vars", more))
+    assert run.code == 0, run.output
+    app1 = json.loads(file.read_text())["hosts"]["app1"]
+    assert app1["cores"] is None
+    assert app1["statement"]["sockets"] == 10_000

@@ -2,7 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from .edge import (
     running,
 )
 from .house import Tree, defaults
+from .modules import run_module
 from .rendered import nginx_configurations, render
 
 pytestmark = pytest.mark.skipif(
@@ -320,6 +322,48 @@ async def test_the_edge_tells_its_host_which_configuration_is_in_effect(ample: s
         async with asyncio.timeout(PATIENCE):
             while (await ask(edge.local_port, "/generation")).body.decode().split()[0] != "0" * 12:
                 pass
+
+
+async def test_a_file_that_nginx_has_not_read_is_seen(ample: str) -> None:
+    """Whether the file differs in its name or not, and beside an nginx that has other files."""
+    (generation,) = set(re.findall(r'return 200 "([0-9a-f]{12}) \$pid";', ample))
+    async with running(ample, TAKES) as older, running(ample, TAKES) as edge:
+
+        def compare(of: Edge = edge, name: str = generation) -> Tree:
+            url = f"http://{HOST}:{of.local_port}/generation"
+            files = [str(of.configuration)]
+            return run_module("nginx_freshness", files=files, url=url, generation=name)
+
+        def edited() -> Tree:
+            edge.configuration.write_text(edge.configuration.read_text() + "# edited\n")
+            return compare()
+
+        def wait(stale: bool, look: Callable[[], Tree] = compare) -> Tree:
+            deadline = time.monotonic() + PATIENCE
+            while (found := look())["stale"] is not stale:
+                assert time.monotonic() < deadline, found
+            return found
+
+        assert compare()["reason"] == ""
+        assert compare()["nofile"] == int(*re.findall(r"worker_rlimit_nofile (\d+);", ample))
+        # As after a run that was interrupted before the reload of what somebody had edited. Again
+        # and again: what is edited within two ticks of nginx's start passes for what it has read.
+        reason = wait(True, edited)["reason"]
+        assert reason == f"{edge.configuration} was changed after nginx read it"
+        assert compare(older)["stale"] is False
+        edge.reload(lambda text: text)
+        wait(False)
+        # With another name, a reload that failed is told from one that did not.
+        other = compare(name="0" * 12)
+        assert other["reason"] == f"the configuration is {'0' * 12}, nginx runs with {generation}"
+        nobody = run_module(
+            "nginx_freshness",
+            files=[str(edge.configuration)],
+            url=f"http://{HOST}:{edge.port}/generation",
+            generation=generation,
+        )
+        assert nobody["stale"] is True
+        assert "nginx does not report its configuration on" in nobody["reason"]
 
 
 async def test_a_socket_outlives_a_reload_up_to_a_bound(ample: str) -> None:

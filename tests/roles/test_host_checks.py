@@ -1,6 +1,10 @@
 """What is in effect is told from what was printed, and compared with what is stated."""
 
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import ansible.module_utils
@@ -280,8 +284,14 @@ def test_the_report_ends_with_its_verdict() -> None:
         "advice": "Do this: web.",
     }
     other = {**verdict, "host": "app2", "term": "processes"}
+    skipped = {"name": "origin", "subject": "edge", "status": "skipped", "message": ""}
     report = verify_report.report_of(
-        [verdict, {**verdict, "status": "ok"}, {**other, "message": "too many"}], None, []
+        [
+            *(verdict, {**verdict, "status": "ok"}, {**other, "message": "too many"}),
+            {**verdict, "status": "skipped"},
+        ],
+        None,
+        [skipped],
     )
     assert list(verify_report.lines(report, "x.json")) == [
         "failed  app1  web  open files: expected 65536, effective 1024 (/proc/1/limits)",
@@ -289,8 +299,28 @@ def test_the_report_ends_with_its_verdict() -> None:
         "failed  app2  web  processes: expected 65536, effective 1024 (/proc/1/limits)",
         "        Too many. Do this: web.",
         "ok: 1 process",
+        "does not apply, not counted: 1 behaviour, 1 process",
         "NOT verified: 2 of 3 checks failed. Report: x.json",
     ]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "said"),
+    [
+        (["ok", "ok", "skipped"], "Verified: 2 checks. Report: x.json"),
+        (["failed", "ok", "skipped"], "NOT verified: 1 of 2 checks failed. Report: x.json"),
+        (["failed", "unreadable", "skipped"], "1 of 2 checks failed. 1 could not be read."),
+        (["unreadable", "ok", "skipped"], "Incomplete: 1 of 2 checks could not be read."),
+        (["skipped"], "Incomplete: nothing was checked."),
+    ],
+)
+def test_what_does_not_apply_is_counted_in_no_verdict(statuses: list[str], said: str) -> None:
+    behaviour = [
+        {"name": "page /", "subject": "edge", "status": status, "message": "", "seconds": None}
+        for status in statuses
+    ]
+    report = verify_report.report_of([], None, behaviour)
+    assert said in verify_report.last_line(report, "x.json")
 
 
 def test_the_same_advice_is_given_once_and_each_finding_stays() -> None:
@@ -335,3 +365,57 @@ def test_shared_advice_keeps_the_name_of_a_subject_that_is_no_unit() -> None:
     }
     told = list(verify_report.folded([{**check, "host": "lb1"}, {**check, "host": "lb2"}]))
     assert told[-1] == "        Other files. Run nginx -t."
+
+
+@contextmanager
+def answering(said: bytes) -> Iterator[int]:
+    """A port on which somebody says the same to everybody."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(said)
+
+        thread = Thread(target=answer)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        (b"HTTP/1.0 503 Busy\r\n\r\n", "503"),
+        # Another program has the port of the worker.
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "an answer that is not HTTP"),
+        (b"", "remote end closed connection without response"),
+    ],
+)
+def test_whatever_a_port_answers_is_a_reading(said: bytes, answer: str) -> None:
+    found = host_readings.Readings()
+    with answering(said) as port:
+        url = f"http://127.0.0.1:{port}/-/ready"
+        host_processes.read_answers(found, [{"subject": "web", "url": url}])
+    assert [each["value"] for each in found.found] == [answer]
+
+
+def test_the_password_of_somebody_elses_redis_may_be_short(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("short\n")
+    found = host_readings.Readings()
+    with answering(b"-WRONGPASS no\r\n") as port:
+        instance = {"subject": "redis", "address": "127.0.0.1", "port": port}
+        host_servers.read_redis(found, {**instance, "password_file": str(file)})
+    assert [each["reason"] for each in found.found] == ["Redis answered: WRONGPASS no"]
+
+
+def test_a_control_group_that_has_no_list_of_processes_hides_no_others(tmp_path: Path) -> None:
+    group = tmp_path / "system.slice/web.service"
+    (group / "main/gone").mkdir(parents=True)
+    (group / "main/cgroup.procs").write_text("12\n")
+    (group / "main/gone/cgroup.procs").symlink_to("nowhere")
+    properties = {"MainPID": "11", "ControlGroup": "/system.slice/web.service"}
+    found = host_processes.processes_of(properties, tmp_path / "proc", tmp_path)
+    assert list(found) == ["11", "12"]

@@ -158,7 +158,7 @@ def test_a_host_is_drained_and_brought_back(desk: Desk, verb: str) -> None:
     assert call.variables == {"drain_host": "app1", "deploy_operation": f"{verb} app1"}
 
 
-@pytest.mark.parametrize("name", ["prodcution", ""])
+@pytest.mark.parametrize("name", ["prodcution", "", ".", "..", "/", "../.."])
 def test_an_inventory_that_is_not_there_is_refused(desk: Desk, name: str) -> None:
     """Nor are all inventories taken for one."""
     result = desk.run(name, "deploy")
@@ -180,6 +180,75 @@ def test_make_refuses_an_inventory_that_is_not_there(verb: str, name: str) -> No
     assert result.returncode == 2
     assert result.stderr.startswith(f"There is no inventory '{name}'. ENV= takes one of: ")
     assert result.stdout == ""
+
+
+# Where a variable of each is named in the help: at the goal, and above all goals of its section.
+TAKEN = {
+    "plan": "ENV SOCKETS MESSAGES ROOM SPARE HOST_MEMORY HOST_CORES BACK",
+    "deploy": "ENV REF REFRESH WITHOUT",
+    "status": "no variables",
+    "down up": "EDGE_PORT STAGING_RELEASE",
+}
+
+
+def make(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Let make print what it would run for an operator, who calls it from no other make."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    return subprocess.run(
+        ["make", "--dry-run", "--no-print-directory", "--assume-old=tools", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=own | environment,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("goals", "given", "name"),
+    [
+        ("plan", "sockets=5", "sockets"),
+        ("plan", "UNITS=units.yml", "UNITS"),
+        ("deploy", "RFE=v1", "RFE"),
+        ("status", "ENV=prod", "ENV"),
+        ("down up", "EDGE_PRT=8090", "EDGE_PRT"),
+    ],
+)
+def test_make_refuses_a_variable_that_a_goal_does_not_take(
+    goals: str, given: str, name: str
+) -> None:
+    result = make(*goals.split(), given)
+    assert result.returncode == 2
+    said = f"make {goals} does not take {name}. It takes {TAKEN[goals]}. Nothing was done."
+    assert said in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "runs"),
+    [
+        (["plan", "ENV=prod", "SOCKETS=5", "BACK=60"], {}, '--sockets="5"'),
+        # As CI may call it.
+        (["plan", "SOCKETS=5"], {"MAKEFLAGS": "-j4 --silent"}, '--sockets="5"'),
+        (["verify", "ENV=~/a b.yml", "UNITS=units of b.yml"], {}, 'scripts/verify "~/a b.yml"'),
+        (["logs", "HOST=app1", "UNIT=channels-web@*"], {}, '"channels-web@*"'),
+        (["down", "up", "EDGE_PORT=8090", "ENV=staging"], {}, "scripts/up 8090"),
+        # The other make has taken it.
+        (["status", "jobs=4"], {"MAKELEVEL": "1"}, "cluster.py status"),
+        # No goal: the help.
+        (["sockets=5"], {}, "awk"),
+    ],
+)
+def test_make_passes_on_what_a_goal_takes(
+    arguments: list[str], environment: dict[str, str], runs: str
+) -> None:
+    result = make(*arguments, **environment)
+    assert result.returncode == 0, result.stderr
+    assert runs in result.stdout
+
+
+def test_make_says_first_that_there_is_no_such_goal() -> None:
+    assert "No rule to make target 'plam'" in make("plam", "SOCKETS=5").stderr
 
 
 @pytest.mark.parametrize("failing", ["playbooks/deploy.yml", "playbooks/"])
@@ -230,6 +299,17 @@ def test_a_success_without_a_look_at_delivery_does_not_claim_one(desk: Desk) -> 
         "What runs where: make releases. To undo it: make rollback"
     )
     assert "verified" not in result.stdout
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["inventories", "elsewhere"])
+def test_the_next_command_is_for_the_same_cluster(desk: Desk, inside: bool) -> None:
+    directory = desk.directory / ("inventories/prod" if inside else "elsewhere/prod")
+    directory.mkdir(parents=True)
+    given = ("prod", str(directory)) if inside else (str(directory),)
+    for name in given:
+        said = desk.run(name, "drain", "app3").stdout
+        env = "prod" if inside else "elsewhere/prod"
+        assert said.endswith(f"app3 stays stopped until: make undrain ENV={env} HOST=app3\n")
 
 
 def test_ctrl_c_gives_the_lock_back_and_says_what_to_do(desk: Desk) -> None:

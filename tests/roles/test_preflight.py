@@ -110,7 +110,7 @@ BAD: dict[str, list[Any]] = {
     "cluster_layer_expiry": [0, 86401],
     "cluster_layer_group_expiry": [59, 31536001],
     "cluster_listen_backlog": [127, 65536],
-    "cluster_messages_per_second": [0, 10000001],
+    "cluster_messages_per_second": [-1, 10000001],
     "cluster_nofile": [1023, 1048577],
     "cluster_package_files": [{"redis": {"etc/x": ""}}, {"redis": ["/etc/x"]}],
     "cluster_packages": [{"redis": ["redis"]}, {"nginx": [], "postgres": ["-o"], "redis": []}],

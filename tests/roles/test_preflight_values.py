@@ -487,7 +487,7 @@ MADE: dict[str, st.SearchStrategy[Any]] = {
     "cluster_layer_expiry": numbers(1, 86400),
     "cluster_layer_group_expiry": numbers(60, 31536000),
     "cluster_listen_backlog": numbers(128, 65535),
-    "cluster_messages_per_second": numbers(1, 10000000),
+    "cluster_messages_per_second": numbers(0, 10000000),
     "cluster_room_size": numbers(1, 10000000),
     "cluster_sockets": numbers(1, 10000000),
     "cluster_sockets_per_worker": numbers(1, 65536 - 128),

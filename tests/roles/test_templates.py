@@ -490,7 +490,7 @@ def test_the_edges_share_the_handshakes_that_the_workers_can_take(
     _, known, _ = conf.all("http", "server")
     assert known.values("limit_req") == [
         ["zone=handshakes_of_client", f"burst={3 * one}", "nodelay"],
-        ["zone=handshakes", f"burst={3 * rate}"],
+        ["zone=handshakes", f"burst={5 * rate}"],
     ]
 
 

@@ -111,6 +111,7 @@ def test_a_server_that_takes_no_connection_is_told_with_its_reason(tmp_path: Pat
 def test_the_sockets_that_nginx_can_hold_are_limited_by_files_and_by_connections(
     tmp_path: Path,
 ) -> None:
+    (tmp_path / "uptime").write_text("1000.00 2000.00\n")
     for process, title in (("7", "worker process"), ("8", "worker process is shutting down")):
         directory = tmp_path / process
         directory.mkdir()
@@ -215,7 +216,31 @@ def test_a_host_that_cannot_be_reached_is_a_line_of_the_report(tmp_path: Path) -
     code, output, report = verified(tmp_path, gone=nowhere)
     (check,) = [each for each in report["checks"] if each["host"] == "gone"]
     assert (check["term"], check["status"]) == ("reading", "unreadable")
+    assert check["message"].startswith("the host cannot be reached: ")
+    # As SSH has said it.
+    assert check["message"].endswith("Connection refused")
     assert code != 0, output
+
+
+@pytest.mark.parametrize(
+    ("known", "wanted", "said"),
+    [
+        ({"_verify_read": {"checks": []}}, True, ""),
+        ({"_channels_host": {"current": "a"}}, False, ""),
+        ({"_verify_read": {"checks": []}, "verify_unread": "Task: why"}, True, "Task: why"),
+        ({"verify_unread": "Task: why"}, False, "Task: why"),
+        (
+            {"_channels_host": {"unreachable": True, "msg": "no route"}},
+            False,
+            "the host cannot be reached: no route",
+        ),
+        ({"_verify_read": {"failed": True, "msg": "why"}}, True, "why"),
+        ({}, True, "it was not asked: see the output of Ansible"),
+    ],
+)
+def test_why_a_host_was_not_read_is_what_has_happened(known: Tree, wanted: bool, said: str) -> None:
+    action = runpy.run_path(str(ROOT / "plugins" / "action" / "verify_report.py"))
+    assert action["why_unread"](known, wanted) == said
 
 
 def test_what_cannot_be_read_is_said_of_each_term(tmp_path: Path) -> None:

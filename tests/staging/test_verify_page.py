@@ -66,7 +66,7 @@ def page(directory: Path, **values: Any) -> Page:
 def test_the_page_begins_with_the_verdict_and_what_was_looked_at(tmp_path: Path) -> None:
     shown = page(tmp_path)
     assert shown.text("title") == "Verified: production, 2026-11-28 21:15 UTC"
-    assert shown.text("h1") == "Verified: nothing failed."
+    assert shown.text("h1") == "Verified: 18 checks and pairs are ok."
     assert shown.text("dd", "time") == "production 2026-11-28 21:15:00 UTC 12.3 s 0.5.0"
     assert "1 comparison, 16 pairs of 4 workers, 1 edge, 1 behaviour check" in shown.text("p")
     assert "not-ok" not in {each.get("id") for each in shown.all("section")}
@@ -105,7 +105,7 @@ def test_nothing_in_a_report_is_markup(tmp_path: Path) -> None:
     assert not shown.all("img")
     # Each value stays in its element or attribute.
     assert not any(name.startswith("on") for _, each in shown.elements for name in each)
-    assert shown.text("h1") == "Failed: 2 of 8 checks."
+    assert shown.text("h1") == "NOT verified: 2 of 7 checks and pairs failed."
     assert EVIL in shown.text("dd")
     assert "49" not in shown.text("dd")
     many = [*names(13), f"{EVIL}:8001"]
@@ -176,7 +176,7 @@ def test_hosts_lose_the_domain_they_share(tmp_path: Path) -> None:
 
 def test_an_empty_report_says_so_in_every_section(tmp_path: Path) -> None:
     shown = page(tmp_path, checks=[], matrix={}, behaviour=[])
-    assert shown.text("h1") == "Incomplete: nothing was verified."
+    assert shown.text("h1") == "Incomplete: nothing was checked."
     for words in (
         "The matrix was not measured.",
         "No behaviour was checked.",
@@ -193,7 +193,7 @@ def test_many_behaviour_checks_are_folded_and_none_that_failed(tmp_path: Path) -
     ]
     done.append({"name": "anonymous refused", "status": "failed", "message": "It was accepted."})
     text = page(tmp_path, behaviour=done).text()
-    rows = text[text.index("What was done as a client does it: 1 failed, 40 ok.") :]
+    rows = text[text.index("What a client sees: 1 failed, 40 ok.") :]
     assert rows.index("anonymous refused") < rows.index("page 0") < rows.index("21 more")
     assert rows.index("21 more") < rows.index("page 39")
 

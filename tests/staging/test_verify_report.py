@@ -25,7 +25,7 @@ def test_what_is_not_ok_comes_first_and_the_verdict_and_the_page_last(
     status, output, errors = show(write(tmp_path), capsys)
     assert (status, errors) == (0, "")
     assert output.splitlines()[-2:] == [
-        "Verified: nothing failed.",
+        "Verified: 18 checks and pairs are ok.",
         str(tmp_path / "20261128T211500Z.html"),
     ]
     failed = check(
@@ -43,27 +43,31 @@ def test_what_is_not_ok_comes_first_and_the_verdict_and_the_page_last(
         "           A drop-in lowers it.",
         "           Run make converge.",
     ]
-    assert "Failed: 1 of 18 checks." in output
+    assert "NOT verified: 1 of 18 checks and pairs failed." in output
 
 
 @pytest.mark.parametrize(
     ("values", "verdict"),
     [
-        ({"checks": [check(status="failed")]}, "Failed: 1 of 18 checks."),
-        ({"verdict": "failed"}, "Failed: the run did not complete."),
-        ({"checks": [], "matrix": {}, "behaviour": []}, "Incomplete: nothing was verified."),
+        ({"checks": [check(status="failed")]}, "NOT verified: 1 of 18 checks and pairs failed."),
+        (
+            {"checks": [check(status="failed"), check(status="skipped")]},
+            "NOT verified: 1 of 18 checks and pairs failed.",
+        ),
+        ({"verdict": "failed"}, "NOT verified: the run did not complete."),
+        ({"checks": [], "matrix": {}, "behaviour": []}, "Incomplete: nothing was checked."),
         (
             {"checks": [check(status="skipped")], "matrix": None, "behaviour": None},
-            "Incomplete: nothing was verified.",
+            "Incomplete: nothing was checked.",
         ),
         (
             {"checks": [check(status="unreadable")], "verdict": "incomplete"},
-            "Incomplete: 1 of 18 checks could not be read.",
+            "Incomplete: 1 of 18 checks and pairs could not be read.",
         ),
         ({"verdict": "incomplete"}, "Incomplete: not everything was checked."),
         (
             {"checks": [check(status="unreadable")]},
-            "Verified, but 1 of 18 checks could not be read.",
+            "Verified, but 1 of 18 checks and pairs could not be read.",
         ),
     ],
 )
@@ -205,7 +209,7 @@ def test_the_page_is_its_owners_and_replaced_as_a_whole(
     status, output, errors = show(file, capsys)
     assert (status, errors) == (2, "The page was not written. x: No space\n")
     # The verdict is known nevertheless.
-    assert "Verified: nothing failed." in output
+    assert "Verified: 18 checks and pairs are ok." in output
     assert page.read_text() == "the former page"
     assert len(list(tmp_path.iterdir())) == 2, "a temporary file is left"
     monkeypatch.undo()

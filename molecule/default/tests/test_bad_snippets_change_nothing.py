@@ -22,7 +22,7 @@ def test_nginx_itself_refuses_and_goes_on_as_it_was(
 
     def live() -> tuple[object, ...]:
         file = lb1.file(CONFIGURATION)
-        workers = lb1.check_output("pgrep --full '^nginx: worker process'")
+        workers = lb1.check_output("pgrep --full '^nginx: worker process$'")
         master = cluster.show("lb1", "nginx.service", "MainPID")["MainPID"]
         return file.sha256sum, file.mtime, master, workers
 

@@ -1,13 +1,15 @@
 """What a run has written and not applied, because it was killed or failed, the next one applies."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from harness.ansible import Run
 from harness.cluster import Cluster
 from harness.wait import eventually
 from test_limits_are_what_the_inventory_says import nofile_of
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection
 
 PARTS = "--tags=base,nginx"
 SYSCTL = "/etc/sysctl.d/60-channels-kit.conf"
@@ -84,10 +86,6 @@ def test_what_was_written_and_not_applied_is_applied(cluster: Cluster) -> None:
     assert cluster.connect_from("lb1", address, port) == "ConnectionRefusedError"
     assert {path: lb1.file(path).sha256sum for path in paths} == files
 
-    again = cluster.converge(PARTS)
-    assert again.rc == 0, again.output
-    assert counts(again) == {}
-
 
 def counts(run: Run) -> dict[str, int]:
     """Return how many tasks and handlers changed something, by host."""
@@ -126,42 +124,36 @@ def made(cluster: Cluster) -> dict[str, bool]:
     }
 
 
-@pytest.mark.parametrize(
-    ("bad", "words", "left"),
-    [
-        (
-            "net.ipv4.no_such_setting",
-            "kernel setting net.ipv4.no_such_setting: needs there, has missing.",
-            {"user": False, "firewall": False, "limits": False, "journal": False, "kernel": False},
-        ),
-        (
-            "net.ipv4.tcp_max_syn_backlog",
-            'setting key "net.ipv4.tcp_max_syn_backlog": Invalid argument',
-            {"user": True, "firewall": True, "limits": True, "journal": True, "kernel": True},
-        ),
-    ],
-    ids=["unknown-name", "unknown-value"],
-)
-def test_a_bad_kernel_setting_fails_and_the_next_run_does_all(
-    cluster: Cluster, bad: str, words: str, left: dict[str, bool]
-) -> None:
+BAD_SETTINGS = {
+    "net.ipv4.no_such_setting": (
+        "kernel setting net.ipv4.no_such_setting: needs writable, has missing.",
+        {"user": False, "firewall": False, "limits": False, "journal": False, "kernel": False},
+    ),
+    "net.ipv4.tcp_max_syn_backlog": (
+        'setting key "net.ipv4.tcp_max_syn_backlog": Invalid argument',
+        {"user": True, "firewall": True, "limits": True, "journal": True, "kernel": True},
+    ),
+}
+"""By setting: what a run says that fails at it, and what it has made by then."""
+
+
+def test_a_bad_kernel_setting_fails_and_the_next_run_does_all(cluster: Cluster) -> None:
     with bare(cluster):
-        settings = {"net.core.somaxconn": 4096, bad: "words"}
-        run = cluster.converge(
-            "--tags=base", "--limit=data1,localhost", f"--extra-vars={{'base_sysctl': {settings}}}"
-        )
-        assert run.rc != 0
-        assert words in run.output
-        assert run.recap["data1"]["failed"] == 1
-        # At boot comes after all of it.
-        assert made(cluster) == {**left, "at boot": False}
-        assert cluster.hosts["data1"].file(SYSCTL).exists == left["kernel"]
+        for bad, (words, left) in BAD_SETTINGS.items():
+            settings = {"net.core.somaxconn": 4096, bad: "words"}
+            run = cluster.converge(
+                *("--tags=base", "--limit=data1,localhost"),
+                f"--extra-vars={{'base_sysctl': {settings}}}",
+            )
+            assert run.rc != 0
+            assert words in run.output
+            assert run.recap["data1"]["failed"] == 1
+            # At boot comes after all of it.
+            assert made(cluster) == {**left, "at boot": False}
+            assert cluster.hosts["data1"].file(SYSCTL).exists == left["kernel"]
         good = cluster.converge(PARTS)
         assert good.rc == 0, good.output
         assert set(made(cluster).values()) == {True}, made(cluster)
-    again = cluster.converge(PARTS)
-    assert again.rc == 0, again.output
-    assert counts(again) == {}
 
 
 @contextmanager
@@ -175,7 +167,7 @@ def drop_in(cluster: Cluster, host: str, unit: str, content: str) -> Iterator[Ca
     def remove() -> None:
         # The role's own drop-in may be beside it.
         on.check_output(f"rm --force {directory}/test.conf")
-        on.check_output(f"rmdir --ignore-fail-on-non-empty {directory}")
+        on.check_output(f"[ ! -d {directory} ] || rmdir --ignore-fail-on-non-empty {directory}")
 
     try:
         yield remove
@@ -194,9 +186,126 @@ def test_nginx_with_a_former_limit_of_its_unit_gets_the_present_one(cluster: Clu
         run = cluster.converge(PARTS)
         assert run.rc == 0, run.output
         assert nofile_of(cluster, "lb1", in_effect(cluster)[1]) == (limit, limit)
-        again = cluster.converge(PARTS)
-        assert again.rc == 0, again.output
-        assert counts(again) == {}
+
+
+WEB, THUMBNAILS = "channels-web@8001.service", "channels-process-thumbnails.service"
+DROP_IN = "[Service]\\nLimitNOFILE=4096\\n"
+
+
+@pytest.fixture(scope="module")
+def tidy(cluster: Cluster) -> None:
+    """Let a run remove the releases that other tests have left."""
+    run = cluster.converge("--tags=channels")
+    assert run.rc == 0, run.output
+
+
+def mains(cluster: Cluster) -> dict[tuple[str, str], str]:
+    """Return the processes of all workers and of a background unit."""
+    units = [(worker.host, worker.unit) for worker in cluster.workers]
+    units += [(host, THUMBNAILS) for host in cluster.group("channels")]
+    return {each: cluster.show(*each, "MainPID")["MainPID"] for each in units}
+
+
+def limits(cluster: Cluster) -> set[tuple[int, int]]:
+    """Return the limits of these processes."""
+    return {nofile_of(cluster, host, main) for (host, _), main in mains(cluster).items()}
+
+
+@pytest.mark.usefixtures("tidy")
+@pytest.mark.parametrize("read", [False, True], ids=["unread", "read"])
+def test_processes_with_the_limit_of_a_removed_drop_in_are_replaced(
+    cluster: Cluster, read: bool
+) -> None:
+    app1, limit = cluster.hosts["app1"], cluster.fact("nofile")
+    tag = "--tags=channels"
+    with ExitStack() as stack:
+        remove = [
+            stack.enter_context(drop_in(cluster, "app1", unit, DROP_IN))
+            for unit in (WEB, THUMBNAILS)
+        ]
+        app1.check_output(f"systemctl restart {WEB} {THUMBNAILS}")
+        cluster.wait_until_ready()
+        low, started = mains(cluster), since(cluster)
+        assert limits(cluster) == {(4096, 4096), (limit, limit)}
+        if not read:
+            # A new process would get what these have got.
+            kept = cluster.converge(tag)
+            assert kept.rc == 0, kept.output
+            assert (counts(kept), mains(cluster)) == ({}, low)
+
+        for each in remove:
+            each()
+        if read:
+            app1.check_output("systemctl daemon-reload")
+        with of_worker(cluster, "app1:8001") as client:
+            if not read:
+                dry = cluster.converge(tag, "--check")
+                assert dry.rc == 0, dry.output
+                assert set(counts(dry)) == {"app1"}
+                assert mains(cluster) == low
+            run = cluster.converge(tag)
+            assert run.rc == 0, run.output
+            with pytest.raises(ConnectionClosed) as closed:
+                client.recv(timeout=30)
+        # Drained by the process that was replaced, and the unit was never stopped.
+        assert closed.value.rcvd
+        assert closed.value.rcvd.code == 1012
+        assert since(cluster) == started
+        now = mains(cluster)
+        assert {each for each in now if now[each] != low[each]} == {
+            ("app1", WEB),
+            ("app1", THUMBNAILS),
+        }
+        assert limits(cluster) == {(limit, limit)}
+
+
+def since(cluster: Cluster) -> str:
+    """Return since when the worker's unit has been active."""
+    name = "ActiveEnterTimestampMonotonic"
+    return cluster.show("app1", WEB, name)[name]
+
+
+@contextmanager
+def of_worker(cluster: Cluster, name: str) -> Iterator[ClientConnection]:
+    """Open sockets through the edge until a worker has one; yield that."""
+    with ExitStack() as stack:
+        for number in range(40):
+            client, worker = stack.enter_context(cluster.probe_socket("removed", f"{number}"))
+            if worker == name:
+                break
+        assert worker == name
+        yield client
+
+
+@pytest.mark.usefixtures("tidy")
+def test_a_process_that_changes_its_limit_itself_is_not_replaced(cluster: Cluster) -> None:
+    app1, limit = cluster.hosts["app1"], cluster.fact("nofile")
+    # With what systemd has read last.
+    app1.check_output(f"systemctl restart {THUMBNAILS}")
+    before = mains(cluster)
+    lower = f"prlimit --pid {before['app1', THUMBNAILS]} --nofile=2048:2048"
+    app1.check_output(f"runuser -u {cluster.fact('user')} -- {lower}")
+    assert limits(cluster) == {(2048, 2048), (limit, limit)}
+    run = cluster.converge("--tags=channels")
+    assert run.rc == 0, run.output
+    assert (counts(run), mains(cluster)) == ({}, before)
+    app1.check_output(f"systemctl restart {THUMBNAILS}")
+
+
+def test_a_unit_file_that_hands_have_changed_is_restored_with_its_processes(
+    cluster: Cluster,
+) -> None:
+    app1, limit = cluster.hosts["app1"], cluster.fact("nofile")
+    file = f"/etc/systemd/system/{THUMBNAILS}"
+    app1.check_output(f"sed -i s/LimitNOFILE=.*/LimitNOFILE=2048/ {file}")
+    app1.check_output(f"systemctl daemon-reload && systemctl restart {THUMBNAILS}")
+    low = mains(cluster)
+    run = cluster.converge("--tags=channels")
+    assert run.rc == 0, run.output
+    now = mains(cluster)
+    assert [each for each in now if now[each] != low[each]] == [("app1", THUMBNAILS)]
+    assert limits(cluster) == {(limit, limit)}
+    assert cluster.show("app1", THUMBNAILS, "NeedDaemonReload")["NeedDaemonReload"] == "no"
 
 
 def test_nginx_that_does_not_run_is_started(cluster: Cluster) -> None:
@@ -227,9 +336,26 @@ def test_a_reload_that_fails_is_reported_and_made_up_for(cluster: Cluster) -> No
     assert in_effect(cluster) == before
     good = cluster.converge("--tags=nginx")
     assert good.rc == 0, good.output
-    # The file alone: nginx has had the wanted one all the time.
-    assert counts(good) == {"lb1": 1}
-    assert in_effect(cluster) == before
+    # The file, that nginx has not read it, and the reload.
+    assert counts(good) == {"lb1": 3}
+    assert in_effect(cluster)[0] == before[0]
+
+
+def test_a_configuration_that_somebody_edited_does_not_stay_in_effect(cluster: Cluster) -> None:
+    lb1 = cluster.hosts["lb1"]
+    generation, former = in_effect(cluster)
+    lb1.check_output(
+        f"sed --in-place=.wanted 's/proxy_read_timeout .*/proxy_read_timeout 61s;/' {NGINX}"
+        " && systemctl reload nginx"
+    )
+    edited = eventually(lambda: in_effect(cluster)[1], lambda now: now != former, "a reload")
+    # As after a run that ended between the file and the reload.
+    lb1.check_output(f"mv {NGINX}.wanted {NGINX}")
+    run = cluster.converge("--tags=nginx")
+    assert run.rc == 0, run.output
+    # That it is not in effect, and the reload.
+    assert counts(run) == {"lb1": 2}
+    assert in_effect(cluster) != (generation, edited)
 
 
 def test_the_clock_is_kept_where_it_is_the_hosts_own(cluster: Cluster) -> None:
@@ -252,3 +378,11 @@ def test_only_the_host_itself_hears_which_configuration_is_in_effect(cluster: Cl
     address = cluster.fact("address", "lb1")
     found = {host: cluster.connect_from(host, address, 7980) for host in cluster.hosts}
     assert set(found.values()) == {"ConnectionRefusedError"}
+
+
+def test_afterwards_a_run_changes_nothing(cluster: Cluster) -> None:
+    """Once for all that were completed above."""
+    before, processes = comparable(cluster), mains(cluster)
+    again = cluster.converge("--tags=base,nginx,channels")
+    assert again.rc == 0, again.output
+    assert (counts(again), comparable(cluster), mains(cluster)) == ({}, before, processes)

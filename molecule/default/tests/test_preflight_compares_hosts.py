@@ -25,7 +25,7 @@ STATED = {
 }
 SHORT = [
     (r"app1, app2, data1, lb1|data1, app1.*|lb1, .*", r"open files: needs 1000000, has \d+\."),
-    (r".*app2.*", r"kernel setting net\.ipv4\.no_such_setting: needs there, has missing\."),
+    (r".*app2.*", r"kernel setting net\.ipv4\.no_such_setting: needs writable, has missing\."),
     (r"app1, app2", r"sockets of the cluster: needs 10000, has 100\."),
     (r"app1, app2", r"deliveries of a worker: needs \d+ per second, has \d+ per second\."),
     (r"app1, app2", r"processors: needs [\d.]+, has [\d.]+\."),
