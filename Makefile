@@ -38,6 +38,22 @@ SHORT ?=
 SYSTEMS ?=
 
 export WITHOUT REFRESH STAGING_RELEASE PARTS IDLE BACKGROUND UNITS
+# Without bytecode, each process that Ansible forks compiles its plugins again.
+unexport PYTHONDONTWRITEBYTECODE
+
+# make ignores a misspelt variable; this refuses it. A goal takes the variables in its help and in the title of its section.
+# All goals take ENV=staging. A make that another make calls is not checked: it has the variables of the other one.
+given := $(strip $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name))))
+given := $(if $(filter staging,$(ENV)),$(filter-out ENV,$(given)),$(given))
+ifneq ($(and $(filter 0,$(MAKELEVEL)),$(MAKECMDGOALS),$(given)),)
+found := $(shell awk -v 'goals= $(MAKECMDGOALS) ' '/^..@ / { section = $$0 } \
+    /^[a-z-]+: / && index(goals, " " substr($$1, 1, length($$1) - 1) " ") { \
+        print $$1; for (text = section $$0; match(text, /[A-Z_]+=/); text = substr(text, RSTART + RLENGTH)) \
+            print substr(text, RSTART, RLENGTH - 1) }' $(firstword $(MAKEFILE_LIST)))
+taken := $(filter-out %:,$(found))
+refused := $(if $(filter %:,$(found)),$(filter-out $(taken),$(given)))
+$(if $(refused),$(error make $(MAKECMDGOALS) does not take $(refused). It takes $(or $(taken),no variables). Nothing was done))
+endif
 
 BIN := .venv/bin
 CLUSTER := $(BIN)/python scripts/staging/cluster.py
@@ -66,17 +82,17 @@ logs: tools ## follow the journal of a host: HOST=app1 [UNIT='channels-web@*']
 new: tools ## write the inventory of a new cluster: ENV=prod SOURCE=DIRECTORY-or-URL DOMAIN=chat.example.org [HOSTS=10.0.0.11]
 	@$(BIN)/python scripts/new.py --hosts="$(HOSTS)" -- "$(ENV)" "$(SOURCE)" "$(DOMAIN)"
 
-##@ Machines from a cloud by Terraform: docs/terraform.md
-cluster: tools ## make or change the machines of ENV, set them up, prove delivery: ENV=prod
+##@ A cluster on rented machines, by Terraform: docs/terraform.md
+cluster: tools ## make or change the machines of an environment, set them up, prove delivery: ENV=prod
 	@scripts/bootstrap terraform
-	@$(BIN)/python scripts/provision.py cluster "$(ENV)"
+	@$(BIN)/python scripts/provision.py -- cluster "$(ENV)"
 
-destroy: tools ## delete the machines of ENV and all that was made with them: ENV=prod
+destroy: tools ## delete the machines of an environment and all that was made with them: ENV=prod
 	@scripts/bootstrap terraform
-	@$(BIN)/python scripts/provision.py destroy "$(ENV)"
+	@$(BIN)/python scripts/provision.py -- destroy "$(ENV)"
 
 ##@ Any cluster: [ENV=staging], a directory of inventories/
-converge: tools ## apply the inventory to the cluster (site.yml)
+converge: tools ## apply the inventory to the cluster (site.yml): [WITHOUT=app2 leaves out hosts that are down]
 	@scripts/operate "$(ENV)" converge
 
 check: tools ## show what converge would change; change nothing
@@ -90,25 +106,25 @@ plan: tools ## show what the cluster needs and has, or how many hosts another lo
 	    --host-memory="$(HOST_MEMORY)" --host-cores="$(HOST_CORES)" --back="$(BACK)" -- "$(ENV)"
 
 calibrate: tools ## measure what sockets and messages cost on the hosts; restarts one worker: [FORCE=yes] [CHECK=yes compares with the figures; writes nothing] [ADAPTER=MODULE:CLASS LOGIN=URL ROOM=lobby]
-	@$(BIN)/python scripts/calibrate.py --force="$(FORCE)" --check="$(CHECK)" --adapter="$(ADAPTER)" --login="$(LOGIN)" --room="$(or $(ROOM),lobby)" -- "$(ENV)"
+	@$(BIN)/python scripts/calibrate.py --force="$(FORCE)" --check="$(CHECK)" --adapter="$(ADAPTER)" --login="$(LOGIN)" --room="$(ROOM)" -- "$(ENV)"
 
-drain: tools ## drain a host and stop its units: HOST=app1
+drain: tools ## drain a host and stop its units: HOST=app1 [WITHOUT=app2]
 	@scripts/operate "$(ENV)" drain "$(HOST)"
 
-undrain: tools ## start a drained host again: HOST=app1
+undrain: tools ## start a drained host again: HOST=app1 [WITHOUT=app2]
 	@scripts/operate "$(ENV)" undrain "$(HOST)"
 
 ##@ Releases of any cluster: [ENV=staging]
-deploy: tools ## deploy the application as it is now, and prove the workers: [REF=v1.2] [REFRESH=yes resolves unlocked packages again]
+deploy: tools ## deploy the application as it is now, and prove the workers: [REF=v1.2] [REFRESH=yes resolves unlocked packages again] [WITHOUT=app2]
 	@scripts/operate "$(ENV)" deploy "$(REF)"
 
-rollback: tools ## go back to the previous release, or to RELEASE=...
+rollback: tools ## go back to the previous release, or to RELEASE=... [WITHOUT=app2]
 	@scripts/operate "$(ENV)" rollback "$(RELEASE)"
 
-restart: tools ## replace the process of every worker, in waves
+restart: tools ## replace the process of every worker, in waves: [WITHOUT=app2]
 	@scripts/operate "$(ENV)" restart
 
-upgrade: tools ## upgrade the cluster to this version of the kit, with the application as it is now
+upgrade: tools ## upgrade the cluster to this version of the kit, with the application as it is now: [WITHOUT=app2]
 	@scripts/operate "$(ENV)" upgrade
 
 releases: tools ## show which release runs where
@@ -128,7 +144,7 @@ dev: ## run the sample alone: one process, SQLite, in-memory layer: [DEV_PORT=80
 	@scripts/dev $(DEV_PORT)
 
 ##@ Tests and measurements
-test: ## run every test, on hosts of its own; what CI runs
+test: ## run every test, on hosts of its own; what CI runs: [STAGING_RELEASE=trixie]
 	@scripts/test all
 
 test-fast: ## run the linters and the tests that need no hosts

@@ -123,19 +123,21 @@ def measure(rounds: int) -> int:
             link.symlink_to(path)
     converged, plainly = [], []
     try:
-        commands.end_on_signals()
-        for number in range(1, rounds + 1):
-            converged.append(converge())
-            print(f"round {number} of {rounds}: site.yml {converged[-1]:.1f} s", flush=True)
-            app_host = read_groups()["channels"][0]
-            requirements = cluster("ssh", app_host, "cat /srv/channels/current/requirements.txt")
-            plainly.append(plain(requirements))
-            print(f"round {number} of {rounds}: apt-get and pip {plainly[-1]:.1f} s", flush=True)
+        with commands.interruptible():
+            for number in range(1, rounds + 1):
+                converged.append(converge())
+                print(f"round {number} of {rounds}: site.yml {converged[-1]:.1f} s", flush=True)
+                app_host = read_groups()["channels"][0]
+                requirements = cluster(
+                    "ssh", app_host, "cat /srv/channels/current/requirements.txt"
+                )
+                plainly.append(plain(requirements))
+                print(
+                    f"round {number} of {rounds}: apt-get and pip {plainly[-1]:.1f} s", flush=True
+                )
     except KeyboardInterrupt:
-        print("\nInterrupted; removing the hosts.", file=sys.stderr)
-        return commands.INTERRUPTED
+        return commands.interrupted("\nInterrupted; removing the hosts.")
     finally:
-        commands.ignore_signals()
         cluster("down")
         shutil.rmtree(INVENTORY)
     ratio = statistics.median(converged) / statistics.median(plainly)

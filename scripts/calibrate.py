@@ -13,7 +13,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,17 +21,25 @@ from typing import Any
 import yaml
 
 from calibration.check import Check
-from calibration.hosts import ROOT, CalibrationError, Host, read_values
+from calibration.hosts import CalibrationError, Host, read_values
 from calibration.measuring import Cluster, Door, Measuring
 from calibration.traffic import Traffic
 from channels_kit.load.adapter import LoginRefused, load_adapter
 from channels_kit.probe.address import UsageError
-from commands import end_on_signals
+from commands import ROOT, end_on_signals, interrupted
 from management import ManageError, find_running_inventory
+from model import PlanError
 
 DEFAULTS = ROOT / "roles" / "cluster" / "defaults" / "main.yml"
-SOCKETS = 400
-"""Sockets of the application that are opened on one worker at most."""
+SOCKETS, LEAST_SOCKETS = 400, 32
+"""Sockets of the application that are opened on one worker, at most and at least."""
+
+NEEDED = (
+    *("workers", "edges", "names", "edge_tls", "edge_https_port", "edge_address", "server"),
+    *("sockets", "sockets_per_worker", "figures"),
+    *("handshakes_per_second", "handshakes_per_address"),
+)
+"""Of the values of an inventory."""
 
 HEADER = """\
 ---
@@ -84,9 +92,16 @@ def door_of(values: Mapping[str, Any], adapter: str, room: str, login_url: str) 
         user, password = next(iter(users.items()))
         try:
             protocol = load_adapter(adapter)
+        except (UsageError, ImportError) as error:
+            said = str(error).removeprefix("--adapter: ")
+            raise CalibrationError(
+                f"ADAPTER is '{adapter}', which cannot be used: {said}"
+            ) from error
+        try:
             token = protocol.log_in(login_url, user, password).token
-        except (UsageError, LoginRefused, OSError) as error:
-            raise CalibrationError(f"ADAPTER='{adapter}': {error}") from error
+        # Of a URL that is none, too.
+        except (LoginRefused, OSError, ValueError) as error:
+            raise CalibrationError(f"The login of {user} at {login_url} failed: {error}") from error
         path, mark, query = protocol.path(room, token, None).partition("?")
         return Door(path, mark + query), f"ADAPTER={adapter}"
     for check in values["sockets"]:
@@ -98,11 +113,19 @@ def door_of(values: Mapping[str, Any], adapter: str, room: str, login_url: str) 
 
 
 async def look(cluster: Cluster, force: bool) -> tuple[dict[str, Any], int]:
-    """Return what each app host is, and the number of sockets of the fullest worker.
+    """Return what each host is, and the number of sockets of the fullest worker.
 
     Raises:
-        CalibrationError: a worker does not answer, or has clients.
+        CalibrationError: somebody changes the cluster, or a worker does not answer, is not
+            restarted as it is now, or has clients.
     """
+    names = dict.fromkeys(worker["host"] for worker in cluster.workers)
+    for name in names:
+        if holder := await cluster.hosts[name].ask("locked"):
+            raise CalibrationError(
+                f"Locked by {holder} on {name}. Nothing was measured.\n"
+                "Wait until the operation ends, then retry. If abandoned: make unlock"
+            )
     urls = [worker["url"] for worker in cluster.workers]
     states = await cluster.client.ask("live", urls=urls)
     silent = [
@@ -115,6 +138,19 @@ async def look(cluster: Cluster, force: bool) -> tuple[dict[str, Any], int]:
             f"Workers that drain or do not answer: {', '.join(silent)}. Nothing was measured.\n"
             "Start them (make undrain, make converge), then retry."
         )
+    # A restart would close what retired processes serve, and start another release than now runs.
+    # A revision is a release, and a hash of the unit file, which differs from host to host.
+    releases = {state["revision"].rpartition("-")[0] for state in states}
+    revisions = {
+        (worker["host"], state["revision"])
+        for worker, state in zip(cluster.workers, states, strict=True)
+    }
+    if any(state["beside"] for state in states) or len(releases) > 1 or len(revisions) > len(names):
+        raise CalibrationError(
+            "A deploy is not complete: workers have retired processes, or run different releases."
+            " Nothing was measured.\n"
+            "Look at make releases, complete the deploy (make converge), then retry."
+        )
     present = sum(state["sockets"] for state in states)
     if present and not force:
         raise CalibrationError(
@@ -124,6 +160,27 @@ async def look(cluster: Cluster, force: bool) -> tuple[dict[str, Any], int]:
         )
     machines = {name: await host.ask("host") for name, host in cluster.hosts.items()}
     return machines, max(state["sockets"] for state in states)
+
+
+def room_for(limit: int, present: int) -> int:
+    """Return how many sockets are opened on a worker; a tenth of its free places stays free.
+
+    Args:
+        limit: sockets that it takes.
+        present: sockets that it has.
+
+    Raises:
+        CalibrationError: too few for a measurement.
+    """
+    count = min(SOCKETS, (limit - present) * 9 // 10)
+    if count < LEAST_SOCKETS:
+        raise CalibrationError(
+            f"cluster_sockets_per_worker is {limit}, and a worker has {present} sockets. Calibrate"
+            f" opens {LEAST_SOCKETS} more on it at least, and leaves a tenth of the rest free."
+            " Nothing was measured.\n"
+            "Raise cluster_sockets, or retry when fewer clients are connected."
+        )
+    return count
 
 
 async def versions_of(cluster: Cluster, server: str) -> dict[str, str]:
@@ -188,15 +245,22 @@ def content_of(
         "machine": in_words(shape),
         "host": dict(shape),
         "versions": dict(sorted(versions.items())),
-        "measured": measuring.measured,
+        "measured": dict(measuring.measured),
     }
     for name in LABELS:
-        if name in measuring.figures:
-            figures[name] = measuring.figures[name].as_json()
+        measured = measuring.figures.get(name)
+        if measured and (usable := measured.usable()):
+            figures[name] = usable.as_json()
         elif name in former:
             figures[name] = former[name]
         elif name in defaults:
             figures[name] = {**defaults[name], "default": True}
+    # Handshakes that were not measured now are of the former figures, or of the defaults.
+    rate = "handshakes_per_second"
+    if (found := measuring.figures.get(rate)) is None or not found.usable():
+        of_former = rate in former and not former[rate].get("default")
+        kept = (former if of_former else defaults).get("measured") or {}
+        figures["measured"]["handshake"] = kept.get("handshake", "not known")
     return figures
 
 
@@ -219,13 +283,24 @@ def file_of(inventory: Path) -> Path:
 
 
 def write(inventory: Path, figures: Mapping[str, Any]) -> Path:
-    """Write the figures; return the file."""
+    """Write the figures as a whole; return the file.
+
+    Raises:
+        CalibrationError: it cannot be written, and is as it was.
+    """
     file = file_of(inventory)
-    file.parent.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(
         {"cluster_figures": dict(figures)}, sort_keys=False, default_flow_style=None, width=100
     )
-    file.write_text(HEADER + text)
+    unfinished = file.with_suffix(".new")  # which Ansible does not read
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_text(HEADER + text)
+        unfinished.replace(file)
+    except OSError as error:
+        with suppress(OSError):
+            unfinished.unlink()
+        raise CalibrationError(f"The figures were not written to {file}: {error}") from error
     return file
 
 
@@ -253,8 +328,8 @@ def cluster_of(values: Mapping[str, Any], hosts: Mapping[str, Host], door: Door)
         edge_host=edges[0] if edges else "",
         redis_host=(groups.get("redis") or [""])[0],
         door=door,
-        sockets=min(SOCKETS, int(first["sockets_per_worker"]) - 64),
         pace=pace_of(own[edges[0]]) if edges else 0.0,
+        sockets=SOCKETS,
     )
 
 
@@ -273,13 +348,11 @@ async def calibrate(options: argparse.Namespace) -> None:
     """
     began = time.monotonic()
     inventory = find_running_inventory(options.environment)
-    values = read_values(inventory, values_contact=False)
-    if not values["groups"].get("channels"):
-        raise CalibrationError(f"{inventory} has no host in the group channels.")
+    values = read_values(inventory, ("channels",), NEEDED, values_contact=False)
     first = values["hosts"][values["groups"]["channels"][0]]
     name = first["names"][0].removeprefix(".")
     login_url = options.login or f"{'https' if first['edge_tls'] else 'http'}://{name}"
-    door, why = door_of(first, options.adapter, options.room, login_url)
+    door, why = door_of(first, options.adapter, options.room or "lobby", login_url)
     say(f"sockets: {door.words} ({why})")
     names = [
         *values["groups"]["channels"],
@@ -293,6 +366,7 @@ async def calibrate(options: argparse.Namespace) -> None:
         }
         cluster = cluster_of(values, hosts, door)
         machines, present = await look(cluster, options.force)
+        cluster.sockets = room_for(int(first["sockets_per_worker"]), present)
         measuring = (
             Check(cluster, say, first["figures"]) if options.check else Traffic(cluster, say)
         )
@@ -307,17 +381,16 @@ async def calibrate(options: argparse.Namespace) -> None:
             say(line)
         say(f"\nCompared with the figures of {first['figures'].get('date')}. Nothing was written.")
         return
-    former = file_of(inventory)
-    known = yaml.safe_load(former.read_text()) if former.exists() else {}
-    figures = content_of(
-        measuring, versions, shape, known.get("cluster_figures", {}), inventory.name
-    )
-    if options.room and options.adapter:
-        figures["measured"]["handshake"] = f"{door.path} ({options.adapter})"
-    file = write(inventory, figures)
+    known = first["figures"]
+    measuring.measured["layer"] = first["layer"]
+    former = known if "inventory" in known else {}
+    if options.adapter:
+        measuring.measured["handshake"] = f"{door.path} ({options.adapter})"
+    figures = content_of(measuring, versions, shape, former, inventory.name)
     say("")
     for line in table_of(figures):
         say(line)
+    file = write(inventory, figures)
     say(f"\nCalibrated in {time.monotonic() - began:.0f} s: {file}")
     if shape["hosts_on_machine"] > 1:
         say(
@@ -342,7 +415,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default="",
         help="yes: compare the figures of the inventory with a measurement, and write nothing",
     )
-    parser.add_argument("--room", default="lobby", help="the room of --adapter")
+    parser.add_argument("--room", default="", help="the room of --adapter; default: lobby")
     parser.add_argument("--login", default="", metavar="URL", help="where --adapter logs in")
     options = parser.parse_args(arguments)
     for name in ("force", "check"):
@@ -351,17 +424,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{name.upper()} is '{value}'; allowed: yes, or nothing", file=sys.stderr)
             return 2
         setattr(options, name, value == "yes")
-    end_on_signals()
+    for name in ("room", "login"):
+        if (value := getattr(options, name)) and not options.adapter:
+            print(
+                f"{name.upper()} is '{value}', but nothing logs in: set ADAPTER too, as"
+                " docs/capacity.md shows",
+                file=sys.stderr,
+            )
+            return 2
     try:
         asyncio.run(calibrate(options))
-    except (CalibrationError, ManageError) as error:
+    except (CalibrationError, ManageError, PlanError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nInterrupted. The sockets are closed; the file did not change.", file=sys.stderr)
-        return 130
+        return interrupted(
+            "\nInterrupted. The figures did not change. The program on the hosts ends with its"
+            " connection, and so do its sockets."
+        )
     return 0
 
 
 if __name__ == "__main__":
+    end_on_signals()
     sys.exit(main())

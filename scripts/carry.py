@@ -237,16 +237,16 @@ def main() -> int:
     DIRECTORY.mkdir(parents=True, exist_ok=True)
     with commands.locked("rehearsal", "make carry"):
         try:
-            commands.end_on_signals()
-            ok = carry(options.sockets, options.rate)
+            with commands.interruptible():
+                ok = carry(options.sockets, options.rate)
         except RehearsalError as error:
             print(f"\n{error}", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
-            print("\nInterrupted. make carry starts again from the beginning.", file=sys.stderr)
-            return commands.INTERRUPTED
+            return commands.interrupted(
+                "\nInterrupted. make carry starts again from the beginning."
+            )
         finally:
-            commands.ignore_signals()
             if not options.keep:
                 remove()
     print("Carried: all stated sockets; more were refused." if ok else "NOT carried. See above.")

@@ -25,21 +25,44 @@ PATIENCE = 30.0
 """Seconds that an interrupted command may take to end by itself."""
 
 
+def ignore_signals() -> None:
+    """Let nothing interrupt what removes the rest, neither here nor in what is started from now."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    """Treat a signal as Ctrl-C."""
+    """Treat a signal as Ctrl-C, once: another one cuts short neither what ends nor what is said."""
+    ignore_signals()
     raise KeyboardInterrupt
+
+
+def not_ignored() -> list[signal.Signals]:
+    """Return the signals that end this program: all but SIGHUP where nohup ignores it."""
+    ignores_hangup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [number for number in SIGNALS if number != signal.SIGHUP or not ignores_hangup]
 
 
 def end_on_signals() -> None:
     """Let SIGTERM and SIGHUP end this program as Ctrl-C does: what it has started ends first."""
-    for number in SIGNALS:
+    for number in not_ignored():
         signal.signal(number, interrupt)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Let signals end what is done here as Ctrl-C does, and cut nothing short that is said then."""
+    end_on_signals()
+    try:
+        yield
+    finally:
+        ignore_signals()
 
 
 @contextlib.contextmanager
 def noted_signals(note: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Let Ctrl-C, SIGTERM and SIGHUP end nothing; call a function for each."""
-    before = {number: signal.signal(number, note) for number in SIGNALS}
+    before = {number: signal.signal(number, note) for number in not_ignored()}
     try:
         yield
     finally:
@@ -47,10 +70,15 @@ def noted_signals(note: Callable[[int, FrameType | None], None]) -> Iterator[Non
             signal.signal(number, handler)
 
 
-def ignore_signals() -> None:
-    """Let nothing interrupt what removes the rest, neither here nor in what is started from now."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+def interrupted(text: str) -> int:
+    """Say how a program ends that was interrupted; return its exit status.
+
+    The terminal may be gone. A program without `end_on_signals` ignores further signals from here.
+    """
+    ignore_signals()
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+    return INTERRUPTED
 
 
 @contextlib.contextmanager
@@ -117,13 +145,14 @@ def end(process: subprocess.Popen[str]) -> None:
         # Ctrl-C at a terminal has reached it, too; a second one would cut its work short.
         (None, 2.0),
         (signal.SIGINT, PATIENCE),
-        (signal.SIGKILL, None),
+        (signal.SIGKILL, 2.0),
     ):
         if number is not None:
             signal_family(process.pid, number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.communicate(timeout=seconds)
             return
+    # It has ended, but another session still has its output open.
 
 
 def signal_family(process_id: int, number: int) -> None:

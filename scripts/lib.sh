@@ -15,12 +15,13 @@ stop() {
 
 # inventory_of ENV: prints the path of an inventory: a directory of inventories/, or another path.
 inventory_of() {
-    local path
+    local all path real
+    all=$(realpath inventories)
     for path in "inventories/$1" "$1"; do
-        # Without a name, all inventories together would be one.
-        if [ -n "$1" ] && [ -e "$path" ]; then
+        # The directory of all inventories, or one above it, is none: all of them would be one cluster.
+        if [ -n "$1" ] && real=$(realpath -e "$path" 2>/dev/null) && [[ $all/ != "${real%/}"/* ]]; then
             # make up writes the addresses of its hosts there.
-            if [ "$path" = inventories/staging ] && ! [ -e "$path/generated.yml" ]; then
+            if [ "$real" = "$all/staging" ] && ! [ -e "$path/generated.yml" ]; then
                 stop "There is no staging cluster. Start one: make up"
             fi
             printf '%s\n' "$path"

@@ -45,10 +45,12 @@ def find_inventory(environment: str) -> Path:
     Raises:
         ManageError: there is none.
     """
-    for path in (ROOT / "inventories" / environment, Path(environment)):
-        if environment and path.exists():
+    all_of_them = (ROOT / "inventories").resolve()
+    for path in (all_of_them / environment, Path(environment)):
+        # The directory of all inventories, or one above it, is none: they would be one cluster.
+        if environment and path.exists() and not all_of_them.is_relative_to(path.resolve()):
             return path
-    known = " ".join(sorted(path.name for path in (ROOT / "inventories").iterdir()))
+    known = " ".join(sorted(path.name for path in all_of_them.iterdir()))
     raise ManageError(f"There is no inventory '{environment}'. ENV= takes one of: {known}")
 
 
@@ -60,7 +62,8 @@ def find_running_inventory(environment: str) -> Path:
     """
     path = find_inventory(environment)
     # make up writes the addresses of its hosts there.
-    if path == ROOT / "inventories" / "staging" and not (path / "generated.yml").exists():
+    staging = (ROOT / "inventories" / "staging").resolve()
+    if path.resolve() == staging and not (path / "generated.yml").exists():
         raise ManageError("There is no staging cluster. Start one: make up")
     return path
 

@@ -22,14 +22,14 @@ from typing import Any, NoReturn
 
 import yaml
 
-from commands import INTERRUPTED, ROOT, end_on_signals, ignore_signals
+from commands import ROOT, end_on_signals, ignore_signals, interrupted
+from provisioning.terraform import NAME, NAME_ALLOWED
 
 INVENTORIES = ROOT / "inventories"
 EXAMPLE = INVENTORIES / "production"
 PACKING = ROOT / "roles" / "channels" / "files"
 VAULT_PASSWORD = "ANSIBLE_VAULT_PASSWORD_FILE"  # noqa: S105 - a name
 
-ENVIRONMENT = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
 DOMAIN = re.compile(r"(?=.{1,253}\Z)([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.?)+|[0-9.]+")
 HOST = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:-]*(=[0-9A-Fa-f.:]+)?")
 REMOTE = re.compile(r"[a-z+]+://|[^/]+@[^/]+:")
@@ -216,8 +216,8 @@ def main() -> None:
     parser.add_argument("--inventories", type=Path, default=INVENTORIES)
     arguments = parser.parse_args()
     name, domain = arguments.environment, arguments.domain
-    if not ENVIRONMENT.fullmatch(name):
-        stop(f"ENV is {name!r}; allowed: lower-case letters, digits, dashes and underscores.")
+    if not NAME.fullmatch(name):
+        stop(f"ENV is {name!r}; allowed: {NAME_ALLOWED}.")
     if not arguments.source or not domain:
         stop("usage: make new ENV=prod SOURCE=/path/or/git-url DOMAIN=chat.example.org [HOSTS=...]")
     if not DOMAIN.fullmatch(domain):
@@ -281,7 +281,7 @@ def report(
         print("  ansible_host beside each cluster_address in hosts.yml.")
     print("Lines for your application go into cluster.yml: docs/recipes.md")
     if not given:
-        print(f"To rent machines: make cluster ENV={name} (docs/terraform.md).")
+        print("To rent machines, go on with docs/terraform.md. With hosts of yours:")
     first = "" if given else f"set your hosts in {target / 'hosts.yml'}, then "
     print(f"Next: {first}make check ENV={name}, then make converge ENV={name}")
 
@@ -291,5 +291,4 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        print("\nInterrupted. Nothing changed.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        sys.exit(interrupted("\nInterrupted. Nothing changed."))

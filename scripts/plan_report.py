@@ -11,8 +11,10 @@ from typing import Any
 from model import (
     Figures,
     Plan,
+    Shape,
     Term,
     deploy_seconds,
+    drain_rounds,
     wave_size,
 )
 
@@ -35,6 +37,11 @@ def times(count: float, what: str) -> str:
     return f"{grouped(count)} {what}" + ("" if count == 1 else "s")
 
 
+def enumerated(words: Sequence[str]) -> str:
+    """Return things as they are said: a, b and c."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
 def seconds(number: float) -> str:
     """Return a time."""
     return f"{number:.0f} s" if number < 180 else f"{number / 60:.0f} min"
@@ -45,6 +52,7 @@ class Report:
     """What is printed.
 
     Attributes:
+        question: the command that the operator has run, with its arguments.
         answer: the plan: of the inventory, or of the hosts that are needed.
         enough: the least hosts that are enough.
         expected: the same hosts as in `answer`, with the values of the figures instead of their
@@ -52,18 +60,23 @@ class Report:
         figures: what it stands on.
         values: the variables as Ansible evaluates them, of the planned hosts.
         asked: whether hosts were asked for, or the inventory was examined.
-        shape_source: where cores and memory are from.
+        app_source: where cores and memory of an app host are from.
+        edge_source: where those of an edge are from.
         calibrated: whether the figures were measured for this inventory.
+        layer: `channels_layer` of this inventory; empty: the application's own.
     """
 
+    question: str
     answer: Plan
     enough: Plan
     expected: Plan
     figures: Figures
     values: Mapping[str, Any]
     asked: bool
-    shape_source: str
+    app_source: str
+    edge_source: str
     calibrated: bool
+    layer: str
 
     def lines(self) -> list[str]:
         """Return the whole plan."""
@@ -83,12 +96,13 @@ class Report:
         """Yield the answer, and the binding constraint."""
         plan = self.answer
         stated, cluster = plan.statement, plan.cluster
-        question = (
-            f"{grouped(stated.sockets)} sockets, {grouped(stated.messages)} messages/s,"
-            f" rooms of {grouped(stated.room)}, {times(stated.spare, 'spare app host')}"
+        carried = (
+            f"{grouped(stated.sockets)} sockets, {grouped(stated.messages)} messages/s and rooms of"
+            f" {grouped(stated.room)}, with"
+            f" {times(stated.spare, 'app host') if stated.spare else 'no app host'} to spare"
         )
         if self.asked:
-            yield f"{question}: {times(cluster.app_hosts, 'app host')}"
+            yield f"You need {self.hosts_in_words(plan)}, to carry {carried}."
             yield from (
                 f"Raise {term.variable} in the inventory. {term.name}:"
                 f" needs {grouped(term.needs)}, has {grouped(term.has)}."
@@ -96,37 +110,41 @@ class Report:
                 if not term.fits
             )
         elif plan.fits:
-            yield f"{question}: this inventory carries it"
+            yield f"This inventory carries {carried}."
         else:
             short = ", ".join(term.name for term in plan.terms if not term.fits)
-            yield f"{question}: this inventory does NOT carry it. Short: {short}"
-            yield f"Enough: {self.hosts_in_words(self.enough)}"
+            yield f"This inventory does NOT carry {carried}. Short: {short}."
+            yield f"Enough are {self.hosts_in_words(self.enough)}."
+        if "ASSUMED" in self.app_source + self.edge_source:
+            yield f"This is so if the hosts are as ASSUMED below. {self.how_to_know()}"
         yield ""
         by_name = {term.name: term for term in plan.terms}
         app_memory = by_name["memory of an app host"]
         edge_memory = by_name["memory of an edge"]
+        server = "your own server"
+        if "postgres_connections" in self.values["table"]:
+            server = f"max_connections {self.limit('postgres_connections')}"
         rows = [
             (
                 "app hosts",
-                f"{cluster.app_hosts}, of which {cluster.carrying(stated)} carry everything;"
-                f" {times(cluster.app.cores, 'core')}, {memory(cluster.app.memory_mib)} each"
-                f" ({self.shape_source})",
+                f"{hosts_to_spare(cluster.app_hosts, stated.spare)};"
+                f" {shape(cluster.app)}, {self.app_source}",
             ),
-            ("workers", f"{plan.workers}, {cluster.workers_per_host:g} a host"),
+            ("workers", f"{plan.workers}, {self.workers_of_hosts()}"),
             (
                 "memory",
-                f"{memory(app_memory.needs)} an app host, {memory(edge_memory.needs)} an edge",
+                f"needs {memory(app_memory.needs)} on an app host,"
+                f" {memory(edge_memory.needs)} on an edge",
             ),
             ("Redis", times(plan.redis, "instance") + " for the channel layer, one core each"),
             (
-                "edge hosts",
-                f"{cluster.edges}"
-                + (", one of which may be lost" if cluster.edges > 1 else ", none to spare"),
+                "edges",
+                f"{hosts_to_spare(cluster.edges, min(1, cluster.edges - 1))};"
+                f" {shape(cluster.edge)}, {self.edge_source}",
             ),
             (
                 "PostgreSQL",
-                f"{self.limit('database_connections')} connections of the pools,"
-                f" max_connections {self.limit('postgres_connections')}",
+                f"{self.limit('database_connections')} connections of the pools; {server}",
             ),
             (
                 "deliveries",
@@ -149,6 +167,16 @@ class Report:
                 " (channels_redis shards by group)."
             )
 
+    def how_to_know(self) -> str:
+        """Return what to run to have a plan without an assumption."""
+        if not self.asked:
+            # With HOST_CORES or HOST_MEMORY, it would plan a new cluster.
+            return f"When they answer, run: {self.question}"
+        app = self.answer.cluster.app
+        stated = {"HOST_CORES": app.cores, "HOST_MEMORY": f"{app.memory_mib}M"}
+        missing = [f"{name}={value}" for name, value in stated.items() if name not in self.question]
+        return f"Run it with what they have: {' '.join([self.question, *missing])}"
+
     def redis_share(self) -> float:
         """Return how many instances the messages need, as a fraction."""
         term = next(term for term in self.answer.terms if term.of == "redis")
@@ -156,11 +184,21 @@ class Report:
 
     def hosts_in_words(self, plan: Plan) -> str:
         """Return the hosts of a plan."""
-        return (
-            f"{times(plan.cluster.app_hosts, 'app host')} with {plan.cluster.workers_per_host:g}"
-            f" workers each, {times(plan.cluster.edges, 'edge host')},"
-            f" {times(plan.redis, 'Redis instance')}"
+        return enumerated(
+            (
+                f"{times(plan.cluster.app_hosts, 'app host')} with"
+                f" {times(plan.cluster.workers_per_host, 'worker')} each",
+                times(plan.cluster.edges, "edge"),
+                times(plan.redis, "Redis instance"),
+            )
         )
+
+    def workers_of_hosts(self) -> str:
+        """Return how many workers a host has."""
+        cluster = self.answer.cluster
+        if cluster.uneven:
+            return f"{min(cluster.uneven)} to {max(cluster.uneven)} a host"
+        return f"{cluster.workers_per_host:g} a host"
 
     def term_lines(self) -> Iterator[str]:
         """Yield the terms, the one with the least head-room first."""
@@ -178,7 +216,10 @@ class Report:
                     why(term),
                 )
             )
-        yield "What runs out, with the spare hosts lost (needs: worse end of each figure)"
+        yield (
+            "What runs out first, when the spare hosts are lost (needs: with the worse end of each"
+            " figure; expected: with its value)"
+        )
         yield from columns(rows, right={1, 2, 3})
 
     def time_lines(self) -> Iterator[str]:
@@ -186,21 +227,22 @@ class Report:
         plan, figures = self.answer, self.figures
         hosts = self.values["groups"]["channels"]
         first = self.values["hosts"][hosts[0]]
-        pace = float(first["drain_pace"] or 0)
-        drain = math.ceil(plan.load.sockets / pace) if pace else 0
-        limit = first.get("roll_limit")
-        yield (
-            f"Time of a deploy (channels_roll_limit: {limit or 'not set, one worker at a time'};"
-            f" {times(plan.statement.spare, 'spare app host')})"
-        )
+        pace = float(first["drain_pace"])
+        # All hosts are there in a deploy.
+        sockets = math.ceil(plan.statement.sockets / plan.workers)
+        limit = first["roll_limit"]
+        per_host = plan.cluster.workers_per_host
+        yield f"Time of a deploy (channels_roll_limit: {limit})"
         for count in dict.fromkeys((plan.workers, 100)):
-            spare = math.floor(plan.statement.spare * plan.cluster.workers_per_host)
-            size = wave_size(limit, count, spare)
+            size = wave_size(limit, count)
+            rounds = drain_rounds(size, per_host, count, plan.statement.spare)
+            drains = rounds * math.ceil(sockets / pace)
             yield (
                 f"  {times(count, 'worker')}, {size} at once:"
                 f" {seconds(deploy_seconds(count, size, figures))} with nobody connected,"
-                f" {seconds(deploy_seconds(count, size, figures, drain))} with all sockets open"
-                f" (each closes {plan.load.sockets} at {pace:g} a second)"
+                f" {seconds(deploy_seconds(count, size, figures, drains))} with all sockets open"
+                f" ({times(rounds, 'round')} of drains; a worker closes {sockets} at {pace:g} a"
+                " second)"
             )
 
     def limit(self, name: str) -> str:
@@ -226,13 +268,20 @@ class Report:
                 )
             )
         yield from columns(rows, right={1})
+        # The values of hosts are not in the table of limits.
+        others = {name for values in self.values["hosts"].values() for name in values}
+        reasons: dict[str, list[str]] = {}
         for name, error in self.values["errors"].items():
-            yield f"  {name} cannot be evaluated: {error}"
+            if name not in others:
+                _, _, reason = error.partition(": ")
+                reasons.setdefault(reason, []).append(name)
+        for reason, names in reasons.items():
+            yield f"  {enumerated(names)} cannot be evaluated: {reason}"
 
     def source_lines(self) -> Iterator[str]:
         """Yield what the figures are of, and where the plan goes beyond them."""
         content = self.figures.content
-        shape = content.get("host") or {}
+        machine = content.get("host") or {}
         kind = "measured for this inventory" if self.calibrated else "DEFAULTS, not from your hosts"
         yield (
             f"Figures: {kind}; {content.get('date', 'no date')},"
@@ -253,15 +302,25 @@ class Report:
             f"{term.name}: {term.extrapolated}" for term in self.answer.terms if term.extrapolated
         ]
         app = self.answer.cluster.app
-        if shape and (app.cores, app.memory_mib) != (shape.get("cores"), shape.get("memory_mib")):
+        if machine and (app.cores, app.memory_mib) != (
+            machine.get("cores"),
+            machine.get("memory_mib"),
+        ):
             beyond.append(
                 f"another machine: {times(app.cores, 'core')} and {memory(app.memory_mib)}"
-                f" instead of {shape.get('cores')}"
-                f" and {memory(float(shape.get('memory_mib') or 0))}"
+                f" instead of {machine.get('cores')}"
+                f" and {memory(float(machine.get('memory_mib') or 0))}"
             )
-        if (shape.get("hosts_on_machine") or 1) > 1:
+        measured = (content.get("measured") or {}).get("layer", self.layer)
+        if measured != self.layer and (self.calibrated or self.layer):
+            has, had = (each or "that of the application" for each in (self.layer, measured))
             beyond.append(
-                f"{shape['hosts_on_machine']} hosts shared the machine of the figures: hosts of"
+                f"another channel layer: {has} instead of {had}. Messages cost more or less there."
+                " Run make calibrate"
+            )
+        if (machine.get("hosts_on_machine") or 1) > 1:
+            beyond.append(
+                f"{machine['hosts_on_machine']} hosts shared the machine of the figures: hosts of"
                 " their own carry more"
             )
         if beyond:
@@ -269,6 +328,20 @@ class Report:
             yield from (f"  - {line}" for line in beyond)
         else:
             yield "Nothing is extrapolated."
+
+
+def hosts_to_spare(hosts: int, spare: int) -> str:
+    """Return a number of hosts, and how many of them may be lost."""
+    left = hosts - spare
+    if not spare:
+        return f"{hosts}, none to spare"
+    carries = "the other one carries" if left == 1 else f"the other {left} carry"
+    return f"{hosts}; when {spare} {'is' if spare == 1 else 'are'} lost, {carries} everything"
+
+
+def shape(host: Shape) -> str:
+    """Return what a host has."""
+    return f"{times(host.cores, 'core')} and {memory(host.memory_mib)} each"
 
 
 def why(term: Term) -> str:

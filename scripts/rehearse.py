@@ -241,6 +241,9 @@ class Rehearsal:
             connected_since,
             DIRECTORY / "chaos.md",
         ).run()
+        # make verify reports a unit that systemd has restarted often; these were the accidents.
+        for host in self.generated("hosts"):
+            ssh(host, "sudo systemctl reset-failed")
         print("\n     ", end="")
 
     def rotate_every_secret(self) -> None:
@@ -427,22 +430,20 @@ def rehearse(parser: argparse.ArgumentParser, options: argparse.Namespace) -> in
         parser.error(f"unknown steps: {', '.join(sorted(unknown))}; steps: {', '.join(steps)}")
 
     try:
-        commands.end_on_signals()
-        with timed("bring up the cluster"):
-            rehearsal.bring_up()
-        rehearsal.clients = start_load(rehearsal, options)
-        try:
-            wait_until_connected(rehearsal.clients)
-            for name in options.steps or [step for step in steps if step not in ACCIDENTS]:
-                with timed(name):
-                    steps[name]()
-        finally:
-            code = end_load(rehearsal.clients)
+        with commands.interruptible():
+            with timed("bring up the cluster"):
+                rehearsal.bring_up()
+            rehearsal.clients = start_load(rehearsal, options)
+            try:
+                wait_until_connected(rehearsal.clients)
+                for name in options.steps or [step for step in steps if step not in ACCIDENTS]:
+                    with timed(name):
+                        steps[name]()
+            finally:
+                code = end_load(rehearsal.clients)
     except KeyboardInterrupt:
-        print("\nInterrupted. make rehearse starts again from the beginning.", file=sys.stderr)
-        return commands.INTERRUPTED
+        return commands.interrupted("\nInterrupted. make rehearse starts again from the beginning.")
     finally:
-        commands.ignore_signals()
         CREDENTIALS.unlink(missing_ok=True)
         if not options.keep:
             remove()

@@ -76,9 +76,10 @@ class Check(Traffic):
             await self.room(members)
 
     def note(self, name: str, figure: str, unit: str) -> None:
-        """Compare a figure."""
-        predicted = self.known.cost(figure)
-        self.compared.append(Compared(name, predicted, self.figures[figure].value, unit))
+        """Compare a figure, if it was measured."""
+        if measured := self.figures.get(figure):
+            predicted = self.known.cost(figure)
+            self.compared.append(Compared(name, predicted, measured.value, unit))
 
     async def room(self, members: int) -> None:
         """Compare a room with sockets on every worker, all of which send."""

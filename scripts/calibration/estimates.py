@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
+
+LEAST = 0.001
+"""Nothing costs less, in the unit of any figure."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,10 @@ class Figure:
     def of(cls, repetitions: Sequence[float]) -> Figure:
         """Return the median of repetitions, with the least and the most of them as its range."""
         return cls(median(repetitions), min(repetitions), max(repetitions))
+
+    def usable(self) -> Figure | None:
+        """Return it as the preflight accepts it, above zero; None: the reading is noise."""
+        return replace(self, low=max(self.low, LEAST)) if self.value >= LEAST else None
 
     def as_json(self) -> dict[str, float]:
         """Return it with as many digits as mean something."""

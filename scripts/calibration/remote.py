@@ -2,7 +2,8 @@
 
 The program comes over the connection and is in no file of the host. It needs the standard library
 alone. It takes one request a line on standard input, as JSON, and answers each with one line. It
-ends, and closes its sockets, when standard input does.
+ends, and closes its sockets, when standard input does, in the middle of a request too; and where
+nobody asks for SILENCE seconds, because a lost connection may not end.
 """
 
 from __future__ import annotations
@@ -29,6 +30,15 @@ TICKS = os.sysconf("SC_CLK_TCK")
 OPEN_TIMEOUT = 30.0
 LATE = 5.0
 """Seconds that deliveries may still take after the last message."""
+
+SILENCE = 900.0
+"""Seconds without a request; a calibration takes a fifth of them."""
+
+ENVIRONMENTS = Path("/etc/channels")
+"""Where the environments of the workers are."""
+
+LOCK = Path("/run/channels-deploy.lock")
+"""There while somebody changes the cluster: module_utils/channels_releases.py."""
 
 _ROUND = re.compile(rb'"round": (\d+)')
 
@@ -124,7 +134,7 @@ class Agent:
     async def answer(self, request: dict[str, Any]) -> Any:
         """Do what a request asks for."""
         kind = request.pop("do")
-        if kind in ("host", "restart", "sample", "versions"):
+        if kind in ("host", "locked", "restart", "sample", "versions"):
             return globals()[kind](**request)
         return await getattr(self, f"do_{kind}")(**request)
 
@@ -300,11 +310,18 @@ async def live(url: str) -> dict[str, Any] | None:
 
 
 def probe_token() -> str:
-    """Return the token of the workers' environment on this host."""
-    for file in sorted(Path("/etc/channels").glob("*.env"), key=lambda file: file.stat().st_mtime):
+    """Return the token of the workers' environment on this host.
+
+    Raises:
+        LookupError: there is none.
+    """
+    token = ""
+    for file in sorted(ENVIRONMENTS.glob("*.env"), key=lambda file: file.stat().st_mtime):
         found = re.search(r'^CHANNELS_KIT_PROBE_TOKEN="(.*)"$', file.read_text(), re.MULTILINE)
         if found:
             token = found[1]
+    if not token:
+        raise LookupError("no CHANNELS_KIT_PROBE_TOKEN in /etc/channels/*.env; run make converge")
     return token
 
 
@@ -388,9 +405,27 @@ def versions(commands: dict[str, list[str]]) -> dict[str, str]:
     return found
 
 
+def locked() -> str:
+    """Return who changes the cluster; empty: nobody does."""
+    try:
+        holder = json.loads(LOCK.read_text())
+    except FileNotFoundError:
+        return ""
+    except ValueError:
+        holder = {}
+    return f"{holder.get('who', 'somebody')} ({holder.get('what', 'an operation')})"
+
+
 def restart(unit: str) -> None:
-    """Restart a unit."""
-    subprocess.run(["/usr/bin/systemctl", "restart", unit], check=True)
+    """Restart a unit.
+
+    Raises:
+        OSError: systemd says why it does not run.
+    """
+    command = ["/usr/bin/systemctl", "restart", unit]
+    said = subprocess.run(command, capture_output=True, text=True, check=False)
+    if said.returncode:
+        raise OSError(f"{' '.join(command)}: {' '.join(said.stderr.split())}")
 
 
 async def serve() -> None:
@@ -399,13 +434,24 @@ async def serve() -> None:
     reader = asyncio.StreamReader(limit=2**24)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     agent = Agent()
-    while line := await reader.readline():
-        try:
-            answer = {"answer": await agent.answer(json.loads(line))}
-        except Exception as error:
-            answer = {"error": f"{type(error).__name__}: {error}"}
-        sys.stdout.write(json.dumps(answer) + "\n")
+    line = asyncio.create_task(reader.readline())
+    while request := await asyncio.wait_for(line, SILENCE):
+        line = asyncio.create_task(reader.readline())
+        answer = asyncio.create_task(said_to(agent, request))
+        # Nobody asks before the answer: what comes first is the end of the connection.
+        await asyncio.wait({answer, line}, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            return
+        sys.stdout.write(json.dumps(answer.result()) + "\n")
         sys.stdout.flush()
+
+
+async def said_to(agent: Agent, request: bytes) -> dict[str, Any]:
+    """Return the answer to a request, or the error."""
+    try:
+        return {"answer": await agent.answer(json.loads(request))}
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"}
 
 
 if __name__ == "__main__":

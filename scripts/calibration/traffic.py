@@ -137,8 +137,8 @@ class Traffic(Measuring):
                     rate /= 2
         if not passed:
             raise CalibrationError(
-                f"{target['name']} does not deliver {rate * LARGE:.0f} messages a second within"
-                f" {1000 * LATENCY:.0f} ms. Is the machine busy with something else?"
+                f"{target['name']} does not make {rate * LARGE:.0f} deliveries a second within"
+                f" {1000 * LATENCY:.0f} ms. Stop other work on the machine, then retry."
             )
         if most_busy and most_busy < LEAST_BUSY:
             self.say(

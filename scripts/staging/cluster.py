@@ -30,6 +30,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
+import commands  # noqa: E402
 from staging import tls  # noqa: E402
 
 STATE = ROOT / ".staging"
@@ -622,8 +623,7 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         # What is there is completed by the next up, and removed by the next down.
-        print("Interrupted.", file=sys.stderr)
-        return 130
+        return commands.interrupted("Interrupted.")
     return 0
 
 

@@ -3,8 +3,10 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -67,7 +69,10 @@ while [ -e "{blocked}" ]; do sleep 0.02; done
 VERIFIES = """
 for argument; do
     case $argument in
-    verify_result_file=*) printf 'verified\\nreport.json\\nVerified.\\n' > "${argument#*=}" ;;
+    *'"verify_result_file": '*)
+        result=${argument##*'"verify_result_file": "'}
+        printf 'verified\\nreport.json\\nVerified.\\n' > "${result%%'"'*}"
+        ;;
     esac
 done
 """
@@ -490,7 +495,11 @@ def test_verify_in_the_background_returns_at_once_and_leaves_its_verdict(
         ("IDLE", "99999999999999999999", "0 to 86400"),
         ("PARTS", "all", "reading, behaviour"),
         ("BACKGROUND", "no", "yes"),
-        ("UNITS", "nowhere.yml", "docs/verify.md"),
+        ("UNITS", "nowhere.yml", "a readable file"),
+        # Ansible takes a directory for an inventory of all files in it.
+        ("UNITS", "/etc", "docs/verify.md"),
+        ("UNITS", "scripts", "or ENV itself"),
+        ("UNITS", "/dev/null", "a readable file"),
     ],
 )
 def test_verify_refuses_what_it_does_not_know(
@@ -514,3 +523,124 @@ def test_verify_of_other_units_runs_their_playbook_with_both_inventories(
     assert result.returncode == 0, result.stdout
     (call,) = checkout.calls_file.read_text().splitlines()
     assert "-i inventories/staging -i units.yml playbooks/verify_units.yml" in call
+
+
+@pytest.mark.parametrize("units", ["inventories/staging", "inventories/staging/../staging/"])
+def test_an_inventory_may_name_its_units_itself(checkout: Checkout, units: str) -> None:
+    result = checkout.run("scripts/verify", "staging", UNITS=units)
+    assert result.returncode == 0, result.stdout
+    (call,) = checkout.calls()
+    assert "-i inventories/staging playbooks/verify_units.yml" in call
+
+
+def test_reports_of_another_inventory_are_not_those_of_one_with_the_same_name(
+    checkout: Checkout,
+) -> None:
+    names = ("my ops/hosts.yml", "old/hosts.yml")
+    for name in names:
+        checkout.write(name, "all: {}\n")
+        result = checkout.run("scripts/verify", name)
+        assert result.returncode == 0, result.stdout
+    variables = [
+        json.loads(re.search(r'\{"verify_environment".*?\}', call)[0])  # type: ignore[index]
+        for call in checkout.calls()
+    ]
+    directories = [each["verify_directory"] for each in variables]
+    assert len(set(directories)) == len(names)
+    assert all(Path(directory).is_dir() for directory in directories)
+    assert directories[0].endswith("-my ops-hosts.yml")
+
+
+# What a plan and a calibration leave
+
+
+def members(session: int) -> list[int]:
+    """The processes of a session that run, besides its first one."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            # The name, in parentheses, may hold anything; state, parent, group and session follow.
+            state, _, _, own = path.read_text().rpartition(")")[2].split()[:4]
+            if int(own) == session and state != "Z" and int(path.parent.name) != session:
+                found.append(int(path.parent.name))
+    return found
+
+
+@pytest.fixture
+def planning(checkout: Checkout) -> Checkout:
+    """A checkout whose plan and calibration run, with an Ansible that says what a test writes."""
+    shutil.copytree(ROOT / "plugins", checkout.directory / "plugins")
+    shutil.copytree(ROOT / "roles/cluster", checkout.directory / "roles/cluster")
+    return checkout
+
+
+@pytest.mark.parametrize("program", ["plan", "calibrate"])
+def test_ctrl_c_while_the_inventory_is_read_ends_ansible_and_shows_no_traceback(
+    planning: Checkout, program: str
+) -> None:
+    planning.blocked.touch()
+    process = planning.start(sys.executable, f"scripts/{program}.py", "--", "staging")
+    planning.wait_for("ansible ")
+    code, output = interrupt(process)
+    assert code == 130
+    assert "ansible interrupted" in planning.calls()
+    assert "Interrupted." in output
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=lambda n: n.name
+)
+def test_whatever_ends_a_calibration_ends_its_program_on_the_hosts(
+    planning: Checkout, number: signal.Signals
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as worker:
+        worker.settimeout(TIMEOUT)
+        port = worker.getsockname()[1]
+        here = {
+            "host": "app1",
+            "connection": "local",
+            "user": "root",
+            "become": False,
+            "names": ["chat.example.org"],
+            "edge_tls": False,
+            "sockets": [],
+            "users": {},
+            "server": "uvicorn",
+            "sockets_per_worker": 5000,
+            "figures": {},
+            "edges": [],
+            "workers": [
+                {"name": "app1", "host": "app1", "port": port, "url": f"http://127.0.0.1:{port}"}
+            ],
+        }
+        values = {"groups": {"channels": ["app1"]}, "hosts": {"app1": here}, "errors": {}}
+        planning.write("values.json", json.dumps({**values, "table": {}, "refused": []}))
+        planning.program(
+            planning.directory / "scripts/ansible-playbook",
+            "#!/bin/sh\n"
+            "for argument; do :; done\n"
+            'file=${argument#*\'"values_file": "\'}\n'
+            'cp values.json "${file%%\'"\'*}"\n',
+        )
+        process = planning.start(sys.executable, "scripts/calibrate.py", "--", "staging")
+        # The program on the host asks the worker, and gets no answer.
+        asking, _ = worker.accept()
+        with asking:
+            assert members(process.pid)
+            if number == signal.SIGINT:
+                os.killpg(process.pid, number)
+            else:
+                os.kill(process.pid, number)
+            output, _ = process.communicate(timeout=TIMEOUT)
+            eventually(lambda: not members(process.pid), "the program on the host ends")
+            # And with it its connections.
+            asking.settimeout(TIMEOUT)
+            with contextlib.suppress(ConnectionError):
+                while asking.recv(4096):
+                    pass
+    assert "Traceback" not in output
+    if number != signal.SIGKILL:
+        assert process.returncode == 130, output
+        assert "Interrupted. The figures did not change." in output
+    assert not (planning.directory / "inventories/staging/group_vars/all/calibration.yml").exists()
