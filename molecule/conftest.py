@@ -15,17 +15,17 @@ from playwright.sync_api import Browser, expect, sync_playwright
 CLUSTER = pytest.StashKey[Cluster]()
 DEFAULT_SCENARIO = Path(__file__).parent / "default"
 BEGAN = pytest.StashKey[float]()
-FAILURES = Path(__file__).parents[1] / ".staging" / "failed-host-tests.txt"
+SCENARIO = Path(os.environ.get("MOLECULE_SCENARIO_DIRECTORY", DEFAULT_SCENARIO))
+FAILURES = Path(__file__).parents[1] / ".staging" / f"failed-host-tests-{SCENARIO.name}.txt"
 """The failures, for scripts/test: Molecule prints much after the words of pytest."""
 
 
 @pytest.fixture(scope="session")
 def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     """The scenario's cluster."""
-    scenario = Path(os.environ.get("MOLECULE_SCENARIO_DIRECTORY", DEFAULT_SCENARIO))
     # Not pytest's own: the path of a control socket may have about 100 characters.
     with tempfile.TemporaryDirectory(prefix="molecule-") as workspace:
-        found = Cluster(scenario / "inventory", Path(workspace))
+        found = Cluster(SCENARIO / "inventory", Path(workspace))
         request.session.stash[CLUSTER] = found
         yield found
         del request.session.stash[CLUSTER]

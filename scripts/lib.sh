@@ -178,11 +178,13 @@ phase() {
     return "$status"
 }
 
-# beside NAME COMMAND ...: starts a phase that runs beside the next one. Prints its result when it ends;
-# join_beside prints its output. One at a time. It ends with the script.
-beside_process='' beside_log=''
+# beside NAME COMMAND ...: starts a phase that runs beside the next ones. Prints its result when it ends;
+# join_beside prints its output. It ends with the script.
+beside_processes=() beside_logs=()
 beside() {
-    beside_log=$(mktemp)
+    local log
+    log=$(mktemp)
+    beside_logs+=("$log")
     trap end_beside EXIT
     printf '== %s: runs beside the next phase\n' "$1"
     # A process group of its own: it is ended with all that it has started.
@@ -190,36 +192,45 @@ beside() {
     (
         # Not where this shell reports the end of its jobs.
         set +m
-        trap 'tail -n 1 "$beside_log"' EXIT
+        trap 'tail -n 1 "$log"' EXIT
         # The last line of an interrupted phase is no result.
         trap 'trap - EXIT; exit 130' INT
-        phase "$@" >"$beside_log" 2>&1
+        phase "$@" >"$log" 2>&1
     ) </dev/null &
     set +m
-    beside_process=$!
+    beside_processes+=("$!")
 }
 
-# join_beside: waits for the phase that runs beside, prints its output, and returns its status.
+# join_beside: waits for the phases that run beside, prints their outputs, and returns the last status
+# that is not 0.
 join_beside() {
-    local status=0
-    wait "$beside_process" || status=$?
-    beside_process=
+    local process status=0
+    for process in "${beside_processes[@]}"; do
+        wait "$process" || status=$?
+    done
+    beside_processes=()
     print_beside
     return "$status"
 }
 
 print_beside() {
-    [ -z "$beside_log" ] || cat "$beside_log"
-    rm -f "$beside_log"
-    beside_log=
+    local log
+    for log in "${beside_logs[@]}"; do
+        cat "$log"
+        rm -f "$log"
+    done
+    beside_logs=()
 }
 
-# end_beside: interrupts the phase that runs beside, if any, and prints its output.
+# end_beside: interrupts the phases that run beside, if any, and prints their outputs.
 end_beside() {
-    if [ -n "$beside_process" ]; then
-        kill -INT -- "-$beside_process" 2>/dev/null || true
-        wait "$beside_process" || true
-        beside_process=
-    fi
+    local process
+    for process in "${beside_processes[@]}"; do
+        kill -INT -- "-$process" 2>/dev/null || true
+    done
+    for process in "${beside_processes[@]}"; do
+        wait "$process" || true
+    done
+    beside_processes=()
     print_beside
 }

@@ -216,6 +216,12 @@ class Cluster:
         """Return the id of the process that a worker is."""
         return self.show(worker.host, worker.unit, "MainPID")["MainPID"]
 
+    def nofile_of(self, host: str, process: str) -> tuple[int, int]:
+        """Return the soft and the hard limit of open files that a process has."""
+        limits = self.hosts[host].check_output("cat %s", f"/proc/{process}/limits")
+        line = next(line for line in limits.splitlines() if line.startswith("Max open files"))
+        return int(line.split()[3]), int(line.split()[4])
+
     def journals(self, since: float) -> Iterator[tuple[str, str]]:
         """Yield what the cluster's units wrote on each host."""
         units = ("channels-*", "nginx*", "redis-server@*", "postgresql@*")

@@ -69,6 +69,8 @@ APPLICATION_SECRETS = ("sample_jwt_key",)
 USERS = ("alice", "bob")
 # The engine's client, for who may reach the engine and for who may become root.
 CLIENT = Path(__file__).with_name("docker")
+# To get a network whose subnet is free.
+ATTEMPTS = 5
 NO_CLUSTER = "No staging cluster is running. Start one: make up"
 
 
@@ -315,10 +317,17 @@ class Cluster:
         # that looks like the cluster's.
         asked = f"{self.name}-subnet"
         docker("network", "rm", asked, check=False)
-        docker("network", "create", "--label", label, asked)
-        free = inspect(asked)
-        docker("network", "rm", asked)
-        docker("network", "create", "--label", label, "--subnet", free, self.name)
+        for attempt in range(1, ATTEMPTS + 1):
+            docker("network", "create", "--label", label, asked)
+            free = inspect(asked)
+            docker("network", "rm", asked)
+            try:
+                docker("network", "create", "--label", label, "--subnet", free, self.name)
+                break
+            except StagingError:
+                # Another cluster, which starts at the same time, may have it now.
+                if attempt == ATTEMPTS:
+                    raise
         return free
 
     def wanted(

@@ -438,6 +438,20 @@ def test_the_network_is_made_with_its_subnet_or_not_at_all(
     assert all(label in call for call in created), "make down finds it by its label"
 
 
+def test_a_subnet_that_another_cluster_took_meanwhile_is_asked_for_again(
+    cluster: Any, calls: Calls, tmp_path: Path
+) -> None:
+    docker, taken = tmp_path / "bin" / "docker", tmp_path / "taken"
+    docker.write_text(
+        docker.read_text()
+        + f"subnet=172.30.0.0/16; [ ! -e {taken} ] || subnet=172.31.0.0/16\n"
+        + 'case "$*" in *inspect*-subnet) echo $subnet;; *172.30.0.0*)'
+        + f" touch {taken}; echo Pool overlaps with other one >&2; exit 1;; esac\n"
+    )
+    assert cluster.subnet() == "172.31.0.0/16"
+    assert calls()[-1].endswith(f"--subnet 172.31.0.0/16 {cluster.name}")
+
+
 def test_down_removes_every_network_of_the_cluster(
     cluster: Any, calls: Calls, tmp_path: Path
 ) -> None:

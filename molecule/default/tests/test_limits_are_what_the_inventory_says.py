@@ -6,13 +6,6 @@ from harness.cluster import Cluster
 HOSTS = ("app1", "app2", "data1", "lb1")
 
 
-def nofile_of(cluster: Cluster, host: str, process: str) -> tuple[int, int]:
-    """Return the soft and the hard limit that a process has."""
-    limits = cluster.hosts[host].check_output("cat %s", f"/proc/{process}/limits")
-    line = next(line for line in limits.splitlines() if line.startswith("Max open files"))
-    return int(line.split()[3]), int(line.split()[4])
-
-
 def test_the_inventory_asks_for_what_the_machine_grants(cluster: Cluster) -> None:
     ceiling = cluster.variables["staging_nofile_ceiling"]
     assert {facts["nofile"] for facts in cluster.facts.values()} == {min(65536, ceiling)}
@@ -21,7 +14,7 @@ def test_the_inventory_asks_for_what_the_machine_grants(cluster: Cluster) -> Non
 def test_of_every_worker(cluster: Cluster) -> None:
     limit = cluster.fact("nofile")
     assert len(cluster.workers) == 4
-    found = {w.name: nofile_of(cluster, w.host, cluster.process_of(w)) for w in cluster.workers}
+    found = {w.name: cluster.nofile_of(w.host, cluster.process_of(w)) for w in cluster.workers}
     assert found == {worker.name: (limit, limit) for worker in cluster.workers}
 
 
@@ -31,7 +24,7 @@ def test_of_every_nginx_worker(cluster: Cluster) -> None:
     processes = lb1.check_output("pgrep --full '^nginx: worker process$'").split()
     # worker_processes auto: one for each processor.
     assert len(processes) == int(lb1.check_output("nproc"))
-    found = {process: nofile_of(cluster, "lb1", process) for process in processes}
+    found = {process: cluster.nofile_of("lb1", process) for process in processes}
     assert found == dict.fromkeys(processes, (limit, limit))
 
 
@@ -39,7 +32,7 @@ def test_of_every_nginx_worker(cluster: Cluster) -> None:
 def test_of_redis(cluster: Cluster, instance: str) -> None:
     limit = cluster.fact("nofile")
     process = cluster.show("data1", f"redis-server@{instance}.service", "MainPID")["MainPID"]
-    assert nofile_of(cluster, "data1", process) == (limit, limit)
+    assert cluster.nofile_of("data1", process) == (limit, limit)
 
 
 @pytest.mark.parametrize("host", HOSTS)

@@ -3,7 +3,6 @@ from collections.abc import Iterator
 import pytest
 from harness.ansible import Run
 from harness.cluster import Cluster
-from test_limits_are_what_the_inventory_says import nofile_of
 
 NOFILE = 16000
 # What other tests have installed is removed by whichever run comes next.
@@ -72,7 +71,7 @@ def test_a_new_limit_is_that_of_every_process(cluster: Cluster, lowered: Run) ->
         processes[instance] = ("data1", process)
     nginx = cluster.hosts["lb1"].check_output("pgrep --full '^nginx: worker process$'").split()
     processes |= {f"nginx {process}": ("lb1", process) for process in nginx}
-    found = {name: nofile_of(cluster, *where) for name, where in processes.items()}
+    found = {name: cluster.nofile_of(*where) for name, where in processes.items()}
     assert found == dict.fromkeys(processes, (NOFILE, NOFILE))
     for host in cluster.hosts:
         shell = cluster.ssh(host, "bash", "-lc", "ulimit -n", options=("-o", "ControlPath=none"))

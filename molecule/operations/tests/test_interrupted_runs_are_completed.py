@@ -7,7 +7,6 @@ import pytest
 from harness.ansible import Run
 from harness.cluster import Cluster
 from harness.wait import eventually
-from test_limits_are_what_the_inventory_says import nofile_of
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
@@ -181,11 +180,11 @@ def test_nginx_with_a_former_limit_of_its_unit_gets_the_present_one(cluster: Clu
     with drop_in(cluster, "lb1", "nginx.service", "[Service]\\nLimitNOFILE=4096\\n") as remove:
         lb1.check_output("systemctl restart nginx.service")
         # Where it may not raise it: a container's nginx.
-        assert nofile_of(cluster, "lb1", in_effect(cluster)[1])[0] == 4096
+        assert cluster.nofile_of("lb1", in_effect(cluster)[1])[0] == 4096
         remove()
         run = cluster.converge(PARTS)
         assert run.rc == 0, run.output
-        assert nofile_of(cluster, "lb1", in_effect(cluster)[1]) == (limit, limit)
+        assert cluster.nofile_of("lb1", in_effect(cluster)[1]) == (limit, limit)
 
 
 WEB, THUMBNAILS = "channels-web@8001.service", "channels-process-thumbnails.service"
@@ -208,7 +207,7 @@ def mains(cluster: Cluster) -> dict[tuple[str, str], str]:
 
 def limits(cluster: Cluster) -> set[tuple[int, int]]:
     """Return the limits of these processes."""
-    return {nofile_of(cluster, host, main) for (host, _), main in mains(cluster).items()}
+    return {cluster.nofile_of(host, main) for (host, _), main in mains(cluster).items()}
 
 
 @pytest.mark.usefixtures("tidy")
