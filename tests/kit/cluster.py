@@ -112,7 +112,7 @@ class Server(Process):
     @cached_property
     def port(self) -> int:
         """Where it listens, as the kernel has it: not every server says so."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while self.popen.poll() is None and time.monotonic() < deadline:
             for port in listening(self.popen.pid):
                 return port
