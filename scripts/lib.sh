@@ -49,8 +49,8 @@ install_packages() {
     say "installing $what: $*"
     local log
     log=$(mktemp)
-    # The package lists of the machine may be outdated.
-    if ! as_root sh -c "apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $*" \
+    # The package lists of the machine may be outdated. One at a time: apt-get does not wait for another one.
+    if ! as_root flock /var/lib/apt sh -c "apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends $*" \
         >"$log" 2>&1; then
         tail -n 20 "$log" >&2
         stop "Installing $what failed. See the end of apt-get's output above."

@@ -384,17 +384,28 @@ def test_one_rehearsal_at_a_time(checkout: Checkout) -> None:
 
 # make test
 
-# Notes that it runs, and ends when another one has run.
-MEETS = """#!/bin/sh
-echo "{name}" >> "{calls}"
+# Tests with real clocks run before all hosts.
+CLOCKS = " tests/kit tests/chat"
+PASSES = f"""#!/bin/sh
+case "$*" in *"{CLOCKS}") exit {{clocks}} ;; esac
+"""
+# Notes that it runs, and ends when all others have run.
+MEETS = """
+echo "{name} $*" >> "{calls}"
+met() {{
+    for other in pytest "molecule.*default" "molecule.*operations"; do
+        grep -q "^$other" "{calls}" || return 1
+    done
+}}
 for _ in $(seq 500); do
-    if grep -q "^{other}" "{calls}"; then break; fi
+    if met; then break; fi
     sleep 0.02
 done
-grep -q "^{other}" "{calls}" || exit 9
+met || exit 9
 echo "{name} ends"
 exit {status}
 """
+ROLES = "2/6 Lint, tests of Terraform, roles and scripts"
 
 
 @pytest.fixture
@@ -410,29 +421,31 @@ def tests_of(checkout: Checkout) -> Checkout:
     return checkout
 
 
-@pytest.mark.parametrize(("fast", "hosts"), [(0, 0), (1, 0), (0, 1)])
-def test_make_test_runs_both_kinds_of_tests_at_once_and_fails_with_either(
-    tests_of: Checkout, fast: int, hosts: int
+@pytest.mark.parametrize(("clocks", "roles", "hosts"), [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)])
+def test_make_test_runs_its_parts_at_once_and_fails_with_each(
+    tests_of: Checkout, clocks: int, roles: int, hosts: int
 ) -> None:
-    both = {"pytest": ("molecule", fast), "molecule": ("pytest", hosts)}
-    for name, (other, status) in both.items():
-        told = {"name": name, "other": other, "status": status, "calls": tests_of.calls_file}
-        tests_of.program(tests_of.directory / ".venv/bin" / name, MEETS.format(**told))
+    for name, status in {"pytest": roles, "molecule": hosts}.items():
+        told = {"name": name, "status": status, "calls": tests_of.calls_file}
+        program = PASSES.format(clocks=clocks) + MEETS.format(**told)
+        tests_of.program(tests_of.directory / ".venv/bin" / name, program)
     result = tests_of.run("scripts/test", "all")
-    assert result.returncode == (fast or hosts), result.stdout
-    assert ("Passed in" in result.stdout) is (not fast and not hosts)
-    assert {"pytest", "molecule"} <= set(tests_of.calls())
+    assert result.returncode == max(clocks, roles, hosts), result.stdout
+    assert ("Passed in" in result.stdout) is (not result.returncode)
+    scenarios = () if clocks else ("default", "operations")
+    assert {call for call in tests_of.calls() if call.startswith("molecule ")} == {
+        f"molecule test --scenario-name {name}" for name in scenarios
+    }
     # What ran beside is told of as a whole, behind what it ran beside.
     lines = result.stdout.splitlines()
-    assert lines.count("== 4/5 Fast tests") == 1
-    block = lines[lines.index("== 4/5 Fast tests") :]
-    assert "molecule ends" in lines
-    assert "molecule ends" not in block
-    # Host tests that fail interrupt the fast ones, unless these have ended.
-    if not hosts:
+    assert lines.count(f"== {ROLES}") == 1
+    block = lines[lines.index(f"== {ROLES}") :]
+    # What fails interrupts what runs beside it, unless that has ended.
+    if not hosts and not clocks:
+        assert lines.index("molecule ends") < lines.index(f"== {ROLES}")
         assert block[1] == "pytest ends"
-        said = "FAILED after" if fast else "done in"
-        assert any(line.startswith(f"== 4/5 Fast tests: {said}") for line in block)
+        said = "FAILED after" if roles else "done in"
+        assert any(line.startswith(f"== {ROLES}: {said}") for line in block)
 
 
 def test_make_test_ends_both_kinds_of_tests_on_ctrl_c(tests_of: Checkout) -> None:
@@ -440,7 +453,8 @@ def test_make_test_ends_both_kinds_of_tests_on_ctrl_c(tests_of: Checkout) -> Non
         blocked = tests_of.directory / f"blocked-{name}"
         blocked.touch()
         told = {"name": name, "calls": tests_of.calls_file, "blocked": blocked}
-        tests_of.program(tests_of.directory / ".venv/bin" / name, BLOCKS.format(**told))
+        program = PASSES.format(clocks=0) + BLOCKS.format(**told)
+        tests_of.program(tests_of.directory / ".venv/bin" / name, program)
     process = tests_of.start("scripts/test", "all")
     for name in ("pytest", "molecule"):
         tests_of.wait_for(name)
