@@ -252,12 +252,13 @@ def test_a_live_cluster_gets_its_supervision_without_a_restart(cluster: Cluster)
         )
         assert cluster.show(service.host, unit, "Restart")["Restart"] == "no"
     before = {service: state(cluster, service, unit) for service, unit in units.items()}
-    run = cluster.converge()
+    tags = "--tags=nginx,postgres"
+    run = cluster.converge(tags)
     assert run.rc == 0, run.output
     for service, unit in units.items():
         assert cluster.show(service.host, unit, "Restart")["Restart"] != "no"
         assert state(cluster, service, unit) == before[service], "it was restarted"
-    again = cluster.converge()
+    again = cluster.converge(tags)
     assert (again.rc, again.changed) == (0, {}), again.output
 
 

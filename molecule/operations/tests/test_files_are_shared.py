@@ -13,10 +13,10 @@ READ = "print(open('media/hello').read())"
 
 @pytest.fixture
 def shared(cluster: Cluster) -> Iterator[Cluster]:
-    run = cluster.converge("-e", json.dumps(SHARED))
+    run = cluster.converge("--tags=channels", "-e", json.dumps(SHARED))
     assert run.rc == 0, run.output
     yield cluster
-    run = cluster.converge()
+    run = cluster.converge("--tags=channels")
     assert run.rc == 0, run.output
     cluster.hosts[cluster.group("channels")[0]].check_output("rm -rf /srv/shared/media")
 
