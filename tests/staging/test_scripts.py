@@ -464,6 +464,26 @@ def test_make_test_ends_both_kinds_of_tests_on_ctrl_c(tests_of: Checkout) -> Non
     assert {"pytest interrupted", "molecule interrupted"} <= set(tests_of.calls())
 
 
+# Packages
+
+# As apt-get: fails where another one works.
+APT_GET = """#!/bin/sh
+mkdir "{lock}" || {{ echo "Could not get lock" >&2; exit 100; }}
+sleep 0.3
+rmdir "{lock}"
+"""
+
+
+def test_two_installs_of_packages_wait_for_each_other(checkout: Checkout) -> None:
+    """make test builds tools and the image of its hosts at the same time."""
+    lock = checkout.directory / "lock"
+    checkout.program(checkout.programs / "apt-get", APT_GET.format(lock=lock))
+    install = '. scripts/lib.sh; install_packages "what is needed" a-package'
+    both = f"({install}) & first=$!; ({install}) || exit; wait $first"
+    result = checkout.run("bash", "-c", both)
+    assert result.returncode == 0, result.stdout
+
+
 # Whose host it is
 
 
