@@ -1,7 +1,11 @@
-"""What the processes of Ansible leave in the pipe that they share, when somebody presses Ctrl-C."""
+"""Ansible and its processes, when somebody presses Ctrl-C: nobody waits, and nobody goes on."""
 
 import os
 import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any
@@ -9,6 +13,8 @@ from typing import Any
 import pytest
 from ansible.executor.task_queue_manager import FinalQueue
 from plugins.callback import interruptible
+
+from .house import ROOT
 
 LARGE = "x" * 1_000_000
 """More than a pipe holds: it is written while somebody reads."""
@@ -81,3 +87,85 @@ def test_an_interrupted_process_ends_although_nobody_reads(
     process = started(queue, LARGE)
     interrupt(process)
     assert ended(process) == -signal.SIGALRM
+
+
+# Ctrl-C while Python forks: what is raised in these functions is printed and forgotten.
+FORKS = """
+import os, signal, sys
+from multiprocessing.context import ForkProcess
+from plugins.callback import interruptible
+
+os.register_at_fork(after_in_{side}=lambda: os.kill(os.getpid(), signal.SIGINT))
+process = ForkProcess(target=print, args=["went on"])
+try:
+    interruptible.heard(ForkProcess.start)(process)
+except KeyboardInterrupt:
+    print("heard")
+process.join()
+print(process.exitcode)
+"""
+
+
+@pytest.mark.parametrize(("side", "said"), [("parent", "heard\n"), ("child", "1\n")])
+def test_an_interrupt_in_a_fork_is_heard(side: str, said: str) -> None:
+    program = FORKS.format(side=side)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stderr == ""
+    assert said in done.stdout
+    assert ("went on" in done.stdout) is (side == "parent")
+
+
+class Forgets:
+    """Is interrupted while it is deleted."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+class Manager:
+    """Asks its processes, as a TaskQueueManager does, and interrupts."""
+
+    def __init__(self) -> None:
+        closed = ForkProcess(target=int)
+        closed.start()
+        closed.join()
+        closed.close()
+        self._workers = [closed, None]
+        self.asked = 0
+
+    def handle(self, _number: int, _frame: object) -> None:
+        for worker in self._workers:
+            assert worker is None or worker.is_alive()
+        self.asked += 1
+        raise KeyboardInterrupt
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGALRM)}
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_that_python_forgets_is_raised_until_ansible_ends() -> None:
+    manager = Manager()
+    signal.signal(signal.SIGINT, interruptible.until_heard(manager.handle))
+
+    def go_on() -> None:
+        Forgets()
+        # Until it is interrupted again.
+        time.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        go_on()
+    assert manager.asked == 1
+    ended: list[object] = []
+    interruptible.hearing(ended.append)(manager)
+    assert ended == [manager]
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
