@@ -20,7 +20,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -45,6 +46,29 @@ AGAIN = 0.2
 """Seconds until Ansible is interrupted again, if it goes on."""
 
 
+@contextmanager
+def held(hear: Callable[[Any], None]) -> Iterator[None]:
+    """Let a Ctrl-C wait for the end of a block.
+
+    Args:
+        hear: called when it comes, with the handler that waits; may end this process.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    noted: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        noted.append(number)
+        hear(before)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if noted:
+            signal.raise_signal(signal.SIGINT)
+
+
 def whole(put: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
     """Return a way to write a message that no Ctrl-C cuts short in the processes of this one."""
     controller = os.getpid()
@@ -54,25 +78,17 @@ def whole(put: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
         if os.getpid() == controller or threading.current_thread() is not threading.main_thread():
             put(queue, message)
             return
-        before = signal.getsignal(signal.SIGINT)
-        noted: list[int] = []
 
-        def note(number: int, _frame: FrameType | None) -> None:
+        def hear(before: Any) -> None:
             if queue._wlock._semlock._is_mine():
-                noted.append(number)
                 signal.alarm(PATIENCE)
             else:
                 # It waits for the lock; later, nobody may read what it has to say.
                 signal.signal(signal.SIGINT, before)
                 signal.raise_signal(signal.SIGINT)
 
-        signal.signal(signal.SIGINT, note)
-        try:
+        with held(hear):
             put(queue, message)
-        finally:
-            signal.signal(signal.SIGINT, before)
-            if noted:
-                signal.raise_signal(signal.SIGINT)
 
     return put_whole
 
@@ -81,23 +97,14 @@ def heard(start: Callable[[Any], None]) -> Callable[[Any], None]:
     """Return a way to start a process in which no Ctrl-C is lost."""
     controller = os.getpid()
 
+    def hear(_before: Any) -> None:
+        if os.getpid() != controller:
+            # Just forked. A terminal interrupts the controller, too.
+            os._exit(1)
+
     def start_heard(process: Any) -> None:
-        before = signal.getsignal(signal.SIGINT)
-        noted: list[int] = []
-
-        def note(number: int, _frame: FrameType | None) -> None:
-            if os.getpid() != controller:
-                # Just forked. A terminal interrupts the controller, too.
-                os._exit(1)
-            noted.append(number)
-
-        signal.signal(signal.SIGINT, note)
-        try:
+        with held(hear):
             start(process)
-        finally:
-            signal.signal(signal.SIGINT, before)
-            if noted:
-                signal.raise_signal(signal.SIGINT)
 
     return start_heard
 
