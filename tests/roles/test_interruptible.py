@@ -137,7 +137,7 @@ class Manager:
 
     def handle(self, _number: int, _frame: object) -> None:
         for worker in self._workers:
-            assert worker is None or worker.is_alive()
+            assert worker is None or not worker.is_alive()
         self.asked += 1
         raise KeyboardInterrupt
 
@@ -153,7 +153,11 @@ def handlers() -> Iterator[None]:
 
 @pytest.mark.usefixtures("handlers")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_interrupt_that_python_forgets_is_raised_until_ansible_ends() -> None:
+def test_an_interrupt_that_python_forgets_is_raised_until_ansible_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    alive = interruptible.unless_closed(ForkProcess.is_alive)
+    monkeypatch.setattr(ForkProcess, "is_alive", alive)
     manager = Manager()
     signal.signal(signal.SIGINT, interruptible.until_heard(manager.handle))
 
