@@ -29,10 +29,10 @@ from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
 
 from .house import ROLE_NAMES, ROLES, ROOT, Tree
-from .quick.quick_ansible import compile_once
+from .quick.quick_ansible import do_once
 from .rendered import RELEASE
 
-compile_once()
+do_once()
 
 SECRET = "a-secret-of-the-tests-and-nobody-else"
 ROLES_OF = {"app1": "channels", "cache1": "redis", "db1": "postgres", "lb1": "nginx"}

@@ -9,5 +9,4 @@ gc.set_threshold(100_000, 50, 50)
 if len(sys.orig_argv) > 1 and Path(sys.orig_argv[1]).name == "ansible-playbook":
     import quick_ansible  # type: ignore[import-not-found]
 
-    quick_ansible.compile_once()
-    quick_ansible.copy_no_origin()
+    quick_ansible.do_once()
