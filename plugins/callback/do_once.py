@@ -73,12 +73,13 @@ def private_directory() -> Path | None:
 
     What is read from there is run.
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    directory = cache / "channels-kit" / "templates"
     try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        directory = cache / "channels-kit" / "templates"
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         status = directory.stat()
-    except OSError:
+    except (OSError, RuntimeError):
+        # RuntimeError: the user has no home directory.
         return None
     return directory if status.st_uid == os.getuid() and not status.st_mode & 0o022 else None
 

@@ -40,7 +40,7 @@ def machines() -> Iterator[Containers]:
 def account(machines: Containers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
     directory = tmp_path_factory.mktemp("account")
     key = directory / "id_ed25519"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    make_key(key)
     with opened(directory, machines, NAME) as found:
         write_group_variables(
             found.inventory, key, machines.nofile(), MADE_UP | {"sample_users": USERS}
@@ -50,6 +50,10 @@ def account(machines: Containers, tmp_path_factory: pytest.TempPathFactory) -> I
         )
         yield found
         assert found.hetzner.unknown == []
+
+
+def make_key(path: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
 
 
 def inventory(account: Account) -> dict[str, Any]:
@@ -72,15 +76,20 @@ def pins(account: Account) -> dict[str, tuple[str, ...]]:
     "marks",
     [
         ("To apply the plan, type yes: ", 'hcloud_server.host["app1"]: Creating...'),
-        ("== 3/5 Wait for SSH and cloud-init", "TASK [Reachable"),
+        ("== 3/5 Wait for SSH and cloud-init", "Permission denied", "If your private key is wrong"),
         ("== 4/5 Converge", "TASK [base : "),
         ("== 5/5 Prove",),
     ],
-    ids=["machines", "wait", "converge", "prove"],
+    ids=["machines", "wrong key", "converge", "prove"],
 )
 def test_a_run_that_is_interrupted_leaves_nothing_unknown(
-    account: Account, marks: tuple[str, ...]
+    account: Account, marks: tuple[str, ...], tmp_path: Path
 ) -> None:
+    if "Permission denied" in marks:
+        make_key(tmp_path / "id_ed25519")
+        (account.inventory / "group_vars" / "all" / "key.yml").write_text(
+            yaml.safe_dump({"ansible_ssh_private_key_file": str(tmp_path / "id_ed25519")})
+        )
     terminal = account.terminal("cluster")
     for mark in marks:
         terminal.until(mark)
@@ -90,6 +99,7 @@ def test_a_run_that_is_interrupted_leaves_nothing_unknown(
             terminal.press("yes\n")
     terminal.press("\x03")
     assert terminal.end() == 130
+    (account.inventory / "group_vars" / "all" / "key.yml").unlink(missing_ok=True)
     assert account.unknown_to_terraform() == []
     in_operation = "== 4/5 Converge" in marks
     assert ("converge: interrupted after " in terminal.text) == in_operation
