@@ -85,11 +85,10 @@ def pins(account: Account) -> dict[str, tuple[str, ...]]:
 def test_a_run_that_is_interrupted_leaves_nothing_unknown(
     account: Account, marks: tuple[str, ...], tmp_path: Path
 ) -> None:
+    wrong_key = account.inventory / "group_vars" / "all" / "key.yml"
     if "Reachable | Say why" in marks:
         make_key(tmp_path / "id_ed25519")
-        (account.inventory / "group_vars" / "all" / "key.yml").write_text(
-            yaml.safe_dump({"ansible_ssh_private_key_file": str(tmp_path / "id_ed25519")})
-        )
+        wrong_key.write_text(f"ansible_ssh_private_key_file: {tmp_path / 'id_ed25519'}\n")
     terminal = account.terminal("cluster")
     for mark in marks:
         terminal.until(mark)
@@ -99,7 +98,7 @@ def test_a_run_that_is_interrupted_leaves_nothing_unknown(
             terminal.press("yes\n")
     terminal.press("\x03")
     assert terminal.end() == 130
-    (account.inventory / "group_vars" / "all" / "key.yml").unlink(missing_ok=True)
+    wrong_key.unlink(missing_ok=True)
     assert account.unknown_to_terraform() == []
     in_operation = "== 4/5 Converge" in marks
     assert ("converge: interrupted after " in terminal.text) == in_operation
